@@ -1,0 +1,3 @@
+//! The command `ginnel`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Every way that processes on a Unix host talk to each other.
