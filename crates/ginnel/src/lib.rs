@@ -1,1 +1,53 @@
-//! Every way that processes on a Unix host talk to each other.
+//! Every way that processes on a Unix host talk to each other, in one vocabulary.
+//!
+//! | family | what passes | module |
+//! | --- | --- | --- |
+//! | stream | bytes, no boundaries | [`stream`] |
+//! | message | whole messages | [`message`] |
+//! | memory | shared bytes | [`memory`] |
+//! | sync | permission to go on | [`sync`] |
+//! | notify | that something happened | [`notify`] |
+//!
+//! # One vocabulary
+//!
+//! Whatever can wait comes in three forms: `recv` waits, `try_recv` does not, `recv_deadline` waits until a
+//! [`Deadline`]; with the feature `tokio` there is an async form of the same name. Everything fails with one
+//! [`Error`], which names the call, the object and what to try. Objects that have a name are opened as files are:
+//! `options()`, `open`, `create`. What has a descriptor gives it by `AsFd`, close-on-exec by default.
+//!
+//! ```
+//! use std::time::Duration;
+//! use ginnel::message::{Select, SysvQueue};
+//!
+//! let queue = SysvQueue::private()?;
+//! queue.send(7, b"over the garden wall")?;
+//!
+//! let mut buffer = [0; 64];
+//! let got = queue.recv_deadline(Select::Any, &mut buffer, Duration::from_secs(1))?;
+//! assert_eq!((got.message_type, &buffer[..got.len]), (7, &b"over the garden wall"[..]));
+//!
+//! let nothing = queue.recv_deadline(Select::Type(9), &mut buffer, Duration::from_millis(5));
+//! assert!(nothing.unwrap_err().is_timed_out());
+//! # Ok::<(), ginnel::Error>(())
+//! ```
+
+mod deadline;
+mod endpoint;
+mod error;
+mod interrupt;
+mod wait;
+
+pub mod memory;
+pub mod message;
+pub mod notify;
+pub mod process;
+pub mod stream;
+pub mod sync;
+pub mod sysv;
+#[cfg(feature = "tokio")]
+pub mod tokio;
+
+pub use deadline::Deadline;
+pub use endpoint::Endpoint;
+pub use error::{Error, Result};
+pub use interrupt::deadline_signal;

@@ -1,0 +1,1 @@
+//! Shared bytes: what one process writes, the others see.

@@ -1,0 +1,1 @@
+//! That something happened: signals, counters, the end of a process.

@@ -1,0 +1,1 @@
+//! Permission to go on: semaphores and locks.

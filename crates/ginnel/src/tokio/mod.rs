@@ -1,0 +1,136 @@
+//! Async forms on tokio, under the same names.
+//!
+//! What has a descriptor is wrapped in [`Async`] and waits in tokio's reactor:
+//!
+//! ```no_run
+//! # async fn example() -> ginnel::Result<()> {
+//! use ginnel::tokio::Async;
+//! # struct Mechanism; impl std::os::fd::AsFd for Mechanism { fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> { todo!() } }
+//! # impl Mechanism { fn try_recv(&self, _: &mut [u8]) -> ginnel::Result<usize> { todo!() } }
+//! # let queue = Mechanism;
+//! let queue = Async::new(queue)?;
+//! let mut buffer = [0; 8192];
+//! let got = queue.read_with(|queue| queue.try_recv(&mut buffer)).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! What has none (System V objects, POSIX semaphores, record locks) gives the kernel nothing that a reactor could wait
+//! on. Those try, and try again after a pause that grows from 50 us to 5 ms: no thread a call, nothing lost when the
+//! future is dropped, and at the most 200 short system calls a second while waiting.
+//!
+//! A deadline is `tokio::time::timeout` around the call. Every future here may be dropped at any await: a message is
+//! either received by the caller or still where it was.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use ::tokio::io::unix::AsyncFd;
+
+use crate::error::{Error, Label, Result};
+
+/// A mechanism with a descriptor, in tokio's reactor.
+///
+/// The mechanism's `try_` form does the work and this type does the waiting; the descriptor's `O_NONBLOCK`, which other
+/// processes may share, is left as it is. Make it once per mechanism and keep it: it registers a duplicate of the
+/// descriptor, which is closed with it.
+#[derive(Debug)]
+pub struct Async<T: AsFd> {
+    reactor: AsyncFd<OwnedFd>,
+    mechanism: T,
+}
+
+impl<T: AsFd> Async<T> {
+    /// Registers `mechanism` with the runtime of the calling task.
+    ///
+    /// # Errors
+    /// `EPERM`: the descriptor cannot be polled (a plain file). `EMFILE`, `ENOMEM`, `ENOSPC`
+    /// (`fs.epoll.max_user_watches`).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, or in one without the I/O driver.
+    pub fn new(mechanism: T) -> Result<Async<T>> {
+        let duplicate = mechanism.as_fd().try_clone_to_owned().map_err(|error| failed("dup", &error))?;
+        // SAFETY: an OwnedFd is one descriptor, which stays open until the AsyncFd that owns it has deregistered it.
+        let reactor = unsafe { AsyncFd::register(duplicate) }
+            .map_err(|error| failed("epoll_ctl", &io::Error::from(error)))?;
+        Ok(Async { reactor, mechanism })
+    }
+
+    /// The mechanism.
+    pub fn get_ref(&self) -> &T {
+        &self.mechanism
+    }
+
+    /// Takes the mechanism out of the reactor.
+    pub fn into_inner(self) -> T {
+        self.mechanism
+    }
+
+    /// Runs `attempt`, a `try_` form that reads, until it no longer says "would block".
+    ///
+    /// # Errors
+    /// What `attempt` fails with.
+    pub async fn read_with<R>(&self, mut attempt: impl FnMut(&T) -> Result<R>) -> Result<R> {
+        loop {
+            let mut ready = self.reactor.readable().await.map_err(|error| failed("epoll_wait", &error))?;
+            match attempt(self.get_ref()) {
+                Err(error) if error.is_would_block() => ready.clear_ready(),
+                other => return other,
+            }
+        }
+    }
+
+    /// Runs `attempt`, a `try_` form that writes, until it no longer says "would block".
+    ///
+    /// # Errors
+    /// What `attempt` fails with.
+    pub async fn write_with<R>(&self, mut attempt: impl FnMut(&T) -> Result<R>) -> Result<R> {
+        loop {
+            let mut ready = self.reactor.writable().await.map_err(|error| failed("epoll_wait", &error))?;
+            match attempt(self.get_ref()) {
+                Err(error) if error.is_would_block() => ready.clear_ready(),
+                other => return other,
+            }
+        }
+    }
+}
+
+fn failed(operation: &'static str, error: &io::Error) -> Error {
+    Error::from_io(operation, error, &Label::from("tokio"))
+}
+
+const PAUSE_FIRST: Duration = Duration::from_micros(50);
+const PAUSE_MAX: Duration = Duration::from_millis(5);
+
+/// Runs `attempt`, a `try_` form of something without a descriptor, until it no longer says "would block".
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> ginnel::Result<()> {
+/// use ginnel::message::{Select, SysvQueue};
+///
+/// let queue = SysvQueue::private()?;
+/// queue.send(1, b"hello")?;
+/// let mut buffer = [0; 64];
+/// let got = ginnel::tokio::retry(|| queue.try_recv(Select::Any, &mut buffer)).await?;
+/// assert_eq!(got.len, 5);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// What `attempt` fails with.
+pub async fn retry<R>(mut attempt: impl FnMut() -> Result<R>) -> Result<R> {
+    let mut pause = PAUSE_FIRST;
+    loop {
+        match attempt() {
+            Err(error) if error.is_would_block() => {
+                ::tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            other => return other,
+        }
+    }
+}
