@@ -23,6 +23,11 @@
 
 #![allow(unsafe_code)]
 
+mod message;
+mod notify;
+mod stream;
+mod sync;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -132,5 +137,41 @@ pub async fn retry<R>(mut attempt: impl FnMut() -> Result<R>) -> Result<R> {
             }
             other => return other,
         }
+    }
+}
+
+/// A mechanism without a descriptor, with async forms of the same names as its blocking ones.
+///
+/// Waits as [`retry`] does: by trying, with a pause that grows from 50 us to 5 ms.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> ginnel::Result<()> {
+/// use ginnel::message::{Select, SysvQueue};
+/// use ginnel::tokio::Polled;
+///
+/// let queue = Polled::new(SysvQueue::private()?);
+/// queue.send(1, b"hello").await?;
+/// let mut buffer = [0; 64];
+/// assert_eq!(queue.recv(Select::Any, &mut buffer).await?.len, 5);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Polled<T>(T);
+
+impl<T> Polled<T> {
+    /// Gives `mechanism` its async forms.
+    pub fn new(mechanism: T) -> Polled<T> {
+        Polled(mechanism)
+    }
+
+    /// The mechanism.
+    pub fn get_ref(&self) -> &T {
+        &self.0
+    }
+
+    /// Gives the mechanism back.
+    pub fn into_inner(self) -> T {
+        self.0
     }
 }

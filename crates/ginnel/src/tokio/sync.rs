@@ -1,0 +1,1 @@
+//! Async forms of the sync family.
