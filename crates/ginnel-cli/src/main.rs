@@ -8,8 +8,10 @@ mod cli;
 mod cmd;
 mod failure;
 mod guardian;
+mod objects;
 mod output;
 mod tour;
+mod units;
 
 use std::process::ExitCode;
 

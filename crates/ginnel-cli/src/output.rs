@@ -23,7 +23,8 @@ pub(crate) fn line(text: impl AsRef<str>) -> Result<()> {
 
 /// Writes a value as JSON, indented on a terminal and for files alike.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::failed(format!("JSON: {error}")))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Failure::failed(format!("JSON: {error}")))?;
     line(text)
 }
 
@@ -39,6 +40,11 @@ pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
         }
     }
     table
+}
+
+/// Drops the blanks that padding leaves at the ends of lines.
+pub(crate) fn trim_lines(text: &str) -> String {
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
 /// Whether standard output is a terminal.

@@ -32,11 +32,11 @@
 //! ```
 
 mod deadline;
-mod endpoint;
 mod error;
 mod interrupt;
 mod wait;
 
+pub mod endpoint;
 pub mod memory;
 pub mod message;
 pub mod notify;

@@ -1,8 +1,8 @@
 //! The tour's rows of the message family.
 
+use ginnel::Endpoint;
 use ginnel::message::{Select, SysvQueue};
 use ginnel::sysv::Key;
-use ginnel::Endpoint;
 
 use super::peer::Peer;
 use super::work::{Channel, Flood, Measured, answer, measure};
@@ -39,7 +39,7 @@ impl Channel for OverSysvQueue {
 }
 
 fn sysv_queue(run: &mut Run) -> RowResult<Measured> {
-    let key = run.sysv_key(|key| Endpoint::SysvQueue(ginnel::endpoint::SysvName::Key(key)))?;
+    let key = run.sysv_key(Endpoint::SysvQueue)?;
     let queue = SysvQueue::options().create_new(true).open(key)?;
     let peer = Peer::unrelated(run.row, &[key.to_string()])?;
     let mut channel = OverSysvQueue { queue, sends: 1, takes: 2 };

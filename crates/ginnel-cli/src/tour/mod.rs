@@ -8,8 +8,12 @@ pub(crate) mod message;
 pub(crate) mod peer;
 pub(crate) mod work;
 
+use std::hash::{BuildHasher, RandomState};
 use std::process::ExitCode;
 
+use ginnel::Endpoint;
+use ginnel::endpoint::SysvName;
+use ginnel::sysv::Key;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
@@ -124,6 +128,15 @@ pub(crate) struct Run {
     pub(crate) guardian: Guardian,
 }
 
+impl Run {
+    /// A key that nobody uses, whose object the guardian removes should we be killed.
+    fn sysv_key(&mut self, endpoint: fn(SysvName) -> Endpoint) -> RowResult<Key> {
+        let key = Key::new((RandomState::new().hash_one(std::process::id()) as i32) | 1);
+        self.guardian.adopt(&endpoint(SysvName::Key(key)))?;
+        Ok(key)
+    }
+}
+
 /// All rows, in the order of the table.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
     [message::ROWS].into_iter().flatten()
@@ -140,6 +153,9 @@ pub(crate) struct RowArgs {
 
 /// Runs one row and prints its outcome, or is its peer.
 pub(crate) fn run_row(args: RowArgs) -> Result {
+    // Ctrl-C ends the tour's process; what it started is in other process groups and must not go on without it.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|error| Failure::failed(format!("prctl: {error}")))?;
     let row = rows()
         .find(|row| row.name == args.name)
         .ok_or_else(|| Failure::usage(format!("the tour has no row {:?}", args.name)))?;

@@ -18,7 +18,12 @@ impl Peer {
     }
 
     /// Starts a peer that inherits two descriptors, as its standard input and output.
-    pub(crate) fn inheriting(row: &Row, words: &[String], stdin: OwnedFd, stdout: OwnedFd) -> RowResult<Peer> {
+    pub(crate) fn inheriting(
+        row: &Row,
+        words: &[String],
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+    ) -> RowResult<Peer> {
         Peer::spawn(row, words, stdin.into(), stdout.into())
     }
 

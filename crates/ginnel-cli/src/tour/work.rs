@@ -127,7 +127,10 @@ fn round_trips(channel: &mut impl Channel) -> RowResult<RoundTrip> {
         channel.send(&request)?;
         let len = channel.recv(&mut reply)?;
         complement(&request, &mut expected);
-        ensure(len == SMALL_BYTES && reply == expected, format!("reply {sequence} is not what was to come back"))
+        ensure(
+            len == SMALL_BYTES && reply == expected,
+            format!("reply {sequence} is not what was to come back"),
+        )
     })?;
     fill(&mut request, LAST);
     channel.send(&request)?;
@@ -140,7 +143,10 @@ fn answer_round_trips(channel: &mut impl Channel) -> RowResult<()> {
     for expected in 0.. {
         let len = channel.recv(&mut request)?;
         let sequence = sequence_of(&request);
-        ensure(len == SMALL_BYTES && is_filled(&request, sequence), format!("request {expected} came changed"))?;
+        ensure(
+            len == SMALL_BYTES && is_filled(&request, sequence),
+            format!("request {expected} came changed"),
+        )?;
         if sequence == LAST {
             break;
         }
@@ -180,7 +186,10 @@ pub(crate) fn take_flood(channel: &mut impl Channel, flood: Flood) -> RowResult<
     loop {
         let len = channel.recv(&mut payload)?;
         let sequence = sequence_of(&payload);
-        ensure(len == payload.len() && is_filled(&payload, sequence), format!("message {messages} came changed"))?;
+        ensure(
+            len == payload.len() && is_filled(&payload, sequence),
+            format!("message {messages} came changed"),
+        )?;
         if sequence == LAST {
             break;
         }
