@@ -106,7 +106,9 @@ pub(crate) fn answer(channel: &mut impl Channel, flood: Flood) -> RowResult<()> 
 
 /// Times `trip`, called with the number of the trip, until the budget is used up.
 pub(crate) fn time_trips(mut trip: impl FnMut(u64) -> RowResult<()>) -> RowResult<RoundTrip> {
-    let mut times = Histogram::<u64>::new(3).map_err(|error| RowError::Failed(error.to_string()))?;
+    let minute_ns = 60_000_000_000;
+    let mut times = Histogram::<u64>::new_with_bounds(1, minute_ns, 3)
+        .map_err(|error| RowError::Failed(error.to_string()))?;
     let start = Instant::now();
     let mut count = 0;
     while count < ROUND_TRIPS_MIN || start.elapsed() < BUDGET {
