@@ -35,6 +35,7 @@ mod deadline;
 mod endpoint;
 mod error;
 mod interrupt;
+mod unix_socket;
 mod wait;
 
 pub mod memory;
@@ -51,3 +52,4 @@ pub use deadline::Deadline;
 pub use endpoint::Endpoint;
 pub use error::{Error, Result};
 pub use interrupt::deadline_signal;
+pub use unix_socket::{Credentials, UnixAddress};
