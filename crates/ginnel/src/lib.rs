@@ -32,12 +32,12 @@
 //! ```
 
 mod deadline;
-mod endpoint;
 mod error;
 mod interrupt;
 mod unix_socket;
 mod wait;
 
+pub mod endpoint;
 pub mod memory;
 pub mod message;
 pub mod notify;

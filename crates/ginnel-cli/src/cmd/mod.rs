@@ -1,0 +1,15 @@
+//! The verbs, one file each.
+
+pub(crate) mod tour;
+
+use crate::cli::Verb;
+use crate::failure::Result;
+
+/// Does what was typed.
+pub(crate) fn run(verb: Verb) -> Result {
+    match verb {
+        Verb::Tour(args) => tour::run(args),
+        Verb::Guardian => crate::guardian::run(),
+        Verb::TourRow(args) => crate::tour::run_row(args),
+    }
+}
