@@ -34,6 +34,7 @@
 mod deadline;
 mod error;
 mod interrupt;
+mod unix_socket;
 mod wait;
 
 pub mod endpoint;
@@ -51,3 +52,4 @@ pub use deadline::Deadline;
 pub use endpoint::Endpoint;
 pub use error::{Error, Result};
 pub use interrupt::deadline_signal;
+pub use unix_socket::{Credentials, UnixAddress};
