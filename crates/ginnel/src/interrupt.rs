@@ -57,6 +57,20 @@ pub(crate) fn until<T>(
     }
 }
 
+/// Runs `call`, one system call that `EINTR` can end, for `limit` at the most: `ETIMEDOUT` then.
+///
+/// Without a signal to be had (`EBUSY` of [`deadline_signal`]) there is no limit.
+pub(crate) fn bounded<T>(limit: Duration, call: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    if claim_signal().is_err() {
+        return call();
+    }
+    let deadline = Deadline::from(limit);
+    match with_alarm(limit, call) {
+        Err(Errno::INTR) if deadline.has_passed() => Err(Errno::TIMEDOUT),
+        other => other,
+    }
+}
+
 /// The signal that ends a System V or lock call at its deadline, in the thread that made the call.
 ///
 /// Chosen once a process: the highest real-time signal that has no handler at that time.
