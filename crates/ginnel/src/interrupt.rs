@@ -70,7 +70,7 @@ pub(crate) fn until<T>(
 }
 
 /// The way to wait that needs neither a signal nor a timer.
-fn try_again_until<T>(
+pub(crate) fn try_again_until<T>(
     deadline: Deadline,
     mut attempt: impl FnMut() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
@@ -139,8 +139,7 @@ fn handler(signal: i32) -> Option<libc::sighandler_t> {
     let mut now = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: `now` is valid for the kernel's answer, which is read only when the call succeeded.
     unsafe {
-        (libc::sigaction(signal, ptr::null(), now.as_mut_ptr()) == 0)
-            .then(|| now.assume_init().sa_sigaction)
+        (libc::sigaction(signal, ptr::null(), now.as_mut_ptr()) == 0).then(|| now.assume_init().sa_sigaction)
     }
 }
 
@@ -289,7 +288,7 @@ fn set_timer(timer: libc::timer_t, first: Duration, then: Duration) -> Result<()
     }
 }
 
-fn timespec(duration: Duration) -> libc::timespec {
+pub(crate) fn timespec(duration: Duration) -> libc::timespec {
     libc::timespec {
         tv_sec: duration.as_secs().try_into().unwrap_or(libc::time_t::MAX),
         tv_nsec: duration.subsec_nanos().into(),
