@@ -20,7 +20,13 @@ const BASE: Row = Row {
 };
 
 pub(crate) const ROWS: &[Row] = &[
-    Row { name: "System V queue", name_space: "System V key", run: sysv_queue, peer: sysv_queue_peer, ..BASE },
+    Row {
+        name: "System V queue",
+        name_space: "System V key",
+        run: sysv_queue,
+        peer: sysv_queue_peer,
+        ..BASE
+    },
     Row {
         name: "POSIX queue",
         name_space: "/name",

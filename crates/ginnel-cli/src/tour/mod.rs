@@ -5,6 +5,7 @@
 //! hangs or crashes is a failed row, and nothing of one row reaches the next.
 
 pub(crate) mod message;
+pub(crate) mod notify;
 pub(crate) mod peer;
 pub(crate) mod work;
 
@@ -186,7 +187,7 @@ pub(crate) fn no_peer(_: &[String]) -> RowResult<()> {
 
 /// All rows, in the order of the table.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
-    [message::ROWS].into_iter().flatten()
+    [message::ROWS, notify::ROWS].into_iter().flatten()
 }
 
 /// One row, or its other end.

@@ -9,7 +9,9 @@ use ginnel::notify::{EventFd, Group, PidFd, Signal, SignalFd, SignalSet, Target}
 
 use super::peer::{Peer, announce};
 use super::work::{Measured, collect_trips, operations_per_s, throughput, time_trips};
-use super::{Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, ensure, no_peer, refused, words};
+use super::{
+    Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, ensure, no_peer, refused, words,
+};
 
 const BASE: Row = Row {
     name: "",
@@ -106,10 +108,7 @@ fn trips_with_payload(peer: Peer, mut receive: impl FnMut() -> RowResult<i32>) -
     Ok(Measured { checked, round_trip: Some(round_trip), throughput: Some(throughput(sent, 0, elapsed)) })
 }
 
-fn answer_payloads(
-    runner: Target,
-    mut receive: impl FnMut() -> RowResult<(Signal, i32)>,
-) -> RowResult<()> {
+fn answer_payloads(runner: Target, mut receive: impl FnMut() -> RowResult<(Signal, i32)>) -> RowResult<()> {
     let mut due = 0;
     loop {
         let (signal, payload) = receive()?;
@@ -176,7 +175,8 @@ const EVENTS_LAST: u64 = 1 << 40;
 
 fn eventfd(run: &mut Run) -> RowResult<Measured> {
     let (to, from) = (EventFd::new().map_err(refused)?, EventFd::new().map_err(refused)?);
-    let peer = Peer::inheriting(run.row, &[], to.as_fd().try_clone_to_owned()?, from.as_fd().try_clone_to_owned()?)?;
+    let peer =
+        Peer::inheriting(run.row, &[], to.as_fd().try_clone_to_owned()?, from.as_fd().try_clone_to_owned()?)?;
     let round_trip = time_trips(|number| {
         to.add(number + 1)?;
         ensure(from.wait()? == number + 2, format!("count {number} came back wrong"))

@@ -31,8 +31,10 @@ impl Peer {
     /// Starts a peer and waits until it has called [`announce`].
     pub(crate) fn announced(row: &Row, command: &mut Command) -> RowResult<Peer> {
         let mut peer = Peer::start(row, command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
-        let mut pipe = peer.child.stdout.take().ok_or_else(|| RowError::Failed("no pipe to the peer".into()))?;
-        pipe.read_exact(&mut [0]).map_err(|_| RowError::Failed("the peer ended before it was ready".into()))?;
+        let mut pipe =
+            peer.child.stdout.take().ok_or_else(|| RowError::Failed("no pipe to the peer".into()))?;
+        pipe.read_exact(&mut [0])
+            .map_err(|_| RowError::Failed("the peer ended before it was ready".into()))?;
         Ok(peer)
     }
 

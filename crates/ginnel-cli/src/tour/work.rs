@@ -128,7 +128,10 @@ pub(crate) fn collect_trips(mut trip: impl FnMut(u64) -> RowResult<Duration>) ->
 }
 
 /// How often `operation` can be done a second by one process, in batches of `batch`.
-pub(crate) fn operations_per_s(batch: u64, mut operation: impl FnMut() -> RowResult<()>) -> RowResult<Throughput> {
+pub(crate) fn operations_per_s(
+    batch: u64,
+    mut operation: impl FnMut() -> RowResult<()>,
+) -> RowResult<Throughput> {
     let start = Instant::now();
     let mut operations = 0;
     while operations == 0 || start.elapsed() < BUDGET {

@@ -354,9 +354,9 @@ fn failed(operation: &'static str, errno: Errno, object: &Label) -> Error {
     let error = Error::new(operation, errno, object);
     match (operation, errno) {
         ("setsid", Errno::PERM) => error.with_hint("the caller leads a process group already; fork first"),
-        ("setpgid", Errno::PERM) => error.with_hint(
-            "no such group in this session, or the process leads a session or is in another",
-        ),
+        ("setpgid", Errno::PERM) => {
+            error.with_hint("no such group in this session, or the process leads a session or is in another")
+        }
         ("setpgid", Errno::ACCESS) => error.with_hint(
             "the child has executed a program already; use CommandExt::process_group when it is started",
         ),

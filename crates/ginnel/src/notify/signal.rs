@@ -220,7 +220,8 @@ impl FromStr for Signal {
             return signal;
         }
         let same_letters = |known: &str| sorted(known) == sorted(name);
-        let close = known.map(|(known, _)| known).find(|known| same_letters(known) || known.starts_with(name));
+        let close =
+            known.map(|(known, _)| known).find(|known| same_letters(known) || known.starts_with(name));
         let guess = close.map_or(String::new(), |known| format!("; did you mean {known}?"));
         Err(invalid(text, format!("a signal is a name (TERM, SIGTERM, RTMIN+3) or a number{guess}")))
     }
@@ -420,7 +421,9 @@ impl Target {
 
     fn check_numbers(self, call: &'static str) -> Result<()> {
         let why = match self {
-            Target::Process(..=0) => "a process id is greater than 0; a group or everyone is a target of its own",
+            Target::Process(..=0) => {
+                "a process id is greater than 0; a group or everyone is a target of its own"
+            }
             Target::Thread { process: ..=0, .. } | Target::Thread { thread: ..=0, .. } => {
                 "a process id and a thread id are greater than 0"
             }

@@ -135,7 +135,8 @@ impl SignalSet {
     }
 
     fn change_mask(self, how: i32) -> Result<MaskGuard> {
-        let before = mask(how, Some(&self.to_libc())).map_err(|errno| self.error("pthread_sigmask", errno))?;
+        let before =
+            mask(how, Some(&self.to_libc())).map_err(|errno| self.error("pthread_sigmask", errno))?;
         Ok(MaskGuard { before, _of_this_thread: PhantomData })
     }
 
@@ -221,8 +222,7 @@ impl SignalSet {
         let left = timespec(deadline);
         let limit = left.as_ref().map_or(ptr::null(), ptr::from_ref);
         // SAFETY: no descriptors, so no array; the timespec (or null) and the mask are valid for the call.
-        let outcome =
-            check(unsafe { libc::ppoll(ptr::null_mut(), 0, limit, &raw const *&self.to_libc()) });
+        let outcome = check(unsafe { libc::ppoll(ptr::null_mut(), 0, limit, &raw const *&self.to_libc()) });
         match outcome {
             Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(self.error("ppoll", errno)),
