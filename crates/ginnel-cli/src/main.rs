@@ -1,3 +1,25 @@
-//! The command `ginnel`.
+//! The command `ginnel`: every mechanism from the shell.
+//!
+//! `cli.rs` says what can be typed, `cmd/<verb>.rs` does it. What the verbs share: [`failure`] (messages and exit
+//! codes), [`output`] (tables, JSON, a closed pipe), [`guardian`] (nothing stays behind, whatever kills us).
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod cli;
+mod cmd;
+mod failure;
+mod guardian;
+mod objects;
+mod output;
+mod tour;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cmd::run(cli::Cli::parse().verb) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}

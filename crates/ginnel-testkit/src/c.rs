@@ -58,3 +58,17 @@ macro_rules! c_program {
         $crate::c_program(::std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/", $path)))
     };
 }
+
+/// The path of a built example of the package under test: `example("mailbox")`.
+///
+/// `cargo test` builds examples; `cargo test --test NAME` alone does not.
+///
+/// # Panics
+/// When it has not been built.
+#[track_caller]
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test binary's path");
+    let path = test.ancestors().nth(2).expect("target/debug").join("examples").join(name);
+    assert!(path.exists(), "{} is not built: run `cargo build --examples` first", path.display());
+    path
+}

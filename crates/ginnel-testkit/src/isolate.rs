@@ -69,6 +69,30 @@ pub fn is_isolated() -> bool {
     std::env::var_os(MARK).is_some()
 }
 
+/// Puts the calling thread into IPC, mount and network namespaces of its own, with an empty `/dev/shm` and `/tmp`.
+///
+/// For documentation examples, which [`isolated`] cannot run again: a hidden first line keeps what they make off the
+/// host, however they end. Without root it needs a process with one thread, which examples are not always: then it says
+/// on standard error that the host's namespaces are used, and the example removes what it makes.
+///
+/// ```
+/// ginnel_testkit::private();
+/// assert_eq!(std::fs::read_dir("/dev/shm")?.count(), 0);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn private() {
+    let flags = libc::CLONE_NEWIPC | libc::CLONE_NEWNS | libc::CLONE_NEWNET;
+    let outcome = Plan::new()
+        .unshare(flags)
+        .and_then(|()| check("mount of / as private", mount(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE)))
+        .and_then(|_| check("mount of /dev/shm", mount(c"tmpfs", c"/dev/shm", libc::MS_NODEV)))
+        .and_then(|_| check("mount of /tmp", mount(c"tmpfs", c"/tmp", libc::MS_NODEV)))
+        .and_then(|_| loopback_up());
+    if let Err(error) = outcome {
+        eprintln!("no namespaces of its own for this example ({error}): it runs in the host's");
+    }
+}
+
 #[track_caller]
 fn run_outside(limit: Duration) {
     let name = test_name();
@@ -187,7 +211,7 @@ impl Plan {
     /// Runs in what becomes the anchor; returns in the test, or with an error.
     fn enter(&self) -> io::Result<()> {
         die_with(self.outer);
-        self.unshare()?;
+        self.unshare(libc::CLONE_NEWIPC | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET)?;
         // The change of credentials may have cleared it.
         die_with(self.outer);
         let mut alive = [-1; 2];
@@ -214,9 +238,8 @@ impl Plan {
         Ok(())
     }
 
-    fn unshare(&self) -> io::Result<()> {
-        let flags = libc::CLONE_NEWIPC | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
-        // SAFETY: this process has one thread and shares no memory.
+    fn unshare(&self, flags: i32) -> io::Result<()> {
+        // SAFETY: no memory is involved.
         if unsafe { libc::unshare(flags) } == 0 {
             return Ok(());
         }
@@ -310,16 +333,17 @@ fn write_file(path: &'static CStr, text: &CStr) -> io::Result<()> {
 
 fn mounts() -> io::Result<()> {
     let nothing = libc::MS_NOSUID | libc::MS_NODEV;
-    let mount = |call, kind: &CStr, path: &CStr, flags, data: &CStr| {
-        // SAFETY: all four are NUL-terminated strings.
-        check(call, unsafe {
-            libc::mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast())
-        })
-    };
-    mount("mount of / as private", c"none", c"/", libc::MS_REC | libc::MS_PRIVATE, c"")?;
-    mount("mount of /dev/shm", c"tmpfs", c"/dev/shm", nothing, c"mode=1777")?;
-    mount("mount of /proc", c"proc", c"/proc", nothing | libc::MS_NOEXEC, c"")?;
+    check("mount of / as private", mount(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE))?;
+    check("mount of /dev/shm", mount(c"tmpfs", c"/dev/shm", nothing))?;
+    check("mount of /proc", mount(c"proc", c"/proc", nothing | libc::MS_NOEXEC))?;
     Ok(())
+}
+
+/// `mount(2)`; a tmpfs is for everybody.
+fn mount(kind: &CStr, path: &CStr, flags: libc::c_ulong) -> i32 {
+    let data = if kind == c"tmpfs" { c"mode=1777" } else { c"" };
+    // SAFETY: all four are NUL-terminated strings.
+    unsafe { libc::mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) }
 }
 
 fn loopback_up() -> io::Result<()> {

@@ -31,9 +31,9 @@ mod process;
 mod temp;
 mod wait;
 
-pub use c::c_program;
+pub use c::{c_program, example};
 pub use child::{Child, Exit, Spawned, as_user, fork, run, run_ok, run_within, spawn, unprivileged};
-pub use isolate::{is_isolated, isolated, isolated_for};
+pub use isolate::{is_isolated, isolated, isolated_for, private};
 pub use objects::{Objects, kernel_objects};
 pub use temp::{TempDir, temp_dir};
 pub use wait::{blocked_in, wait_blocked_in, wait_until};

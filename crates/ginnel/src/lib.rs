@@ -32,11 +32,12 @@
 //! ```
 
 mod deadline;
-mod endpoint;
 mod error;
 mod interrupt;
+mod unix_socket;
 mod wait;
 
+pub mod endpoint;
 pub mod memory;
 pub mod message;
 pub mod notify;
@@ -51,3 +52,4 @@ pub use deadline::Deadline;
 pub use endpoint::Endpoint;
 pub use error::{Error, Result};
 pub use interrupt::deadline_signal;
+pub use unix_socket::{Credentials, UnixAddress};

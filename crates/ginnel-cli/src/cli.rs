@@ -1,0 +1,34 @@
+//! What can be typed.
+
+use clap::{Parser, Subcommand};
+
+use crate::cmd;
+
+/// Every way that processes on this host talk to each other: run, measured, and at your fingertips.
+#[derive(Debug, Parser)]
+#[command(name = "ginnel", version, max_term_width = 100, arg_required_else_help = true, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+const AFTER_HELP: &str = "\
+Endpoints are named KIND:NAME, for instance fifo:/tmp/a, sysv-msg:0x2a, posix-mq:/jobs, unix:/tmp/s, tcp:host:port.
+`ginnel endpoints` lists them all.
+
+Exit codes: 0 done, 1 failed or found something, 2 wrong usage.";
+
+/// The verbs, in the order that `ginnel help` shows them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Tour(cmd::tour::Args),
+    Endpoints(cmd::endpoints::Args),
+    Completions(cmd::completions::Args),
+    Man(cmd::man::Args),
+    /// Be the guardian of another ginnel process.
+    #[command(name = crate::guardian::VERB, hide = true)]
+    Guardian,
+    /// Run one row of the tour, or be the other end of one.
+    #[command(name = crate::tour::VERB, hide = true)]
+    TourRow(crate::tour::RowArgs),
+}

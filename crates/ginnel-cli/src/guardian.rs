@@ -1,0 +1,104 @@
+//! Nothing stays behind: a process beside this one that removes what we made for ourselves when we are gone.
+//!
+//! A `SIGKILL` runs no destructor, and a System V queue outlives everybody. So a verb that makes objects for its own use
+//! starts a guardian first: a second `ginnel`, in a process group of its own, that reads the names of those objects
+//! from a pipe and removes what is still registered when the pipe closes, which it does however we end. It keeps the
+//! terminal's settings too, and puts them back.
+//!
+//! # Protocol
+//! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
+//! removed by ourselves, `/PATH` a directory to remove with all it holds.
+
+use std::fs;
+use std::io::{self, BufRead, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+
+use ginnel::Endpoint;
+
+use crate::failure::{Context, Result};
+use crate::objects;
+
+/// The verb that turns this program into a guardian.
+pub(crate) const VERB: &str = "__guardian";
+
+/// The running guardian of this process.
+pub(crate) struct Guardian {
+    child: Child,
+    pipe: Option<ChildStdin>,
+}
+
+impl Guardian {
+    /// Starts the guardian.
+    pub(crate) fn start() -> Result<Guardian> {
+        let program = std::env::current_exe().context("finding this program")?;
+        let mut child = Command::new(program)
+            .arg(VERB)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("starting the guardian process")?;
+        let pipe = child.stdin.take();
+        Ok(Guardian { child, pipe })
+    }
+
+    /// To be removed when this process ends. Say so before making it.
+    pub(crate) fn adopt(&mut self, endpoint: &Endpoint) -> Result<()> {
+        self.tell(format_args!("+{endpoint}"))
+    }
+
+    /// No longer to be removed.
+    pub(crate) fn release(&mut self, endpoint: &Endpoint) -> Result<()> {
+        self.tell(format_args!("-{endpoint}"))
+    }
+
+    /// A directory to be removed, with what it holds, when this process ends.
+    pub(crate) fn adopt_directory(&mut self, path: &Path) -> Result<()> {
+        self.tell(format_args!("/{}", path.display()))
+    }
+
+    fn tell(&mut self, line: std::fmt::Arguments<'_>) -> Result<()> {
+        match &mut self.pipe {
+            Some(pipe) => writeln!(pipe, "{line}").context("telling the guardian process"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Guardian {
+    /// Lets it clean up now, and waits until it has.
+    fn drop(&mut self) {
+        self.pipe = None;
+        let _ = self.child.wait();
+    }
+}
+
+/// Is the guardian: reads names until the pipe closes, then removes what is left of them.
+pub(crate) fn run() -> Result {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut directories: Vec<String> = Vec::new();
+    let terminal = objects::terminal_settings();
+    for line in io::stdin().lock().lines() {
+        let line = line.context("reading from the process that is guarded")?;
+        match line.split_at_checked(1) {
+            Some(("+", name)) => endpoints.push(name.parse()?),
+            Some(("-", name)) => {
+                let released: Endpoint = name.parse()?;
+                endpoints.retain(|endpoint| *endpoint != released);
+            }
+            Some(("/", path)) => directories.push(path.to_string()),
+            _ => {}
+        }
+    }
+    // What is gone already was removed by its maker: every removal here may fail for that reason.
+    for endpoint in &endpoints {
+        let _ = objects::remove(endpoint);
+    }
+    for directory in &directories {
+        let _ = fs::remove_dir_all(directory);
+    }
+    objects::restore_terminal(terminal);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,37 @@
+//! Making and removing whatever an endpoint names, and the terminal's settings.
+
+use ginnel::Endpoint;
+use ginnel::endpoint::SysvName;
+use ginnel::message::SysvQueue;
+use rustix::fs::{Mode, OFlags};
+use rustix::termios::{self, OptionalActions, Termios};
+
+use crate::failure::{Failure, Result};
+
+/// Removes the object that an endpoint names.
+pub(crate) fn remove(endpoint: &Endpoint) -> Result<()> {
+    match endpoint {
+        Endpoint::SysvQueue(SysvName::Key(key)) => SysvQueue::open(*key)?.remove()?,
+        Endpoint::SysvQueue(SysvName::Id(id)) => SysvQueue::from_id(*id).remove()?,
+        other => return Err(Failure::usage(format!("{other} is nothing that can be removed"))),
+    }
+    Ok(())
+}
+
+/// The settings of the terminal that this process belongs to, if it has one.
+pub(crate) fn terminal_settings() -> Option<Termios> {
+    let terminal = open_terminal()?;
+    termios::tcgetattr(terminal).ok()
+}
+
+/// Puts the terminal's settings back, where they differ.
+pub(crate) fn restore_terminal(settings: Option<Termios>) {
+    if let (Some(settings), Some(terminal)) = (settings, open_terminal()) {
+        // There is nobody left to tell.
+        let _ = termios::tcsetattr(terminal, OptionalActions::Now, &settings);
+    }
+}
+
+fn open_terminal() -> Option<std::os::fd::OwnedFd> {
+    rustix::fs::open("/dev/tty", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()).ok()
+}

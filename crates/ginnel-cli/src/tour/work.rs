@@ -1,0 +1,240 @@
+//! What the two processes of a row do with their mechanism: round trips, then a flood one way.
+//!
+//! Every payload is a pattern that depends on its sequence number; the peer checks each byte of a request and answers
+//! with its complement, so a reply that is right has been through the peer's hands.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use super::{RowError, RowResult, ensure};
+
+/// How long each of the two measurements of a row goes on.
+const BUDGET: Duration = Duration::from_millis(200);
+/// Fewer round trips than this make no percentile.
+const ROUND_TRIPS_MIN: u64 = 100;
+/// The bytes of a round trip's request and reply.
+pub(crate) const SMALL_BYTES: usize = 64;
+/// The sequence number that ends a measurement.
+const LAST: u64 = u64::MAX;
+
+/// What a verified row has to show.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    /// What was checked, in words.
+    pub(crate) checked: String,
+    pub(crate) round_trip: Option<RoundTrip>,
+    pub(crate) throughput: Option<Throughput>,
+}
+
+/// From the request's first byte to the reply's last.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RoundTrip {
+    pub(crate) count: u64,
+    pub(crate) p50_ns: u64,
+    pub(crate) p99_ns: u64,
+}
+
+/// One way, written by one process, read and checked by the other.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Throughput {
+    pub(crate) messages: u64,
+    pub(crate) message_bytes: usize,
+    pub(crate) messages_per_s: f64,
+    pub(crate) bytes_per_s: f64,
+}
+
+/// What a mechanism must do to be worked: whole messages for those that keep boundaries; [`OverStream`] for the others.
+pub(crate) trait Channel {
+    fn send(&mut self, payload: &[u8]) -> RowResult<()>;
+    /// Receives one message, of the buffer's size at the most: its length.
+    fn recv(&mut self, buffer: &mut [u8]) -> RowResult<usize>;
+}
+
+/// A stream (or a pair of one-way streams) whose messages are as long as the receiver expects.
+pub(crate) struct OverStream<R, W> {
+    pub(crate) reader: R,
+    pub(crate) writer: W,
+}
+
+impl<R: Read, W: Write> Channel for OverStream<R, W> {
+    fn send(&mut self, payload: &[u8]) -> RowResult<()> {
+        Ok(self.writer.write_all(payload)?)
+    }
+
+    fn recv(&mut self, buffer: &mut [u8]) -> RowResult<usize> {
+        self.reader.read_exact(buffer)?;
+        Ok(buffer.len())
+    }
+}
+
+/// How the flood runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Flood {
+    pub(crate) message_bytes: usize,
+    /// After how many messages the sender waits for the receiver's word; for mechanisms that drop what does not fit.
+    pub(crate) window: Option<u64>,
+}
+
+impl Flood {
+    pub(crate) const fn of(message_bytes: usize) -> Flood {
+        Flood { message_bytes, window: None }
+    }
+}
+
+/// Both measurements, from the runner's side.
+pub(crate) fn measure(channel: &mut impl Channel, flood: Flood) -> RowResult<Measured> {
+    let round_trip = round_trips(channel)?;
+    let throughput = send_flood(channel, flood)?;
+    Ok(Measured {
+        checked: format!(
+            "{} requests and replies of {SMALL_BYTES} B, {} messages of {} B one way",
+            round_trip.count, throughput.messages, throughput.message_bytes
+        ),
+        round_trip: Some(round_trip),
+        throughput: Some(throughput),
+    })
+}
+
+/// Both measurements, from the peer's side.
+pub(crate) fn answer(channel: &mut impl Channel, flood: Flood) -> RowResult<()> {
+    answer_round_trips(channel)?;
+    take_flood(channel, flood)
+}
+
+/// Times `trip`, called with the number of the trip, until the budget is used up.
+pub(crate) fn time_trips(mut trip: impl FnMut(u64) -> RowResult<()>) -> RowResult<RoundTrip> {
+    let minute_ns = 60_000_000_000;
+    let mut times = Histogram::<u64>::new_with_bounds(1, minute_ns, 3)
+        .map_err(|error| RowError::Failed(error.to_string()))?;
+    let start = Instant::now();
+    let mut count = 0;
+    while count < ROUND_TRIPS_MIN || start.elapsed() < BUDGET {
+        let began = Instant::now();
+        trip(count)?;
+        times.saturating_record(began.elapsed().as_nanos() as u64);
+        count += 1;
+    }
+    Ok(RoundTrip { count, p50_ns: times.value_at_quantile(0.5), p99_ns: times.value_at_quantile(0.99) })
+}
+
+fn round_trips(channel: &mut impl Channel) -> RowResult<RoundTrip> {
+    let mut request = [0; SMALL_BYTES];
+    let mut reply = [0; SMALL_BYTES];
+    let mut expected = [0; SMALL_BYTES];
+    let timed = time_trips(|sequence| {
+        fill(&mut request, sequence);
+        channel.send(&request)?;
+        let len = channel.recv(&mut reply)?;
+        complement(&request, &mut expected);
+        ensure(
+            len == SMALL_BYTES && reply == expected,
+            format!("reply {sequence} is not what was to come back"),
+        )
+    })?;
+    fill(&mut request, LAST);
+    channel.send(&request)?;
+    Ok(timed)
+}
+
+fn answer_round_trips(channel: &mut impl Channel) -> RowResult<()> {
+    let mut request = [0; SMALL_BYTES];
+    let mut reply = [0; SMALL_BYTES];
+    for expected in 0.. {
+        let len = channel.recv(&mut request)?;
+        let sequence = sequence_of(&request);
+        ensure(
+            len == SMALL_BYTES && is_filled(&request, sequence),
+            format!("request {expected} came changed"),
+        )?;
+        if sequence == LAST {
+            break;
+        }
+        ensure(sequence == expected, format!("request {sequence} came where {expected} was due"))?;
+        complement(&request, &mut reply);
+        channel.send(&reply)?;
+    }
+    Ok(())
+}
+
+/// Sends for as long as the budget lasts; the receiver's verdict ends the measurement.
+pub(crate) fn send_flood(channel: &mut impl Channel, flood: Flood) -> RowResult<Throughput> {
+    let mut payload = vec![0; flood.message_bytes];
+    let mut word = [0; SMALL_BYTES];
+    let start = Instant::now();
+    let mut messages = 0;
+    while messages == 0 || start.elapsed() < BUDGET {
+        fill(&mut payload, messages);
+        channel.send(&payload)?;
+        messages += 1;
+        if flood.window.is_some_and(|window| messages % window == 0) {
+            channel.recv(&mut word)?;
+        }
+    }
+    fill(&mut payload, LAST);
+    channel.send(&payload)?;
+    channel.recv(&mut word)?;
+    ensure(is_filled(&word, messages), "the receiver counted another number of messages than were sent")?;
+    Ok(throughput(messages, flood.message_bytes, start.elapsed()))
+}
+
+/// Receives and checks until the last message, then says how many there were.
+pub(crate) fn take_flood(channel: &mut impl Channel, flood: Flood) -> RowResult<()> {
+    let mut payload = vec![0; flood.message_bytes];
+    let mut word = [0; SMALL_BYTES];
+    let mut messages = 0;
+    loop {
+        let len = channel.recv(&mut payload)?;
+        let sequence = sequence_of(&payload);
+        ensure(
+            len == payload.len() && is_filled(&payload, sequence),
+            format!("message {messages} came changed"),
+        )?;
+        if sequence == LAST {
+            break;
+        }
+        ensure(sequence == messages, format!("message {sequence} came where {messages} was due"))?;
+        messages += 1;
+        if flood.window.is_some_and(|window| messages % window == 0) {
+            fill(&mut word, messages);
+            channel.send(&word)?;
+        }
+    }
+    fill(&mut word, messages);
+    channel.send(&word)
+}
+
+pub(crate) fn throughput(messages: u64, message_bytes: usize, elapsed: Duration) -> Throughput {
+    let messages_per_s = messages as f64 / elapsed.as_secs_f64();
+    Throughput { messages, message_bytes, messages_per_s, bytes_per_s: messages_per_s * message_bytes as f64 }
+}
+
+/// The pattern of a sequence number: the number itself, then words that depend on it and on where they stand.
+pub(crate) fn fill(payload: &mut [u8], sequence: u64) {
+    for (index, chunk) in payload.chunks_mut(8).enumerate() {
+        chunk.copy_from_slice(&pattern_word(sequence, index).to_le_bytes()[..chunk.len()]);
+    }
+}
+
+pub(crate) fn is_filled(payload: &[u8], sequence: u64) -> bool {
+    payload
+        .chunks(8)
+        .enumerate()
+        .all(|(index, chunk)| *chunk == pattern_word(sequence, index).to_le_bytes()[..chunk.len()])
+}
+
+fn pattern_word(sequence: u64, index: usize) -> u64 {
+    if index == 0 { sequence } else { (sequence ^ index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
+}
+
+fn sequence_of(payload: &[u8]) -> u64 {
+    payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn complement(request: &[u8], reply: &mut [u8]) {
+    for (to, from) in reply.iter_mut().zip(request) {
+        *to = !from;
+    }
+}

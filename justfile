@@ -1,0 +1,29 @@
+# What the developers of Ginnel run. `just` lists it.
+
+default:
+    @just --list
+
+# All that CI runs.
+ci:
+    bash .ci/run
+
+# The tests of the README.
+test:
+    cargo test --workspace --all-features
+
+# One mechanism's tests: just mechanism message sysv_queue
+mechanism family name:
+    cargo test -p ginnel --all-features --test {{family}} {{name}}
+
+# The main job, optimised.
+tour *args:
+    cargo run --release -- tour {{args}}
+
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
+
+# Licences and advisories of the dependencies (needs cargo-deny).
+deny:
+    cargo deny check
