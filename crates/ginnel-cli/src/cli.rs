@@ -14,7 +14,7 @@ pub(crate) struct Cli {
 
 const AFTER_HELP: &str = "\
 Endpoints are named KIND:NAME, for instance fifo:/tmp/a, sysv-msg:0x2a, posix-mq:/jobs, unix:/tmp/s, tcp:host:port.
-`ginnel help endpoints` lists them all.
+`ginnel endpoints` lists them all.
 
 Exit codes: 0 done, 1 failed or found something, 2 wrong usage.";
 
@@ -22,6 +22,9 @@ Exit codes: 0 done, 1 failed or found something, 2 wrong usage.";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Tour(cmd::tour::Args),
+    Endpoints(cmd::endpoints::Args),
+    Completions(cmd::completions::Args),
+    Man(cmd::man::Args),
     /// Be the guardian of another ginnel process.
     #[command(name = crate::guardian::VERB, hide = true)]
     Guardian,

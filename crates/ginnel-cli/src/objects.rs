@@ -2,7 +2,7 @@
 
 use ginnel::Endpoint;
 use ginnel::endpoint::SysvName;
-use ginnel::message::SysvQueue;
+use ginnel::message::{PosixQueue, SysvQueue};
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::{self, OptionalActions, Termios};
 
@@ -13,6 +13,7 @@ pub(crate) fn remove(endpoint: &Endpoint) -> Result<()> {
     match endpoint {
         Endpoint::SysvQueue(SysvName::Key(key)) => SysvQueue::open(*key)?.remove()?,
         Endpoint::SysvQueue(SysvName::Id(id)) => SysvQueue::from_id(*id).remove()?,
+        Endpoint::PosixQueue(name) => PosixQueue::remove(name)?,
         other => return Err(Failure::usage(format!("{other} is nothing that can be removed"))),
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What goes to standard output: text, aligned tables, JSON. A closed pipe ends the command quietly.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
@@ -45,9 +45,4 @@ pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
 /// Drops the blanks that padding leaves at the ends of lines.
 pub(crate) fn trim_lines(text: &str) -> String {
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
-}
-
-/// Whether standard output is a terminal.
-pub(crate) fn is_terminal() -> bool {
-    io::stdout().is_terminal()
 }

@@ -141,6 +141,11 @@ impl Error {
         self.errno == Errno::DEADLK
     }
 
+    /// The memory behind a mapping is gone (`EFAULT`): the file was truncated, or had no page to give.
+    pub fn is_truncated(&self) -> bool {
+        self.errno == Errno::FAULT
+    }
+
     pub(crate) fn raw(&self) -> Errno {
         self.errno
     }

@@ -1,5 +1,8 @@
 //! The verbs, one file each.
 
+pub(crate) mod completions;
+pub(crate) mod endpoints;
+pub(crate) mod man;
 pub(crate) mod tour;
 
 use crate::cli::Verb;
@@ -9,6 +12,9 @@ use crate::failure::Result;
 pub(crate) fn run(verb: Verb) -> Result {
     match verb {
         Verb::Tour(args) => tour::run(args),
+        Verb::Endpoints(args) => endpoints::run(args),
+        Verb::Completions(args) => completions::run(args),
+        Verb::Man(args) => man::run(args),
         Verb::Guardian => crate::guardian::run(),
         Verb::TourRow(args) => crate::tour::run_row(args),
     }

@@ -2,11 +2,12 @@
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use ginnel::notify::{PidFd, Signal, kill_group};
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::Serialize;
 
 use crate::failure::{Context, Failure, Result};
@@ -116,17 +117,15 @@ fn run_row(row: &Row) -> Result<Outcome> {
         .process_group(0)
         .spawn()
         .context("starting a process")?;
-    let ended = PidFd::of_child(&runner)?.wait_deadline(ROW_LIMIT);
-    if let Err(error) = &ended {
+    let ended = ends_within(&runner, ROW_LIMIT)?;
+    if !ended {
+        let group = Pid::from_child(&runner);
         // A group that has just ended by itself is what we want too.
-        let _ = kill_group(runner.id() as i32, Signal::KILL);
-        if !error.is_timed_out() {
-            return Err(Failure::failed(error));
-        }
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
     }
     let (printed, complaints) = (drain(runner.stdout.take())?, drain(runner.stderr.take())?);
     let status = runner.wait().context("waiting for a row")?;
-    if ended.is_err() {
+    if !ended {
         return Ok(Outcome::Failed { reason: format!("not done after {ROW_LIMIT:?}; {complaints}") });
     }
     Ok(match serde_json::from_str(&printed) {
@@ -138,6 +137,15 @@ fn run_row(row: &Row) -> Result<Outcome> {
             Outcome::Failed { reason: format!("its process ended with {status}: {}", complaints.trim()) }
         }
     })
+}
+
+fn ends_within(child: &Child, limit: Duration) -> Result<bool> {
+    let failed = |errno| Failure::failed(format!("waiting for a row: {errno}"));
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()).map_err(failed)?;
+    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: 0 };
+    let ready =
+        rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).map_err(failed)?;
+    Ok(ready == 1)
 }
 
 fn drain(pipe: Option<impl Read>) -> Result<String> {
