@@ -89,7 +89,11 @@ impl Signal {
     pub fn set_interrupts(self, interrupts: bool) -> Result<()> {
         let mut action = action(self)?;
         if disposition(&action) != Disposition::Caught {
-            return Err(Error::invalid("sigaction", &self.label(), "the signal is not caught; catch it first"));
+            return Err(Error::invalid(
+                "sigaction",
+                &self.label(),
+                "the signal is not caught; catch it first",
+            ));
         }
         if interrupts {
             action.sa_flags &= !libc::SA_RESTART;
@@ -192,13 +196,14 @@ impl Status {
     /// `ESRCH`: there is no such process.
     pub fn of(pid: i32) -> Result<Status> {
         let object = Label::new(format!("signal:{pid}"));
-        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| {
-            match Errno::from_io_error(&error) {
-                Some(Errno::NOENT | Errno::SRCH) => Error::new("open", Errno::SRCH, &object)
-                    .with_hint(format!("/proc shows no process {pid}")),
-                _ => Error::from_io("open", &error, &object),
-            }
-        })?;
+        let text =
+            std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(
+                |error| match Errno::from_io_error(&error) {
+                    Some(Errno::NOENT | Errno::SRCH) => Error::new("open", Errno::SRCH, &object)
+                        .with_hint(format!("/proc shows no process {pid}")),
+                    _ => Error::from_io("open", &error, &object),
+                },
+            )?;
         Status::parse(&text)
             .ok_or_else(|| Error::new("read", Errno::PROTO, &object).with_hint("unexpected /proc/PID/status"))
     }

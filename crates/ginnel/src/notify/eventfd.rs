@@ -181,7 +181,11 @@ impl EventFd {
     pub fn add_deadline(&self, value: u64, deadline: impl Into<Deadline>) -> Result<()> {
         let deadline = deadline.into();
         if value == u64::MAX {
-            return Err(Error::invalid("write", &OBJECT, "u64::MAX never fits; the counter holds u64::MAX - 1"));
+            return Err(Error::invalid(
+                "write",
+                &OBJECT,
+                "u64::MAX never fits; the counter holds u64::MAX - 1",
+            ));
         }
         // POLLOUT says that *one* fits, so polling cannot wait for more: the write itself waits, the alarm ends it.
         loop {

@@ -106,7 +106,9 @@ impl PidFd {
             Err(errno) => {
                 let error = Error::new("pidfd_open", errno, &object);
                 Err(match errno {
-                    Errno::SRCH => error.with_hint("no such process: it ended and was waited for, or never was"),
+                    Errno::SRCH => {
+                        error.with_hint("no such process: it ended and was waited for, or never was")
+                    }
                     Errno::INVAL | Errno::NOENT if kind == "process" => {
                         error.with_hint("this is the id of a thread that is not its process's first")
                     }
@@ -316,13 +318,14 @@ impl PidFd {
         let info = info.as_ref().map_or(ptr::null(), RawInfo::as_ptr);
         let fd = self.fd.as_raw_fd();
         // SAFETY: the siginfo_t is whole, or the pointer null; the signal is none of the C library's own.
-        let outcome = check(unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, fd, signal.number(), info, flags)
-        });
+        let outcome =
+            check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal.number(), info, flags) });
         outcome.map(drop).map_err(|errno| {
             let error = self.error("pidfd_send_signal", errno);
             match errno {
-                Errno::SRCH if flags != 0 => error.with_hint("it leads no process group, or nobody of it is left"),
+                Errno::SRCH if flags != 0 => {
+                    error.with_hint("it leads no process group, or nobody of it is left")
+                }
                 Errno::SRCH => error.with_hint("it ended and was waited for"),
                 Errno::PERM => error.with_hint(signal::permission_hint(self.pid)),
                 Errno::AGAIN => error.with_hint(signal::queue_hint(self.pid)),

@@ -134,10 +134,7 @@ impl Code {
 
     fn is_child(self) -> bool {
         use Code::*;
-        matches!(
-            self,
-            ChildExited | ChildKilled | ChildDumped | ChildTrapped | ChildStopped | ChildContinued
-        )
+        matches!(self, ChildExited | ChildKilled | ChildDumped | ChildTrapped | ChildStopped | ChildContinued)
     }
 }
 

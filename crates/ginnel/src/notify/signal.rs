@@ -173,10 +173,6 @@ impl Signal {
         STANDARD.iter().find(|row| row.0 == self)
     }
 
-    pub(super) fn rustix(self) -> Option<rustix::process::Signal> {
-        rustix::process::Signal::from_named_raw(self.0)
-    }
-
     /// Sends it to the calling thread: `raise(3)`. It is delivered before this returns, unless it is blocked.
     ///
     /// # Errors
@@ -220,7 +216,8 @@ impl FromStr for Signal {
             return signal;
         }
         let same_letters = |known: &str| sorted(known) == sorted(name);
-        let close = known.map(|(known, _)| known).find(|known| same_letters(known) || known.starts_with(name));
+        let close =
+            known.map(|(known, _)| known).find(|known| same_letters(known) || known.starts_with(name));
         let guess = close.map_or(String::new(), |known| format!("; did you mean {known}?"));
         Err(invalid(text, format!("a signal is a name (TERM, SIGTERM, RTMIN+3) or a number{guess}")))
     }
@@ -420,7 +417,9 @@ impl Target {
 
     fn check_numbers(self, call: &'static str) -> Result<()> {
         let why = match self {
-            Target::Process(..=0) => "a process id is greater than 0; a group or everyone is a target of its own",
+            Target::Process(..=0) => {
+                "a process id is greater than 0; a group or everyone is a target of its own"
+            }
             Target::Thread { process: ..=0, .. } | Target::Thread { thread: ..=0, .. } => {
                 "a process id and a thread id are greater than 0"
             }
