@@ -28,9 +28,6 @@ use crate::{Deadline, interrupt};
 const FAMILY: &str = "sysv-msg";
 const TYPE_BYTES: usize = size_of::<libc::c_long>();
 
-// linux/msg.h; the libc crate has it not.
-const MSG_STAT_ANY: i32 = 13;
-
 /// Which message a receiver takes: the `msgtyp` of `msgrcv(2)`.
 ///
 /// ```
@@ -407,27 +404,6 @@ impl SysvQueue {
         Ok(Status::from_raw(&self.stat()?))
     }
 
-    /// All queues of this IPC namespace (`MSG_STAT_ANY`, Linux 4.17), whoever may read them; what is made or removed
-    /// meanwhile may be in it or not.
-    ///
-    /// # Errors
-    /// `ENOSYS`: a kernel without System V IPC.
-    pub fn list() -> Result<Vec<Listed>> {
-        // SAFETY: a msginfo is numbers only, for which all zeros is a value.
-        let mut info: libc::msginfo = unsafe { MaybeUninit::zeroed().assume_init() };
-        // SAFETY: MSG_INFO fills a msginfo, which `info` is, whatever the type of the parameter.
-        let highest = check(unsafe { libc::msgctl(0, libc::MSG_INFO, (&raw mut info).cast()) })
-            .map_err(|errno| Error::new("msgctl", errno, &Label::from(FAMILY)))?;
-        let queues = (0..=highest as i32).filter_map(|slot| {
-            // SAFETY: as in `stat`.
-            let mut raw: libc::msqid_ds = unsafe { MaybeUninit::zeroed().assume_init() };
-            // SAFETY: the buffer is a whole msqid_ds, which the kernel fills. A free slot is EINVAL.
-            let id = check(unsafe { libc::msgctl(slot, MSG_STAT_ANY, &raw mut raw) }).ok()?;
-            Some(Listed { id: id as i32, status: Status::from_raw(&raw) })
-        });
-        Ok(queues.collect())
-    }
-
     /// Changes owner, group, mode and the limit of the queue's bytes (`IPC_SET`): what `change` leaves out stays.
     ///
     /// # Errors
@@ -558,15 +534,6 @@ impl Drop for SysvQueue {
             let _ = self.remove();
         }
     }
-}
-
-/// One line of [`SysvQueue::list`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// The kernel's id (`msqid`), for [`SysvQueue::from_id`].
-    pub id: i32,
-    /// Its state.
-    pub status: Status,
 }
 
 /// A queue's state: `struct msqid_ds` of `msgctl(2)`.
