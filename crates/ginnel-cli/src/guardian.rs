@@ -94,7 +94,7 @@ pub(crate) fn run() -> Result {
     }
     // What is gone already was removed by its maker: every removal here may fail for that reason.
     for endpoint in &endpoints {
-        let _ = objects::remove(endpoint);
+        let _ = objects::sweep(endpoint);
     }
     for directory in &directories {
         let _ = fs::remove_dir_all(directory);

@@ -57,19 +57,17 @@ pub(crate) struct Made {
 
 /// Makes the object that an endpoint names.
 pub(crate) fn create(endpoint: &Endpoint, plan: &Plan) -> Result<Made> {
+    check_can_be_made(endpoint)?;
     let (created, existed) = match make(endpoint, plan, true) {
-        Err(Failed::Call(error)) if plan.exist_ok && error.is_already_exists() => {
-            (make(endpoint, plan, false), true)
-        }
+        Err(error) if plan.exist_ok && error.is_already_exists() => (make(endpoint, plan, false), true),
         created => (created, false),
     };
-    let id = created.map_err(|failed| match failed {
-        Failed::Call(error) if error.is_already_exists() => {
+    let id = created.map_err(|error| match error.is_already_exists() {
+        true => {
             let what = without_hint(&error);
             Failure::failed(format!("{what}: it is there already; --exist-ok takes it as it is"))
         }
-        Failed::Call(error) => explain(endpoint, error),
-        Failed::Other(failure) => failure,
+        false => explain(endpoint, error),
     })?;
     // A private object is reached by its id only.
     let endpoint = match (endpoint, id) {
@@ -88,19 +86,32 @@ pub(crate) fn create(endpoint: &Endpoint, plan: &Plan) -> Result<Made> {
     Ok(Made { endpoint, id, existed })
 }
 
-enum Failed {
-    Call(ginnel::Error),
-    Other(Failure),
-}
-
-impl From<ginnel::Error> for Failed {
-    fn from(error: ginnel::Error) -> Failed {
-        Failed::Call(error)
+fn check_can_be_made(endpoint: &Endpoint) -> Result<()> {
+    match endpoint {
+        Endpoint::SysvQueue(SysvName::Id(_))
+        | Endpoint::SysvSegment(SysvName::Id(_))
+        | Endpoint::SysvSemaphore(SysvName::Id(_), _) => {
+            let scheme = endpoint.scheme();
+            Err(Failure::usage(format!("{endpoint}: the kernel chooses ids; make it by a key, {scheme}:0x2a")))
+        }
+        Endpoint::Fifo(_)
+        | Endpoint::SysvQueue(_)
+        | Endpoint::PosixQueue(_)
+        | Endpoint::SysvSegment(_)
+        | Endpoint::PosixShm(_)
+        | Endpoint::File(_, None)
+        | Endpoint::SysvSemaphore(..)
+        | Endpoint::PosixSemaphore(_) => Ok(()),
+        Endpoint::File(path, Some(_)) => {
+            let path = path.display();
+            Err(Failure::usage(format!("{endpoint}: a part of a file is made with the file: file:{path}")))
+        }
+        other => Err(Failure::usage(not_by_itself(other))),
     }
 }
 
 /// Makes a new object, or opens the old one; gives the id of a System V object.
-fn make(endpoint: &Endpoint, plan: &Plan, new: bool) -> Result<Option<i32>, Failed> {
+fn make(endpoint: &Endpoint, plan: &Plan, new: bool) -> ginnel::Result<Option<i32>> {
     let id = match endpoint {
         Endpoint::Fifo(path) => {
             Fifo::options().create_new(new).mode(plan.mode).open(path)?;
@@ -145,32 +156,26 @@ fn make(endpoint: &Endpoint, plan: &Plan, new: bool) -> Result<Option<i32>, Fail
             PosixSemaphore::options().create_new(new).mode(plan.mode).value(value).open(name)?;
             None
         }
-        Endpoint::SysvQueue(SysvName::Id(_))
-        | Endpoint::SysvSegment(SysvName::Id(_))
-        | Endpoint::SysvSemaphore(SysvName::Id(_), _) => {
-            let why = format!("{endpoint}: the kernel chooses ids; make it by a key, {}:0x2a", endpoint.scheme());
-            return Err(Failed::Other(Failure::usage(why)));
-        }
-        other => return Err(Failed::Other(Failure::usage(not_by_itself(other)))),
+        _ => unreachable!("check_can_be_made has refused it"),
     };
     Ok(id)
 }
 
-fn make_semaphores(key: ginnel::sysv::Key, plan: &Plan, new: bool) -> Result<SysvSemaphores, Failed> {
+fn make_semaphores(key: ginnel::sysv::Key, plan: &Plan, new: bool) -> ginnel::Result<SysvSemaphores> {
     let values: Vec<u16> = plan
         .values
         .iter()
         .map(|value| u16::try_from(*value).unwrap_or(u16::MAX))
         .collect();
     let options = SysvSemaphores::options().create_new(new).mode(plan.mode);
-    Ok(match new {
-        true => options.open_with(key, &values, Deadline::NEVER)?,
-        false => options.count(values.len() as u32).open(key)?,
-    })
+    match new {
+        true => options.open_with(key, &values, Deadline::NEVER),
+        false => options.count(values.len() as u32).open(key),
+    }
 }
 
 /// Why an endpoint cannot be made or removed.
-fn not_by_itself(endpoint: &Endpoint) -> String {
+pub(crate) fn not_by_itself(endpoint: &Endpoint) -> String {
     let why = match endpoint {
         Endpoint::UnixStream(_) | Endpoint::UnixDatagram(_) | Endpoint::UnixSeqpacket(_) => {
             "a socket lives and ends with the process that receives from it: ginnel recv --create"
