@@ -106,18 +106,41 @@ pub(crate) fn answer(channel: &mut impl Channel, flood: Flood) -> RowResult<()> 
 
 /// Times `trip`, called with the number of the trip, until the budget is used up.
 pub(crate) fn time_trips(mut trip: impl FnMut(u64) -> RowResult<()>) -> RowResult<RoundTrip> {
+    collect_trips(|count| {
+        let began = Instant::now();
+        trip(count)?;
+        Ok(began.elapsed())
+    })
+}
+
+/// Collects the times that `trip` takes of itself, until the budget is used up.
+pub(crate) fn collect_trips(mut trip: impl FnMut(u64) -> RowResult<Duration>) -> RowResult<RoundTrip> {
     let minute_ns = 60_000_000_000;
     let mut times = Histogram::<u64>::new_with_bounds(1, minute_ns, 3)
         .map_err(|error| RowError::Failed(error.to_string()))?;
     let start = Instant::now();
     let mut count = 0;
     while count < ROUND_TRIPS_MIN || start.elapsed() < BUDGET {
-        let began = Instant::now();
-        trip(count)?;
-        times.saturating_record(began.elapsed().as_nanos() as u64);
+        times.saturating_record(trip(count)?.as_nanos() as u64);
         count += 1;
     }
     Ok(RoundTrip { count, p50_ns: times.value_at_quantile(0.5), p99_ns: times.value_at_quantile(0.99) })
+}
+
+/// How often `operation` can be done a second by one process, in batches of `batch`.
+pub(crate) fn operations_per_s(
+    batch: u64,
+    mut operation: impl FnMut() -> RowResult<()>,
+) -> RowResult<Throughput> {
+    let start = Instant::now();
+    let mut operations = 0;
+    while operations == 0 || start.elapsed() < BUDGET {
+        for _ in 0..batch {
+            operation()?;
+        }
+        operations += batch;
+    }
+    Ok(throughput(operations, 0, start.elapsed()))
 }
 
 fn round_trips(channel: &mut impl Channel) -> RowResult<RoundTrip> {
