@@ -271,7 +271,7 @@ impl BoundPath {
     /// Nothing to remove: an abstract or unnamed socket.
     pub(crate) const NONE: BoundPath = BoundPath(None);
 
-    /// Leaves the file where it is.
+    /// Lets the socket file stay when this is dropped.
     pub(crate) fn keep(&mut self) {
         self.0 = None;
     }
