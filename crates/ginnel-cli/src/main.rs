@@ -4,15 +4,18 @@
 //! codes), [`output`] (tables, JSON, a closed pipe), [`guardian`] (nothing stays behind, whatever kills us).
 #![forbid(unsafe_code)]
 
+mod args;
 mod cli;
 mod cmd;
 mod failure;
 mod guardian;
-mod args;
+mod memory;
 mod objects;
-mod payload;
-mod state;
 mod output;
+mod payload;
+mod source;
+mod state;
+mod streams;
 mod tour;
 mod units;
 

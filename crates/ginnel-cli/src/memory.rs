@@ -51,7 +51,8 @@ pub(crate) fn write(endpoint: &Endpoint, part: Part, bytes: &[u8]) -> Result<()>
     let room = part.len.unwrap_or(u64::MAX).min(size_of(&mapping).saturating_sub(part.offset));
     if bytes.len() as u64 > room {
         let (len, offset) = (bytes.len(), part.offset);
-        let why = format!("{endpoint}: {len} bytes do not fit: there is room for {room} from offset {offset} on");
+        let why =
+            format!("{endpoint}: {len} bytes do not fit: there is room for {room} from offset {offset} on");
         return Err(Failure::failed(why));
     }
     mapping.write_bytes(part.offset as usize, bytes).map_err(explained)

@@ -86,13 +86,15 @@ pub(crate) fn create(endpoint: &Endpoint, plan: &Plan) -> Result<Made> {
     Ok(Made { endpoint, id, existed })
 }
 
-fn check_can_be_made(endpoint: &Endpoint) -> Result<()> {
+pub(crate) fn check_can_be_made(endpoint: &Endpoint) -> Result<()> {
     match endpoint {
         Endpoint::SysvQueue(SysvName::Id(_))
         | Endpoint::SysvSegment(SysvName::Id(_))
         | Endpoint::SysvSemaphore(SysvName::Id(_), _) => {
             let scheme = endpoint.scheme();
-            Err(Failure::usage(format!("{endpoint}: the kernel chooses ids; make it by a key, {scheme}:0x2a")))
+            Err(Failure::usage(format!(
+                "{endpoint}: the kernel chooses ids; make it by a key, {scheme}:0x2a"
+            )))
         }
         Endpoint::Fifo(_)
         | Endpoint::SysvQueue(_)
@@ -120,7 +122,8 @@ fn make(endpoint: &Endpoint, plan: &Plan, new: bool) -> ginnel::Result<Option<i3
         Endpoint::SysvQueue(SysvName::Key(key)) => {
             let queue = SysvQueue::options().create_new(new).mode(plan.mode).open(*key)?;
             if new && let Some(bytes) = plan.queue_bytes {
-                let change = ginnel::message::sysv_queue::Change { bytes_max: Some(bytes), ..Default::default() };
+                let change =
+                    ginnel::message::sysv_queue::Change { bytes_max: Some(bytes), ..Default::default() };
                 // Nothing half-made stays.
                 queue.set(change).inspect_err(|_| drop(queue.remove()))?;
             }
@@ -162,11 +165,8 @@ fn make(endpoint: &Endpoint, plan: &Plan, new: bool) -> ginnel::Result<Option<i3
 }
 
 fn make_semaphores(key: ginnel::sysv::Key, plan: &Plan, new: bool) -> ginnel::Result<SysvSemaphores> {
-    let values: Vec<u16> = plan
-        .values
-        .iter()
-        .map(|value| u16::try_from(*value).unwrap_or(u16::MAX))
-        .collect();
+    let values: Vec<u16> =
+        plan.values.iter().map(|value| u16::try_from(*value).unwrap_or(u16::MAX)).collect();
     let options = SysvSemaphores::options().create_new(new).mode(plan.mode);
     match new {
         true => options.open_with(key, &values, Deadline::NEVER),
@@ -194,18 +194,46 @@ pub(crate) fn not_by_itself(endpoint: &Endpoint) -> String {
     format!("{endpoint}: {why}")
 }
 
+pub(crate) fn check_can_be_removed(endpoint: &Endpoint) -> Result<()> {
+    match endpoint {
+        Endpoint::SysvSemaphore(name, Some(_)) => Err(Failure::usage(format!(
+            "{endpoint}: a semaphore cannot leave its set; the whole set is sysv-sem:{name}"
+        ))),
+        Endpoint::File(path, Some(_)) => {
+            let path = path.display();
+            Err(Failure::usage(format!(
+                "{endpoint}: a part of a file cannot be removed; the file is file:{path}"
+            )))
+        }
+        Endpoint::UnixStream(name) | Endpoint::UnixDatagram(name) | Endpoint::UnixSeqpacket(name)
+            if name.starts_with('@') =>
+        {
+            Err(Failure::usage(format!("{endpoint}: an abstract name goes with its socket")))
+        }
+        Endpoint::Fifo(_)
+        | Endpoint::SysvQueue(_)
+        | Endpoint::PosixQueue(_)
+        | Endpoint::SysvSegment(_)
+        | Endpoint::PosixShm(_)
+        | Endpoint::File(..)
+        | Endpoint::SysvSemaphore(..)
+        | Endpoint::PosixSemaphore(_)
+        | Endpoint::UnixStream(_)
+        | Endpoint::UnixDatagram(_)
+        | Endpoint::UnixSeqpacket(_) => Ok(()),
+        other => Err(Failure::usage(not_by_itself(other))),
+    }
+}
+
 /// Removes the object that an endpoint names.
 ///
 /// A name in the file system is removed only if the file is of the kind that the endpoint says.
 pub(crate) fn remove(endpoint: &Endpoint) -> Result<()> {
+    check_can_be_removed(endpoint)?;
     let removed = match endpoint {
         Endpoint::SysvQueue(name) => sysv_queue(*name).and_then(|queue| queue.remove()),
         Endpoint::SysvSegment(name) => sysv_segment(*name).and_then(|segment| segment.remove()),
-        Endpoint::SysvSemaphore(name, None) => sysv_semaphores(*name).and_then(|set| set.remove()),
-        Endpoint::SysvSemaphore(name, Some(_)) => {
-            let why = format!("{endpoint}: a semaphore cannot leave its set; the whole set is sysv-sem:{name}");
-            return Err(Failure::usage(why));
-        }
+        Endpoint::SysvSemaphore(name, _) => sysv_semaphores(*name).and_then(|set| set.remove()),
         Endpoint::PosixQueue(name) => PosixQueue::remove(name),
         Endpoint::PosixShm(name) => {
             check_not_semaphore(endpoint, name)?;
@@ -213,13 +241,13 @@ pub(crate) fn remove(endpoint: &Endpoint) -> Result<()> {
         }
         Endpoint::PosixSemaphore(name) => PosixSemaphore::remove(name),
         Endpoint::Fifo(path) => Fifo::open(path).and_then(|fifo| fifo.remove()),
-        Endpoint::File(path, None) => return remove_file(endpoint, path, fs::FileType::is_file, "a regular file"),
-        Endpoint::UnixStream(name) | Endpoint::UnixDatagram(name) | Endpoint::UnixSeqpacket(name)
-            if !name.starts_with('@') =>
-        {
+        Endpoint::File(path, _) => {
+            return remove_file(endpoint, path, fs::FileType::is_file, "a regular file");
+        }
+        Endpoint::UnixStream(name) | Endpoint::UnixDatagram(name) | Endpoint::UnixSeqpacket(name) => {
             return remove_file(endpoint, Path::new(name), FileTypeExt::is_socket, "a socket");
         }
-        other => return Err(Failure::usage(not_by_itself(other))),
+        _ => unreachable!("check_can_be_removed has refused it"),
     };
     removed.map_err(|error| explain(endpoint, error))
 }

@@ -34,15 +34,48 @@ pub(crate) struct State {
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub(crate) enum Holds {
-    SysvMsg { messages: u64, bytes: u64, bytes_max: u64, last_send_pid: i32, last_recv_pid: i32 },
-    SysvShm { size_bytes: u64, attached: u64, creator_pid: i32, removed: bool },
-    SysvSem { semaphores: u32, values: Option<Vec<u16>> },
-    PosixMq { messages: Option<u64>, messages_max: Option<u64>, message_bytes_max: Option<u64>, bytes: Option<u64> },
-    PosixShm { size_bytes: u64, used_by: Vec<i32> },
-    PosixSem { value: Option<u32>, used_by: Vec<i32> },
-    Fifo { used_by: Vec<i32> },
-    File { size_bytes: u64, used_by: Vec<i32> },
-    Socket { socket: SocketType, live: bool },
+    SysvMsg {
+        messages: u64,
+        bytes: u64,
+        bytes_max: u64,
+        last_send_pid: i32,
+        last_recv_pid: i32,
+    },
+    SysvShm {
+        size_bytes: u64,
+        attached: u64,
+        creator_pid: i32,
+        removed: bool,
+    },
+    SysvSem {
+        semaphores: u32,
+        values: Option<Vec<u16>>,
+    },
+    PosixMq {
+        messages: Option<u64>,
+        messages_max: Option<u64>,
+        message_bytes_max: Option<u64>,
+        bytes: Option<u64>,
+    },
+    PosixShm {
+        size_bytes: u64,
+        used_by: Vec<i32>,
+    },
+    PosixSem {
+        value: Option<u32>,
+        used_by: Vec<i32>,
+    },
+    Fifo {
+        used_by: Vec<i32>,
+    },
+    File {
+        size_bytes: u64,
+        used_by: Vec<i32>,
+    },
+    Socket {
+        socket: SocketType,
+        live: bool,
+    },
 }
 
 /// What `/proc/net/unix` calls 1, 2 and 5.

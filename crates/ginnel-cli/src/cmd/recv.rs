@@ -321,8 +321,9 @@ impl Args {
                     let values = vec![0; usize::from(index.unwrap_or(0)) + 1];
                     objects::create(&self.endpoint, &Plan { values, ..Plan::BESIDES })?;
                 }
-                let units = u16::try_from(count)
-                    .map_err(|_| Failure::usage("--count: a System V semaphore's value is 32767 at the most"))?;
+                let units = u16::try_from(count).map_err(|_| {
+                    Failure::usage("--count: a System V semaphore's value is 32767 at the most")
+                })?;
                 let take = Operation::take(index.unwrap_or(0), units);
                 let set = objects::sysv_semaphores(*name).map_err(|error| self.explained(error))?;
                 set.operate_deadline(&[take], deadline).map_err(|error| self.explained(error))?;

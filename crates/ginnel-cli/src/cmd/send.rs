@@ -171,7 +171,12 @@ impl Args {
         let messages: Vec<Vec<u8>> = if self.messages.is_empty() {
             let all = stdin()?;
             match self.lines {
-                true => all.strip_suffix(b"\n").unwrap_or(&all).split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect(),
+                true => all
+                    .strip_suffix(b"\n")
+                    .unwrap_or(&all)
+                    .split(|byte| *byte == b'\n')
+                    .map(<[u8]>::to_vec)
+                    .collect(),
                 false => vec![all],
             }
         } else {
@@ -202,8 +207,9 @@ impl Args {
                     let values = vec![0; usize::from(index.unwrap_or(0)) + 1];
                     objects::create(&self.endpoint, &Plan { values, ..Plan::BESIDES })?;
                 }
-                let units = u16::try_from(self.count)
-                    .map_err(|_| Failure::usage("--count: a System V semaphore's value is 32767 at the most"))?;
+                let units = u16::try_from(self.count).map_err(|_| {
+                    Failure::usage("--count: a System V semaphore's value is 32767 at the most")
+                })?;
                 let set = objects::sysv_semaphores(*name).map_err(explained)?;
                 let add = Operation::add(index.unwrap_or(0), units);
                 set.operate_deadline(&[add], self.wait.deadline()).map_err(explained)
@@ -292,6 +298,7 @@ fn stdin() -> Result<Vec<u8>> {
 
 fn resolve(host: &str) -> Result<IpAddr> {
     let mut addresses = (host, 0).to_socket_addrs().context(format_args!("icmp:{host}"))?;
-    let address = addresses.next().ok_or_else(|| Failure::failed(format!("icmp:{host}: it has no address")))?;
+    let address =
+        addresses.next().ok_or_else(|| Failure::failed(format!("icmp:{host}: it has no address")))?;
     Ok(address.ip())
 }
