@@ -7,15 +7,18 @@
 //!
 //! # Protocol
 //! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
-//! removed by ourselves, `/PATH` a directory to remove with all it holds.
+//! removed by ourselves, `/PATH` a directory to remove with all it holds; `=PID` comes first and says who we are, and a
+//! `.` last, that we end by ourselves. Where that is missing the guardian waits until we are gone: the kernel closes the
+//! pipe of a killed process before the sockets that it opened later, which look alive until then.
 
 use std::fs;
 use std::io::{self, BufRead, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 
 use ginnel::Endpoint;
+use ginnel::notify::PidFd;
 
 use crate::failure::{Context, Result};
 use crate::objects;
@@ -41,7 +44,9 @@ impl Guardian {
             .spawn()
             .context("starting the guardian process")?;
         let pipe = child.stdin.take();
-        Ok(Guardian { child, pipe })
+        let mut guardian = Guardian { child, pipe };
+        guardian.tell(format_args!("={}", std::process::id()))?;
+        Ok(guardian)
     }
 
     /// To be removed when this process ends. Say so before making it.
@@ -70,6 +75,7 @@ impl Guardian {
 impl Drop for Guardian {
     /// Lets it clean up now, and waits until it has.
     fn drop(&mut self) {
+        let _ = self.tell(format_args!("."));
         self.pipe = None;
         let _ = self.child.wait();
     }
@@ -79,6 +85,7 @@ impl Drop for Guardian {
 pub(crate) fn run() -> Result {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut directories: Vec<String> = Vec::new();
+    let mut guarded = None;
     let terminal = objects::terminal_settings();
     for line in io::stdin().lock().lines() {
         let line = line.context("reading from the process that is guarded")?;
@@ -89,8 +96,16 @@ pub(crate) fn run() -> Result {
                 endpoints.retain(|endpoint| *endpoint != released);
             }
             Some(("/", path)) => directories.push(path.to_string()),
+            // Not our parent any more: it is gone.
+            Some(("=", pid)) if pid == parent_id().to_string() => {
+                guarded = PidFd::open(parent_id() as i32).ok()
+            }
+            Some((".", _)) => guarded = None,
             _ => {}
         }
+    }
+    if let Some(guarded) = guarded {
+        let _ = guarded.wait();
     }
     // What is gone already was removed by its maker: every removal here may fail for that reason.
     for endpoint in &endpoints {

@@ -58,8 +58,8 @@ pub(crate) fn write(endpoint: &Endpoint, part: Part, bytes: &[u8]) -> Result<()>
     mapping.write_bytes(part.offset as usize, bytes).map_err(explained)
 }
 
-/// Reads the part.
-pub(crate) fn read(endpoint: &Endpoint, part: Part) -> Result<Vec<u8>> {
+/// Reads the part; where it has no end of its own, no more than `bytes_max`.
+pub(crate) fn read(endpoint: &Endpoint, part: Part, bytes_max: u64) -> Result<Vec<u8>> {
     let explained = |error| explain(endpoint, error);
     let mapping: Mapping<ReadOnly> = match endpoint {
         Endpoint::SysvSegment(name) => {
@@ -72,7 +72,10 @@ pub(crate) fn read(endpoint: &Endpoint, part: Part) -> Result<Vec<u8>> {
         _ => unreachable!("only memory is read"),
     };
     let size = size_of(&mapping);
-    let end = part.len.map_or(Some(size), |len| part.offset.checked_add(len));
+    let end = match part.len {
+        Some(len) => part.offset.checked_add(len),
+        None => Some(size.min(part.offset.saturating_add(bytes_max))),
+    };
     match end.filter(|end| *end <= size && part.offset <= *end) {
         Some(end) => mapping.read_vec(part.offset as usize..end as usize).map_err(explained),
         None => Err(Failure::failed(format!("{endpoint}: it has {size} bytes, and no such part"))),

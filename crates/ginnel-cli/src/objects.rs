@@ -241,15 +241,13 @@ pub(crate) fn remove(endpoint: &Endpoint) -> Result<()> {
         }
         Endpoint::PosixSemaphore(name) => PosixSemaphore::remove(name),
         Endpoint::Fifo(path) => Fifo::open(path).and_then(|fifo| fifo.remove()),
-        Endpoint::File(path, _) => {
-            return remove_file(endpoint, path, fs::FileType::is_file, "a regular file");
-        }
+        Endpoint::File(path, _) => return remove_file(endpoint, path),
         Endpoint::UnixStream(name) | Endpoint::UnixDatagram(name) | Endpoint::UnixSeqpacket(name) => {
-            return remove_file(endpoint, Path::new(name), FileTypeExt::is_socket, "a socket");
+            return remove_file(endpoint, Path::new(name));
         }
         _ => unreachable!("check_can_be_removed has refused it"),
     };
-    removed.map_err(|error| explain(endpoint, error))
+    removed.map_err(|error| explain_missing(endpoint, error))
 }
 
 /// Glibc keeps semaphores beside shared memory, where one name could take away the other kind.
@@ -262,21 +260,26 @@ pub(crate) fn check_not_semaphore(endpoint: &Endpoint, name: &str) -> Result<()>
     }
 }
 
-fn remove_file(
-    endpoint: &Endpoint,
-    path: &Path,
-    is_right: impl FnOnce(&fs::FileType) -> bool,
-    right: &str,
-) -> Result<()> {
-    // Not followed: it is the link that would be removed.
-    let found = fs::symlink_metadata(path).context(endpoint)?.file_type();
-    if !is_right(&found) {
-        return Err(Failure::failed(format!("{endpoint}: it is {}, not {right}", kind_of(found))));
-    }
+fn remove_file(endpoint: &Endpoint, path: &Path) -> Result<()> {
+    check_kind(endpoint, path)?;
     fs::remove_file(path).context(endpoint)
 }
 
-pub(crate) fn kind_of(kind: fs::FileType) -> &'static str {
+/// That the file is what the endpoint says: a socket, or a regular file.
+pub(crate) fn check_kind(endpoint: &Endpoint, path: &Path) -> Result<()> {
+    // Not followed: it is the link that would be removed.
+    let found = fs::symlink_metadata(path).context(endpoint)?.file_type();
+    let (is_right, right) = match endpoint {
+        Endpoint::File(..) => (found.is_file(), "a regular file"),
+        _ => (found.is_socket(), "a socket"),
+    };
+    match is_right {
+        true => Ok(()),
+        false => Err(Failure::failed(format!("{endpoint}: it is {}, not {right}", kind_of(found)))),
+    }
+}
+
+fn kind_of(kind: fs::FileType) -> &'static str {
     match () {
         () if kind.is_file() => "a regular file",
         () if kind.is_dir() => "a directory",
@@ -334,6 +337,14 @@ pub(crate) fn sysv_semaphores(name: SysvName) -> ginnel::Result<SysvSemaphores> 
     match name {
         SysvName::Key(key) => SysvSemaphores::open(key),
         SysvName::Id(id) => Ok(SysvSemaphores::from_id(id)),
+    }
+}
+
+/// As [`explain`], for who looks for an object and would not make it.
+pub(crate) fn explain_missing(endpoint: &Endpoint, error: ginnel::Error) -> Failure {
+    match error.errno_name() {
+        "ENOENT" => Failure::failed(format!("{}: there is none", without_hint(&error))),
+        _ => explain(endpoint, error),
     }
 }
 

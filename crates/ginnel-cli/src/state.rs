@@ -13,7 +13,7 @@ use ginnel_inspect::descriptors::DescriptorTable;
 use serde::Serialize;
 
 use crate::failure::{Context, Failure, Result};
-use crate::objects::{self, explain};
+use crate::objects::{self, explain_missing};
 use crate::units;
 
 /// One object, its owner and what it holds.
@@ -24,7 +24,8 @@ pub(crate) struct State {
     pub(crate) id: Option<i32>,
     /// The owner's user id; not known for what has no file and no owner.
     pub(crate) uid: Option<u32>,
-    /// The permission bits, as a number.
+    /// The permission bits; in JSON as text, since JSON has no octal numbers.
+    #[serde(serialize_with = "octal")]
     pub(crate) mode: Option<u32>,
     #[serde(flatten)]
     pub(crate) holds: Holds,
@@ -90,7 +91,7 @@ pub(crate) enum SocketType {
 impl State {
     /// The state of what the endpoint names.
     pub(crate) fn of(endpoint: &Endpoint) -> Result<State> {
-        let explained = |error| explain(endpoint, error);
+        let explained = |error| explain_missing(endpoint, error);
         match endpoint {
             Endpoint::SysvQueue(name) => {
                 let queue = objects::sysv_queue(*name).map_err(explained)?;
@@ -123,10 +124,13 @@ impl State {
                 ginnel::stream::Fifo::open(path).map_err(explained)?;
                 State::of_file(endpoint, path, |_, used_by| Holds::Fifo { used_by })
             }
-            Endpoint::File(path, _) => State::of_file(endpoint, path, |metadata, used_by| Holds::File {
-                size_bytes: metadata.len(),
-                used_by,
-            }),
+            Endpoint::File(path, _) => {
+                objects::check_kind(endpoint, path)?;
+                State::of_file(endpoint, path, |metadata, used_by| Holds::File {
+                    size_bytes: metadata.len(),
+                    used_by,
+                })
+            }
             Endpoint::UnixStream(name) => State::of_socket(endpoint, name, SocketType::Stream),
             Endpoint::UnixDatagram(name) => State::of_socket(endpoint, name, SocketType::Datagram),
             Endpoint::UnixSeqpacket(name) => State::of_socket(endpoint, name, SocketType::Seqpacket),
@@ -182,25 +186,36 @@ impl State {
         }
     }
 
-    /// What needs the right to read it is left out where that is missing.
-    pub(crate) fn of_posix_queue(endpoint: &Endpoint, name: &str) -> Result<State> {
-        let file = fs::metadata(format!("/dev/mqueue{name}")).ok();
-        let (status, denied) = match PosixQueue::options().write(false).open(name) {
-            Ok(queue) => (Some(queue.status().map_err(|error| explain(endpoint, error))?), false),
-            Err(error) if error.is_permission_denied() => (None, true),
-            Err(error) => return Err(explain(endpoint, error)),
+    /// Without the right to read it, only that it is there can be told.
+    fn of_posix_queue(endpoint: &Endpoint, name: &str) -> Result<State> {
+        let unknown =
+            Holds::PosixMq { messages: None, messages_max: None, message_bytes_max: None, bytes: None };
+        let endpoint_name = endpoint.to_string();
+        let queue = match PosixQueue::options().write(false).open(name) {
+            Ok(queue) => queue,
+            Err(error) if error.is_permission_denied() => {
+                return Ok(State {
+                    endpoint: endpoint_name,
+                    id: None,
+                    uid: None,
+                    mode: None,
+                    holds: unknown,
+                });
+            }
+            Err(error) => return Err(explain_missing(endpoint, error)),
         };
-        debug_assert!(status.is_some() || denied);
+        let status = queue.status().map_err(|error| explain_missing(endpoint, error))?;
+        let file = rustix::fs::fstat(&queue).ok();
         Ok(State {
-            endpoint: endpoint.to_string(),
+            endpoint: endpoint_name,
             id: None,
-            uid: file.as_ref().map(MetadataExt::uid),
-            mode: file.as_ref().map(|file| file.mode() & 0o777),
+            uid: file.as_ref().map(|file| file.st_uid),
+            mode: file.as_ref().map(|file| file.st_mode & 0o777),
             holds: Holds::PosixMq {
-                messages: status.map(|status| status.messages),
-                messages_max: status.map(|status| status.messages_max),
-                message_bytes_max: status.map(|status| status.message_bytes_max),
-                bytes: status.and_then(|status| status.bytes),
+                messages: Some(status.messages),
+                messages_max: Some(status.messages_max),
+                message_bytes_max: Some(status.message_bytes_max),
+                bytes: status.bytes,
             },
         })
     }
@@ -210,7 +225,7 @@ impl State {
         path: &Path,
         holds: impl FnOnce(&fs::Metadata, Vec<i32>) -> Holds,
     ) -> Result<State> {
-        let metadata = fs::metadata(path).context(endpoint)?;
+        let metadata = fs::symlink_metadata(path).context(endpoint)?;
         let used_by = users(&metadata);
         Ok(State {
             endpoint: endpoint.to_string(),
@@ -223,10 +238,11 @@ impl State {
 
     pub(crate) fn of_socket(endpoint: &Endpoint, name: &str, socket: SocketType) -> Result<State> {
         let live = unix_sockets()?.into_iter().any(|(_, bound)| bound == name);
-        let metadata = match (name.starts_with('@'), fs::symlink_metadata(name)) {
-            (true, _) if live => None,
-            (true, _) => return Err(Failure::failed(format!("{endpoint}: no socket has this name"))),
-            (false, metadata) => Some(metadata.context(endpoint)?),
+        let metadata = if name.starts_with('@') {
+            None
+        } else {
+            objects::check_kind(endpoint, Path::new(name))?;
+            Some(fs::symlink_metadata(name).context(endpoint)?)
         };
         Ok(State {
             endpoint: endpoint.to_string(),
@@ -235,6 +251,13 @@ impl State {
             mode: metadata.as_ref().map(|metadata| metadata.mode() & 0o777),
             holds: Holds::Socket { socket, live },
         })
+    }
+}
+
+fn octal<S: serde::Serializer>(mode: &Option<u32>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match mode {
+        Some(mode) => serializer.collect_str(&format_args!("{mode:04o}")),
+        None => serializer.serialize_none(),
     }
 }
 

@@ -187,14 +187,7 @@ impl Args {
     fn memory(&self) -> Result<()> {
         let whole = memory::whole(&self.endpoint);
         let part = Part::of(&self.endpoint, self.offset, self.length)?;
-        let bytes = match part.len {
-            Some(_) => memory::read(&whole, part)?,
-            None => {
-                let mut bytes = memory::read(&whole, part)?;
-                bytes.truncate(DUMP_BYTES as usize);
-                bytes
-            }
-        };
+        let bytes = memory::read(&whole, part, DUMP_BYTES)?;
         self.print_bytes(&bytes, part.offset, |bytes| output::print(payload::dump(bytes, part.offset)))
     }
 

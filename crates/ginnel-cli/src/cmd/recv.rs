@@ -217,7 +217,10 @@ impl Args {
         let mut received = 0;
         while wanted.is_none_or(|wanted| received < wanted) {
             match source.next(self.wait.deadline()) {
-                Ok(Some(item)) => self.print(&item)?,
+                Ok(Some(item)) => {
+                    self.print(&item)?;
+                    received += 1;
+                }
                 Ok(None) if !self.follow && wanted.is_none() => return Ok(()),
                 Ok(None) if !self.follow => {
                     let wanted = wanted.unwrap_or_default();
@@ -230,7 +233,6 @@ impl Args {
                 }
                 Err(error) => return Err(self.explained(error)),
             }
-            received += 1;
         }
         Ok(())
     }
@@ -298,7 +300,7 @@ impl Args {
 
     fn memory(&self) -> Result<()> {
         let part = Part::of(&self.endpoint, self.offset, self.length)?;
-        let bytes = memory::read(&self.endpoint, part)?;
+        let bytes = memory::read(&self.endpoint, part, u64::MAX)?;
         if !self.json {
             return output::print(bytes);
         }

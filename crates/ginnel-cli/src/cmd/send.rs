@@ -5,10 +5,10 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use ginnel::Endpoint;
 use ginnel::message::{IcmpEcho, PosixQueue, SysvQueue, UdpSocket, UnixDatagram, UnixSeqpacket};
 use ginnel::notify::Signal;
 use ginnel::sync::{Operation, PosixSemaphore};
+use ginnel::{Deadline, Endpoint};
 
 use crate::args::{self, Wait};
 use crate::cmd::signal;
@@ -153,7 +153,8 @@ impl Args {
         }
         let explained = |error| explain(&self.endpoint, error);
         let outlet = Outlet::open(self).map_err(explained)?;
-        self.each_message(|message| outlet.send(message, self.wait).map_err(explained))
+        self.each_message(|message| outlet.send(message, self.wait).map_err(explained))?;
+        outlet.check_arrival().map_err(explained)
     }
 
     /// Calls `send` with each message, as often as --count says.
@@ -286,6 +287,17 @@ impl Outlet<'_> {
             Outlet::UnixDatagram(socket, name) => socket.send_to_deadline(message, *name, deadline),
             Outlet::UnixSeqpacket(socket) => socket.send_deadline(message, deadline),
             Outlet::Udp(socket) => socket.send_deadline(message, deadline),
+        }
+    }
+
+    /// A host that has nobody at a UDP port says so after the datagram has gone; on this host that is at once.
+    fn check_arrival(&self) -> ginnel::Result<()> {
+        match self {
+            Outlet::Udp(socket) => match socket.peek(&mut [], Deadline::NOW) {
+                Err(error) if !error.is_would_block() => Err(error),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
         }
     }
 }
