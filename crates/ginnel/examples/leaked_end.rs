@@ -47,6 +47,10 @@ fn holders(pipe: &str) -> Vec<Holder> {
     let mut found = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = process.file_name().to_string_lossy().into_owned();
+        // `/proc/self` and `/proc/sys` are no processes.
+        if pid.parse::<u32>().is_err() {
+            continue;
+        }
         let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
         for descriptor in descriptors.flatten() {
             if fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == pipe) {

@@ -202,6 +202,7 @@ impl Pipeline {
     /// `EAGAIN`, `ENOMEM`, `EMFILE`. Nothing of the pipeline runs then.
     pub fn spawn(self) -> Result<RunningPipeline> {
         let mut running = RunningPipeline {
+            parent: std::process::id(),
             members: Vec::new(),
             group: None,
             terminal: self.foreground.then(Terminal::controlling).flatten(),
@@ -425,6 +426,8 @@ impl Slots {
 /// ```
 #[derive(Debug)]
 pub struct RunningPipeline {
+    /// The process whose children they are. A forked child's copy neither kills nor reaps them.
+    parent: u32,
     members: Vec<Member>,
     group: Option<Pid>,
     terminal: Option<Terminal>,
@@ -558,6 +561,9 @@ impl RunningPipeline {
 
 impl Drop for RunningPipeline {
     fn drop(&mut self) {
+        if self.parent != std::process::id() {
+            return;
+        }
         // Nothing to kill where everything was waited for.
         let _ = self.kill();
         for member in self.members.iter_mut().filter(|member| member.status.is_none()) {
@@ -571,15 +577,16 @@ impl Drop for RunningPipeline {
 struct Terminal {
     tty: OwnedFd,
     ours: Pid,
+    lender: u32,
 }
 
 impl Terminal {
     /// The terminal, if there is one and this process is in its foreground.
     fn controlling() -> Option<Terminal> {
         let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
-        let ours = rustix::process::getpgrp();
+        let ours = own_group()?;
         let foreground = rustix::termios::tcgetpgrp(&tty).ok()?;
-        (foreground == ours).then(|| Terminal { tty: tty.into(), ours })
+        (foreground == ours).then(|| Terminal { tty: tty.into(), ours, lender: std::process::id() })
     }
 
     /// Makes the command's group the foreground before it runs: later it might have been stopped already.
@@ -589,7 +596,7 @@ impl Terminal {
         // allocates nothing and takes no lock. The closure owns the descriptor.
         unsafe {
             command.pre_exec(move || {
-                let group = rustix::process::getpgrp();
+                let group = own_group().ok_or(Errno::SRCH)?;
                 Ok(without_ttou(|| rustix::termios::tcsetpgrp(&tty, group))?)
             });
         }
@@ -599,9 +606,18 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        if self.lender != std::process::id() {
+            return;
+        }
         // A terminal that has hung up is nobody's.
         let _ = without_ttou(|| rustix::termios::tcsetpgrp(&self.tty, self.ours));
     }
+}
+
+/// This process's group; `None` for one outside of its PID namespace, which the kernel calls 0 and rustix cannot say.
+fn own_group() -> Option<Pid> {
+    // SAFETY: getpgrp takes nothing and cannot fail.
+    Pid::from_raw(unsafe { libc::getpgrp() })
 }
 
 /// Runs `body` with `SIGTTOU` blocked, which a process of the background gets for changing the foreground.

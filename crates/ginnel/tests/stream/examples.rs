@@ -5,6 +5,8 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use ginnel_testkit::{Exit, Spawned, example, isolated, run, run_ok, spawn, temp_dir, wait_blocked_in};
 
+use super::stay;
+
 /// A program that one types to, and reads line by line.
 struct Dialogue {
     process: Spawned,
@@ -147,7 +149,7 @@ fn a_leaked_end_is_named() {
         // Somebody else's pipe: a forked child has a copy of its writing end.
         let (reader, writer) = ginnel::stream::pipe().unwrap();
         let ours = ginnel_testkit::fork(|| {
-            unsafe { libc::pause() };
+            stay();
         });
         wait_blocked_in(ours.pid(), libc::SYS_pause);
         let number = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&reader)).to_string();

@@ -1,16 +1,17 @@
 //! `fifo(7)`, `mkfifo(3)`.
 
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::process::{Command, Stdio};
 
 use ginnel::Deadline;
-use ginnel::stream::{ByteRead, ByteWrite, Fifo, FifoReader, FifoWriter};
+use ginnel::stream::{ByteRead, ByteWrite, Fifo, FifoReader, FifoWriter, PipeReader, PipeWriter};
 use ginnel_testkit::{
     Exit, TempDir, c_program, fork, isolated, run_ok, temp_dir, unprivileged, wait_blocked_in,
 };
 
-use super::{LONG, OPEN, POLL, interrupted, pattern, times_out};
+use super::{LONG, OPEN, POLL, SHORT, interrupted, pattern, stay, times_out};
 
 fn fifo() -> (TempDir, Fifo) {
     let directory = temp_dir();
@@ -86,16 +87,12 @@ fn removed_on_drop_by_its_maker_only_and_only_itself() {
         let directory = temp_dir();
         let path = directory.path().join("f");
         let options = Fifo::options().create(true).remove_on_drop(true);
-        let first = options.open(&path).unwrap();
+        let mut first = Some(options.open(&path).unwrap());
         drop(options.open(&path).unwrap());
         assert!(path.exists(), "the second did not make it");
-        fork(|| {
-            // A copy of `first` is dropped here.
-            drop(unsafe { std::ptr::read(&raw const first) });
-        })
-        .assert_ok();
+        fork(|| drop(first.take())).assert_ok();
         assert!(path.exists(), "a forked child's copy does not remove it");
-        drop(first);
+        drop(first.take());
         assert!(!path.exists());
 
         let first = options.open(&path).unwrap();
@@ -211,7 +208,7 @@ fn a_killed_writer_is_the_end_and_a_killed_reader_is_epipe() {
         let child = fork(|| {
             let writer = fifo.open_writer().unwrap();
             writer.try_write(b"before").unwrap();
-            unsafe { libc::pause() };
+            stay();
         });
         wait_blocked_in(child.pid(), libc::SYS_pause);
         child.kill();
@@ -223,7 +220,7 @@ fn a_killed_writer_is_the_end_and_a_killed_reader_is_epipe() {
 
         let child = fork(|| {
             let _reader = fifo.open_reader().unwrap();
-            unsafe { libc::pause() };
+            stay();
         });
         let writer = fifo.open_writer_deadline(LONG).unwrap();
         wait_blocked_in(child.pid(), libc::SYS_pause);
@@ -334,5 +331,32 @@ fn permissions() {
             fifo.try_open_reader().unwrap();
         })
         .assert_ok();
+    });
+}
+
+/// One that this library did not open: neither `RWF_NOWAIT` nor `O_NONBLOCK` is to be had.
+#[test]
+fn somebody_elses_descriptor() {
+    isolated(|| {
+        let (_directory, fifo) = fifo();
+        let held = std::fs::OpenOptions::new().read(true).write(true).open(fifo.path()).unwrap();
+        let reader = PipeReader::from(OwnedFd::from(std::fs::File::open(fifo.path()).unwrap()));
+        let writer = std::fs::OpenOptions::new().write(true).open(fifo.path()).unwrap();
+        let writer = PipeWriter::from(OwnedFd::from(writer));
+        assert!(reader.try_read(&mut [0]).unwrap_err().is_would_block());
+        times_out(|deadline| reader.read_deadline(&mut [0], deadline));
+        let sent = pattern(100_000);
+        let short = writer.write_all_deadline(&sent, SHORT).unwrap_err();
+        assert_eq!(short.done, writer.capacity().unwrap());
+        assert!(writer.try_write(b"x").unwrap_err().is_would_block());
+        let mut got = vec![0; short.done];
+        reader.read_exact_deadline(&mut got, LONG).unwrap();
+        assert!(got == sent[..short.done]);
+        for end in [reader.as_fd(), writer.as_fd()] {
+            let flags = rustix::fs::fcntl_getfl(end).unwrap();
+            assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK), "left alone");
+        }
+        drop((held, writer));
+        assert_eq!(reader.try_read(&mut [0]).unwrap(), 0);
     });
 }

@@ -5,7 +5,7 @@ use std::io::Read;
 use ginnel::stream::{ByteWrite, Framed, pipe, socketpair};
 use ginnel_testkit::{Exit, fork, isolated, wait_blocked_in};
 
-use super::{LONG, POLL, interrupted, pattern, times_out};
+use super::{LONG, POLL, interrupted, pattern, stay, times_out};
 
 #[test]
 fn frames_of_all_sizes_both_ways() {
@@ -87,7 +87,7 @@ fn an_end_in_the_middle_is_an_error() {
         let child = fork(|| {
             drop(near.take());
             far.as_ref().unwrap().try_write(b"\0\0\0\x05he").unwrap();
-            unsafe { libc::pause() };
+            stay();
         });
         drop(far.take());
         let mut near = Framed::new(near.take().unwrap());

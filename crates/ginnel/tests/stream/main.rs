@@ -41,6 +41,18 @@ fn catch(signal: i32) {
     }
 }
 
+/// Waits for ever: what a child does that is to be killed.
+fn stay() {
+    // SAFETY: it takes nothing.
+    unsafe { libc::pause() };
+}
+
+/// Gives `SIGPIPE` its default action, as in a C program: Rust's runtime ignores it.
+fn sigpipe_kills() {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// That `call` gives `ETIMEDOUT`, and not before its deadline.
 fn times_out<T: std::fmt::Debug>(call: impl FnOnce(Duration) -> Result<T>) {
     let start = std::time::Instant::now();

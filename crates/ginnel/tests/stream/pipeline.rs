@@ -5,8 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use ginnel::stream::pipeline::End;
-use ginnel::stream::{ByteRead, Fifo, Pipeline, pipe};
-use ginnel_testkit::{c_program, isolated, temp_dir, wait_blocked_in, wait_until};
+use ginnel::stream::popen::argv;
+use ginnel::stream::{ByteRead, Fifo, Pipeline, Popen, Pty, pipe};
+use ginnel_testkit::{c_program, example, fork, isolated, temp_dir, wait_blocked_in, wait_until};
 
 use super::{LONG, POLL, interrupted, times_out};
 
@@ -70,6 +71,7 @@ fn every_stages_status_and_sigpipe() {
 fn one_process_group_of_their_own() {
     isolated(|| {
         let mut running = Pipeline::parse("sleep 1000 | sleep 1000 | sleep 1000").unwrap().spawn().unwrap();
+        // SAFETY: it takes a number.
         let group = |pid: i32| unsafe { libc::getpgid(pid) };
         let pids = running.pids();
         assert_eq!(pids.iter().map(|pid| group(*pid)).collect::<Vec<_>>(), [pids[0]; 3]);
@@ -109,9 +111,9 @@ fn a_stage_that_cannot_start_takes_the_others_with_it() {
             Pipeline::parse(&format!("{hold} | no-such-program -x | cat")).unwrap().spawn().unwrap_err();
         assert_eq!(error.errno_name(), "ENOENT");
         assert_eq!(error.object(), "stage 2 (no-such-program -x)");
-        assert!(alive.try_wait_for_writer().unwrap_err().is_would_block(), "the first stage is gone");
-        let none = unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) };
-        assert_eq!(none, -1, "and reaped");
+        wait_until("the first stage and its child are gone", || alive.try_wait_for_writer().is_err());
+        let none = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+        assert_eq!(none.err(), Some(rustix::io::Errno::CHILD), "and reaped");
 
         let error = Pipeline::parse("cat < /no/such/file | cat").unwrap().spawn().unwrap_err();
         assert_eq!((error.errno_name(), error.object()), ("ENOENT", "/no/such/file"));
@@ -197,42 +199,42 @@ fn a_signal_interrupts_the_wait() {
 #[test]
 fn in_the_foreground_of_a_terminal() {
     isolated(|| {
-        use ginnel::stream::Pty;
-        // The pipeline is run by a process that has a terminal; what is typed there reaches the pipeline.
+        // What is typed while the example's pipeline runs reaches the pipeline, and afterwards the shell again.
         let mut emulator = Pty::options().open().unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "pipeline::terminal_program", "--ignored", "--nocapture"]);
+        let mut command = Command::new("sh");
+        let script =
+            "\"$0\" \"sh -c 'echo pipeline runs; exec sleep 1000' >&2 | sleep 1000\"; read x; echo got $x";
+        command.args(["-c", script]).arg(example("pipeline"));
         let mut child = emulator.spawn(command).unwrap();
         screen_shows(&emulator, "pipeline runs");
         emulator.write_all(b"\x03").unwrap();
-        screen_shows(&emulator, "interrupted [2, 2], still here");
+        let screen = screen_shows(&emulator, "sleep 1000\r\n");
+        assert_eq!(screen.matches("signal: 2 (SIGINT)").count(), 2, "{screen}");
+        emulator.write_all(b"words\r").unwrap();
+        screen_shows(&emulator, "got words");
         assert!(child.wait().unwrap().success());
     });
 }
 
-fn screen_shows(emulator: &ginnel::stream::Pty, what: &str) {
-    let mut screen = Vec::new();
-    while !String::from_utf8_lossy(&screen).contains(what) {
+/// Reads until `what` is there.
+fn screen_shows(emulator: &Pty, what: &str) -> String {
+    let mut screen = String::new();
+    while !screen.contains(what) {
         let mut buffer = [0; 256];
         let len = emulator.read_deadline(&mut buffer, LONG).unwrap();
-        assert!(len > 0, "ended without {what:?}: {}", String::from_utf8_lossy(&screen));
-        screen.extend_from_slice(&buffer[..len]);
+        assert!(len > 0, "ended without {what:?}: {screen}");
+        screen.push_str(&String::from_utf8_lossy(&buffer[..len]));
     }
+    screen
 }
 
-/// Not a test: what the one above runs on its terminal.
 #[test]
-#[ignore]
-fn terminal_program() {
-    let mut running = Pipeline::parse("sh -c 'echo pipeline runs >&2; sleep 1000' | sleep 1000")
-        .unwrap()
-        .foreground(true)
-        .spawn()
-        .unwrap();
-    let status = running.wait().unwrap();
-    let signals: Vec<_> = status.stages.iter().map(|stage| stage.status.signal().unwrap_or(0)).collect();
-    // Writing to the terminal from the background would stop nobody, but reading would: be the foreground again.
-    let tty = std::fs::File::open("/dev/tty").unwrap();
-    assert_eq!(rustix::termios::tcgetpgrp(&tty).unwrap(), rustix::process::getpgrp());
-    println!("interrupted {signals:?}, still here");
+fn a_forked_childs_copy_does_not_kill_it() {
+    isolated(|| {
+        let mut running = Some(Pipeline::parse("sleep 1000 | sleep 1000").unwrap().spawn().unwrap());
+        let mut popen = Some(Popen::write(argv(["sleep", "1000"])).unwrap());
+        fork(|| drop((running.take(), popen.take()))).assert_ok();
+        assert!(running.unwrap().try_wait().unwrap_err().is_would_block());
+        assert!(popen.unwrap().try_close().unwrap_err().is_would_block());
+    });
 }

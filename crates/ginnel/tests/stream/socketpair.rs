@@ -8,7 +8,7 @@ use ginnel::Deadline;
 use ginnel::stream::{ByteRead, ByteWrite, UnixStream, socketpair};
 use ginnel_testkit::{Exit, fork, isolated, wait_blocked_in};
 
-use super::{LONG, POLL, interrupted, pattern, times_out};
+use super::{LONG, POLL, interrupted, pattern, sigpipe_kills, stay, times_out};
 
 #[test]
 fn both_directions_in_a_fork() {
@@ -85,7 +85,7 @@ fn a_peer_that_is_gone() {
     isolated(|| {
         // SIGPIPE would kill: Rust ignores it, so ask for it.
         fork(|| {
-            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+            sigpipe_kills();
             let (near, far) = socketpair().unwrap();
             drop(far);
             assert_eq!(near.try_write(b"x").unwrap_err().errno_name(), "EPIPE");
@@ -99,7 +99,7 @@ fn a_peer_that_is_gone() {
         let (near, mut far) = (near, Some(far));
         let child = fork(|| {
             far.as_ref().unwrap().try_read(&mut [0]).unwrap_err();
-            unsafe { libc::pause() };
+            stay();
         });
         wait_blocked_in(child.pid(), libc::SYS_pause);
         far.take();

@@ -9,7 +9,7 @@ use ginnel::Deadline;
 use ginnel::stream::{ByteRead, ByteWrite, TcpListener, TcpStream};
 use ginnel_testkit::{Exit, c_program, fork, isolated, run_ok, spawn, wait_blocked_in, wait_until};
 
-use super::{LONG, POLL, interrupted, pattern, times_out};
+use super::{LONG, POLL, interrupted, pattern, sigpipe_kills, stay, times_out};
 
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -76,6 +76,9 @@ fn accept_and_connect_in_three_forms() {
         TcpStream::connect_deadline("127.0.0.1:7000", LONG).unwrap();
         child.assert_ok();
 
+        let now = TcpStream::connect_deadline("127.0.0.1:7000", Deadline::NOW).unwrap_err();
+        assert!(now.is_would_block(), "{now}");
+        let _given_up = listener.accept_deadline(LONG);
         let connecting = TcpStream::try_connect("127.0.0.1:7000").unwrap();
         let stream = connecting.wait_deadline(LONG).unwrap();
         drop(connecting);
@@ -160,7 +163,7 @@ fn large_payloads_and_the_end() {
 fn a_peer_that_is_gone_never_raises_sigpipe() {
     isolated(|| {
         fork(|| {
-            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+            sigpipe_kills();
             let (client, served) = pair();
             served.set_linger(Some(Duration::ZERO)).unwrap();
             drop(served);
@@ -174,7 +177,7 @@ fn a_peer_that_is_gone_never_raises_sigpipe() {
         let (client, served) = pair();
         let (client, mut served) = (client, Some(served));
         let child = fork(|| {
-            unsafe { libc::pause() };
+            stay();
         });
         wait_blocked_in(child.pid(), libc::SYS_pause);
         served.take();

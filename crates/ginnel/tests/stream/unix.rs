@@ -9,7 +9,7 @@ use ginnel_testkit::{
     Exit, c_program, fork, isolated, run_ok, spawn, temp_dir, unprivileged, wait_blocked_in,
 };
 
-use super::{LONG, POLL, interrupted, times_out};
+use super::{LONG, POLL, interrupted, stay, times_out};
 
 #[test]
 fn names_of_both_kinds() {
@@ -60,7 +60,7 @@ fn stale_names_are_replaced_and_nothing_else() {
         let path = directory.path().join("s");
         let server = fork(|| {
             let _listener = UnixListener::bind(&path).unwrap();
-            unsafe { libc::pause() };
+            stay();
         });
         wait_blocked_in(server.pid(), libc::SYS_pause);
         assert!(UnixListener::bind(&path).unwrap_err().is_already_exists(), "alive");
@@ -99,7 +99,7 @@ fn of_many_that_start_at_once_one_has_the_name() {
                         match UnixListener::bind(&path) {
                             Ok(_listener) => {
                                 (&report).write_all(b"w").unwrap();
-                                unsafe { libc::pause() };
+                                stay();
                             }
                             Err(error) => {
                                 assert!(error.is_already_exists(), "{error}");
@@ -127,7 +127,7 @@ fn mode_and_who_removes_the_file() {
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let path = directory.path().join("s");
         let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        let listener = UnixListener::bind(&path).unwrap();
+        let mut listener = Some(UnixListener::bind(&path).unwrap());
         assert_eq!(mode(), 0o600);
         assert!(std::fs::metadata(&path).unwrap().file_type().is_socket());
         unprivileged(|| {
@@ -135,15 +135,15 @@ fn mode_and_who_removes_the_file() {
             assert!(UnixListener::bind(&path).is_err());
         })
         .assert_ok();
-        fork(|| drop(unsafe { std::ptr::read(&raw const listener) })).assert_ok();
+        fork(|| drop(listener.take())).assert_ok();
         assert!(path.exists(), "a forked child's copy does not remove it");
         std::fs::rename(&path, directory.path().join("t")).unwrap();
         std::fs::write(&path, "another").unwrap();
-        drop(listener);
+        drop(listener.take());
         assert!(path.exists(), "not the file that it made");
         std::fs::remove_file(&path).unwrap();
 
-        unsafe { libc::umask(0o027) };
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
         let mut listener = UnixListener::options().mode(0o666).bind(&path).unwrap();
         assert_eq!(mode(), 0o640);
         listener.keep();
