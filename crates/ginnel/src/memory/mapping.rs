@@ -464,8 +464,8 @@ impl Mapping<ReadWrite> {
     /// `madvise(2)` with `MADV_REMOVE`.
     ///
     /// # Errors
-    /// `EINVAL`: the range is not within the mapping, does not begin and end with a page, or the mapping is private or of
-    /// huge pages. `EACCES`: it is not shared and writable. `EOPNOTSUPP`: the file system cannot punch holes.
+    /// `EINVAL`: the range is not within the mapping, or does not begin and end with a page. `EACCES`: the mapping is
+    /// private. `EOPNOTSUPP`: the file system cannot punch holes.
     pub fn discard(&self, range: impl RangeBounds<usize>) -> Result<()> {
         // A range that ends with the mapping but within a page would take what follows it in the file along.
         let bytes = self.aligned("discard", range, false)?;

@@ -140,7 +140,6 @@ impl SysvSegmentOptions {
     }
 
     fn explain(self, error: Error, key: Key) -> Error {
-        let size = self.size_bytes;
         match error.raw() {
             Errno::NOENT => error.with_hint("no segment has this key; make it first, or open with `create`"),
             Errno::EXIST => {
@@ -149,14 +148,7 @@ impl SysvSegmentOptions {
             Errno::ACCESS => {
                 error.with_hint("its mode does not grant this user what was asked; see `ipcs -m -i ID`")
             }
-            Errno::INVAL => match SysvSegment::open(key).and_then(|existing| existing.status()) {
-                Ok(existing) if !key.is_private() => error.with_hint(format!(
-                    "a segment with this key exists and has {} bytes, fewer than {size}",
-                    existing.size_bytes
-                )),
-                _ if size == 0 => error.with_hint("a new segment has at least one byte"),
-                _ => error.with_hint(sysv::limit_hint(&format!("{size} bytes"), "kernel.shmmax")),
-            },
+            Errno::INVAL => error.with_hint(self.why_invalid(key)),
             Errno::NOSPC => error.with_hint(match limits() {
                 Ok(limits) if limits.segments >= limits.segments_max => {
                     sysv::limit_hint("no more segments on this host", "kernel.shmmni")
@@ -165,6 +157,20 @@ impl SysvSegmentOptions {
             }),
             Errno::NOMEM | Errno::PERM if self.huge_pages.is_some() => error.with_hint(HugePages::HINT),
             _ => error,
+        }
+    }
+
+    fn why_invalid(self, key: Key) -> String {
+        let size = self.size_bytes;
+        // A private key never finds what exists, and asks for a new segment.
+        let existing = if key.is_private() { None } else { SysvSegment::open(key).ok() };
+        match existing.and_then(|existing| existing.status().ok()) {
+            Some(existing) => format!(
+                "a segment with this key exists and has {} bytes, fewer than {size}",
+                existing.size_bytes
+            ),
+            None if size == 0 => "a new segment has at least one byte".to_string(),
+            None => sysv::limit_hint(&format!("{size} bytes"), "kernel.shmmax"),
         }
     }
 }
