@@ -4,8 +4,9 @@
 //! The `*_deadline` forms of System V queues and of file locks wait inside the kernel, use no CPU and no extra
 //! thread, and give `ETIMEDOUT` when the time is over. For as long as such a call waits, one real-time signal can
 //! reach the calling thread: the highest one that has no handler when the first such call is made (`SIGRTMAX` as a
-//! rule; [`deadline_signal`] tells). Its handler does nothing. A program that wants that signal for itself must
-//! install its handler before its first call with a deadline; the next lower one is taken then.
+//! rule; [`deadline_signal`] tells). Its handler does nothing. A program that wants that signal for itself installs
+//! its handler, before or after: the next lower one is taken then. Where there is no signal or no timer to be had,
+//! the call tries again every few milliseconds instead of waiting in the kernel.
 //!
 //! # How it works
 //! Each thread has one timer (`timer_create(2)`, `SIGEV_THREAD_ID`, made at the first use, gone with the thread)
@@ -13,12 +14,20 @@
 //! call would be lost, so the timer fires again each millisecond until it is disarmed, which it is as soon as the
 //! call returns: one wasted signal at the most, and none before the deadline. `EINTR` with time left came from
 //! somebody else's signal and is the caller's to see.
+//!
+//! The signal is unblocked in this thread while the timer is armed, so none can be pending once it is disarmed: what
+//! the timer has sent is delivered at the latest on the way back from `timer_settime(2)`.
+//!
+//! # A call within a call
+//! A program's own signal handler may run while a call waits, and make such a call itself. No lock and no borrow is
+//! held meanwhile. The inner call disarms the outer one's timer, and arms it again when it is through.
+//! Nothing of the timer survives `fork(2)`: the child, which has the parent's thread-local memory, makes its own.
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -28,6 +37,9 @@ use crate::error::{Error, Label, Result};
 use crate::wait::{Attempt, check};
 
 const REFIRE: Duration = Duration::from_millis(1);
+/// The pauses between tries where no alarm is to be had.
+const PAUSE_FIRST: Duration = Duration::from_micros(50);
+const PAUSE_MAX: Duration = Duration::from_millis(5);
 
 /// Runs `attempt`, which must be one system call that `EINTR` can end, until `deadline`.
 ///
@@ -47,19 +59,55 @@ pub(crate) fn until<T>(
         Err(Errno::AGAIN | Errno::NOMSG) if !deadline.is_now() => {}
         other => return other.map_err(fail),
     }
-    let Some(left) = deadline.remaining().filter(|left| !left.is_zero()) else {
-        return Err(fail(Errno::TIMEDOUT));
+    let outcome = match Alarm::arm(deadline) {
+        Ok(_armed) => attempt(Attempt::Blocking),
+        Err(NoAlarm) => try_again_until(deadline, || attempt(Attempt::NonBlocking)),
     };
-    let outcome = with_alarm(left, || attempt(Attempt::Blocking));
     match outcome {
         Err(Errno::INTR) if deadline.has_passed() => Err(fail(Errno::TIMEDOUT)),
         other => other.map_err(fail),
     }
 }
 
+/// Runs `call`, one system call that `EINTR` can end, for `limit` at the most: `ETIMEDOUT` then.
+///
+/// Where no alarm is to be had there is no limit.
+pub(crate) fn bounded<T>(limit: Duration, call: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    let deadline = Deadline::from(limit);
+    let armed = Alarm::arm(deadline);
+    let outcome = call();
+    drop(armed);
+    match outcome {
+        Err(Errno::INTR) if deadline.has_passed() => Err(Errno::TIMEDOUT),
+        other => other,
+    }
+}
+
+/// The way to wait that needs neither a signal nor a timer.
+pub(crate) fn try_again_until<T>(
+    deadline: Deadline,
+    mut attempt: impl FnMut() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let left = deadline.remaining().unwrap_or(Duration::MAX);
+        if left.is_zero() {
+            return Err(Errno::TIMEDOUT);
+        }
+        let sleep = timespec(pause.min(left));
+        // SAFETY: the timespec is valid for the call. std's sleep would hide the EINTR.
+        check(unsafe { libc::nanosleep(&raw const sleep, ptr::null_mut()) })?;
+        match attempt() {
+            Err(Errno::AGAIN | Errno::NOMSG) => pause = (pause * 2).min(PAUSE_MAX),
+            other => return other,
+        }
+    }
+}
+
 /// The signal that ends a System V or lock call at its deadline, in the thread that made the call.
 ///
-/// Chosen once a process: the highest real-time signal that has no handler at that time.
+/// The highest real-time signal that had no handler when the first such call was made; another one from the moment
+/// that the program installs a handler for it.
 ///
 /// ```
 /// let signal = ginnel::deadline_signal().unwrap();
@@ -67,71 +115,160 @@ pub(crate) fn until<T>(
 /// ```
 ///
 /// # Errors
-/// `EBUSY`: every real-time signal has a handler of the program's own.
+/// `EBUSY`: every real-time signal has a handler of the program's own. Calls with a deadline work all the same, by
+/// trying again every few milliseconds.
 pub fn deadline_signal() -> Result<i32> {
-    claim_signal().map_err(|errno| {
-        Error::new("sigaction", errno, &"deadline signal".into())
+    claim_signal().map_err(|NoAlarm| {
+        Error::new("sigaction", Errno::BUSY, &"deadline signal".into())
             .with_hint("every real-time signal has a handler; leave one free for calls with a deadline")
     })
 }
 
-fn claim_signal() -> Result<i32, Errno> {
-    static SIGNAL: OnceLock<Option<i32>> = OnceLock::new();
-    SIGNAL
-        .get_or_init(|| (libc::SIGRTMIN()..=libc::SIGRTMAX()).rev().find(|signal| install_handler(*signal)))
-        .ok_or(Errno::BUSY)
+/// There is no signal or no timer for an alarm.
+struct NoAlarm;
+
+/// Finds the signal that has our handler, and gives it to one that has none if there is none.
+///
+/// No lock: a signal handler may come here while the thread that it interrupts is here. Two that choose at the same
+/// time choose the same signal.
+fn claim_signal() -> Result<i32, NoAlarm> {
+    static SIGNAL: AtomicI32 = AtomicI32::new(0);
+    let known = SIGNAL.load(Ordering::Relaxed);
+    // Since it was chosen, the program may have given it a handler of its own, or none: that would be its end.
+    if known != 0 && handler(known) == Some(ours()) {
+        return Ok(known);
+    }
+    let chosen = (libc::SIGRTMIN()..=libc::SIGRTMAX()).rev().find(|signal| install_handler(*signal));
+    SIGNAL.store(chosen.unwrap_or(0), Ordering::Relaxed);
+    chosen.ok_or(NoAlarm)
 }
 
-/// Installs the handler that does nothing, unless the signal has one: whether it did.
+extern "C" fn nothing(_: i32) {}
+
+fn ours() -> libc::sighandler_t {
+    nothing as extern "C" fn(i32) as libc::sighandler_t
+}
+
+fn handler(signal: i32) -> Option<libc::sighandler_t> {
+    let mut now = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: `now` is valid for the kernel's answer, which is read only when the call succeeded.
+    unsafe {
+        (libc::sigaction(signal, ptr::null(), now.as_mut_ptr()) == 0).then(|| now.assume_init().sa_sigaction)
+    }
+}
+
+/// Installs the handler that does nothing, unless the signal has another one: whether it is installed.
 fn install_handler(signal: i32) -> bool {
-    extern "C" fn nothing(_: i32) {}
+    match handler(signal) {
+        Some(now) if now == ours() => return true,
+        Some(libc::SIG_DFL) => {}
+        _ => return false,
+    }
+    // SAFETY: all zeros is a valid sigaction: an empty mask and no flags, above all no SA_RESTART.
+    let mut new: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    new.sa_sigaction = ours();
+    // A thread may be on a stack too small for a signal's frame, and have another one for signals.
+    new.sa_flags = libc::SA_ONSTACK;
     let mut old = MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: `old` is valid for the kernel's answer, which is read only when the call succeeded.
-    let taken = unsafe {
-        libc::sigaction(signal, ptr::null(), old.as_mut_ptr()) != 0
-            || old.assume_init().sa_sigaction != libc::SIG_DFL
-    };
-    if taken {
+    // SAFETY: the handler is async-signal-safe: it does nothing. `old` is valid for the kernel's answer.
+    if unsafe { libc::sigaction(signal, &raw const new, old.as_mut_ptr()) } != 0 {
         return false;
     }
-    // SAFETY: all zeros is a valid sigaction: no flags (above all no SA_RESTART), an empty mask.
-    let mut new: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-    new.sa_sigaction = nothing as extern "C" fn(i32) as usize;
-    // SAFETY: the handler is async-signal-safe: it does nothing.
-    unsafe { libc::sigaction(signal, &raw const new, ptr::null_mut()) == 0 }
-}
-
-/// Runs `call` with this thread's alarm set to go off after `left` and each [`REFIRE`] from then on.
-fn with_alarm<T>(left: Duration, call: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-    let signal = claim_signal()?;
-    TIMER.with_borrow_mut(|slot| {
-        // A timer belongs to the process that made it: after a fork the child makes its own.
-        let pid = std::process::id();
-        if slot.as_ref().is_none_or(|timer| timer.owner != pid) {
-            std::mem::forget(slot.take());
-            *slot = Some(Timer::new(signal, pid)?);
-        }
-        let timer = slot.as_ref().ok_or(Errno::AGAIN)?;
-        let _unblocked = Unblocked::new(signal)?;
-        timer.set(left, REFIRE)?;
-        let outcome = call();
-        timer.set(Duration::ZERO, Duration::ZERO)?;
-        outcome
-    })
+    // SAFETY: the call succeeded, so `old` is filled.
+    let old = unsafe { old.assume_init() };
+    if old.sa_sigaction == libc::SIG_DFL || old.sa_sigaction == ours() {
+        return true;
+    }
+    // Another thread was faster: its handler goes back where it was.
+    // SAFETY: `old` is what the kernel gave.
+    unsafe { libc::sigaction(signal, &raw const old, ptr::null_mut()) };
+    false
 }
 
 thread_local! {
-    static TIMER: RefCell<Option<Timer>> = const { RefCell::new(None) };
+    /// The thread's timer, while no call here uses it.
+    static TIMER: Cell<Option<Timer>> = const { Cell::new(None) };
+    /// The timer that is armed in this thread, and what for.
+    static ARMED: Cell<Option<Armed>> = const { Cell::new(None) };
+}
+
+#[derive(Clone, Copy)]
+struct Armed {
+    timer: libc::timer_t,
+    owner: u32,
+    deadline: Deadline,
+}
+
+/// This thread's timer, armed: from the deadline on, it interrupts the thread each [`REFIRE`], until this is dropped.
+struct Alarm {
+    timer: Option<Timer>,
+    /// The call that this one interrupted, by a signal handler.
+    outer: Option<Armed>,
+    _unblocked: Unblocked,
+}
+
+impl Alarm {
+    fn arm(deadline: Deadline) -> Result<Alarm, NoAlarm> {
+        let signal = claim_signal()?;
+        let unblocked = Unblocked::new(signal)?;
+        // A thread that is ending has lost its thread-local memory: it has a timer for one call, and no outer call.
+        let pid = std::process::id();
+        let outer = ARMED.try_with(Cell::get).ok().flatten().filter(|outer| outer.owner == pid);
+        if let Some(outer) = outer {
+            set_timer(outer.timer, Duration::ZERO, Duration::ZERO)?;
+        }
+        let timer = match TIMER.try_with(Cell::take).ok().flatten() {
+            Some(timer) if timer.owner == pid && timer.signal == signal => Some(timer),
+            _ => None,
+        };
+        let mut alarm = Alarm { timer, outer, _unblocked: unblocked };
+        let left = || deadline.remaining().unwrap_or(Duration::MAX).max(Duration::from_nanos(1));
+        // The pid of a forked child in a PID namespace of its own may be its parent's: the kernel knows no such timer.
+        let armed = alarm.timer.as_ref().is_some_and(|timer| set_timer(timer.id, left(), REFIRE).is_ok());
+        if !armed {
+            // Not deleted: its number, which was no timer's, may be the new one's.
+            std::mem::forget(alarm.timer.take());
+            let timer = alarm.timer.insert(Timer::new(signal, pid)?);
+            set_timer(timer.id, left(), REFIRE)?;
+        }
+        let now = alarm.timer.as_ref().map(|timer| Armed { timer: timer.id, owner: pid, deadline });
+        let _ = ARMED.try_with(|armed| armed.set(now));
+        Ok(alarm)
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        let Some(timer) = self.timer.take() else { return self.rearm_outer() };
+        let _ = ARMED.try_with(Cell::take);
+        let disarmed = set_timer(timer.id, Duration::ZERO, Duration::ZERO).is_ok();
+        // One that cannot be disarmed is deleted, and so is a second one that a signal handler has left meanwhile.
+        if disarmed {
+            let _ = TIMER.try_with(|slot| slot.replace(Some(timer)));
+        }
+        self.rearm_outer();
+    }
+}
+
+impl Alarm {
+    fn rearm_outer(&mut self) {
+        if let Some(outer) = self.outer.take() {
+            let left = outer.deadline.remaining().unwrap_or(Duration::MAX).max(Duration::from_nanos(1));
+            let _ = set_timer(outer.timer, left, REFIRE);
+            let _ = ARMED.try_with(|armed| armed.set(Some(outer)));
+        }
+    }
 }
 
 /// A `timer_create(2)` timer that signals the thread that made it.
 struct Timer {
     id: libc::timer_t,
     owner: u32,
+    signal: i32,
 }
 
 impl Timer {
-    fn new(signal: i32, owner: u32) -> Result<Timer, Errno> {
+    fn new(signal: i32, owner: u32) -> Result<Timer, NoAlarm> {
         // SAFETY: all zeros is a valid sigevent; the fields that count are set below.
         let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
@@ -139,19 +276,11 @@ impl Timer {
         event.sigev_notify_thread_id = rustix::thread::gettid().as_raw_nonzero().get();
         let mut id = ptr::null_mut();
         // SAFETY: both pointers are valid for the call.
-        check(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut id) })?;
-        Ok(Timer { id, owner })
-    }
-
-    fn set(&self, first: Duration, then: Duration) -> Result<(), Errno> {
-        let timespec = |duration: Duration| libc::timespec {
-            tv_sec: duration.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-            tv_nsec: duration.subsec_nanos().into(),
-        };
-        let spec = libc::itimerspec { it_interval: timespec(then), it_value: timespec(first) };
-        // SAFETY: the timer is this process's own and not deleted before `self` is dropped.
-        check(unsafe { libc::timer_settime(self.id, 0, &raw const spec, ptr::null_mut()) })?;
-        Ok(())
+        match check(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut id) }) {
+            Ok(_) => Ok(Timer { id, owner, signal }),
+            // RLIMIT_SIGPENDING.
+            Err(_) => Err(NoAlarm),
+        }
     }
 }
 
@@ -164,41 +293,59 @@ impl Drop for Timer {
     }
 }
 
-/// Keeps a signal unblocked in this thread, and puts the thread's mask back afterwards.
+fn set_timer(timer: libc::timer_t, first: Duration, then: Duration) -> Result<(), NoAlarm> {
+    let spec = libc::itimerspec { it_interval: timespec(then), it_value: timespec(first) };
+    // SAFETY: glibc hands the id to the kernel, which refuses one that is not this process's; `spec` is valid.
+    match check(unsafe { libc::timer_settime(timer, 0, &raw const spec, ptr::null_mut()) }) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(NoAlarm),
+    }
+}
+
+pub(crate) fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: duration.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+/// Keeps a signal unblocked in this thread, and blocks it again afterwards if it was.
 struct Unblocked {
     signal: i32,
-    before: libc::sigset_t,
+    was_blocked: bool,
 }
 
 impl Unblocked {
-    fn new(signal: i32) -> Result<Unblocked, Errno> {
-        let mut set = MaybeUninit::uninit();
-        let mut before = MaybeUninit::uninit();
-        // SAFETY: sigemptyset initialises `set`; pthread_sigmask fills `before` when it succeeds.
+    fn new(signal: i32) -> Result<Unblocked, NoAlarm> {
+        let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+        let set = set_of(signal);
+        // SAFETY: `set` is a signal set; pthread_sigmask fills `before` when it succeeds.
         unsafe {
-            libc::sigemptyset(set.as_mut_ptr());
-            libc::sigaddset(set.as_mut_ptr(), signal);
-            match libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), before.as_mut_ptr()) {
-                0 => Ok(Unblocked { signal, before: before.assume_init() }),
-                errno => Err(Errno::from_raw_os_error(errno)),
+            if libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, before.as_mut_ptr()) != 0 {
+                return Err(NoAlarm);
             }
+            let was_blocked = libc::sigismember(before.as_ptr(), signal) == 1;
+            Ok(Unblocked { signal, was_blocked })
         }
     }
 }
 
 impl Drop for Unblocked {
     fn drop(&mut self) {
-        // SAFETY: `before` came from pthread_sigmask; the sets are valid for the calls.
-        unsafe {
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut());
-            if libc::sigismember(&raw const self.before, self.signal) == 1 {
-                // The program keeps it blocked: what came late must not stay pending for it to see.
-                let mut set = MaybeUninit::uninit();
-                libc::sigemptyset(set.as_mut_ptr());
-                libc::sigaddset(set.as_mut_ptr(), self.signal);
-                let no_wait = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-                libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const no_wait);
-            }
+        if self.was_blocked {
+            let set = set_of(self.signal);
+            // SAFETY: `set` is a signal set. Only this signal: a handler may have changed the rest of the mask.
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) };
         }
+    }
+}
+
+fn set_of(signal: i32) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises `set`.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal);
+        set.assume_init()
     }
 }

@@ -4,11 +4,18 @@
 //! *peer* (`ginnel __tour-row NAME --peer ...`), works through it and prints its [`Outcome`] as JSON. So a row that
 //! hangs or crashes is a failed row, and nothing of one row reaches the next.
 
+pub(crate) mod memory;
 pub(crate) mod message;
+pub(crate) mod notify;
 pub(crate) mod peer;
+pub(crate) mod stream;
+pub(crate) mod sync;
 pub(crate) mod work;
 
+use std::fs::DirBuilder;
 use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ginnel::Endpoint;
@@ -117,6 +124,19 @@ impl From<Failure> for RowError {
     }
 }
 
+/// For the call that makes a row's mechanism: what this host refuses is not to be had, and any other error is a failure.
+///
+/// No such call or protocol in this kernel, no right to it, or a limit of zero (or used up).
+pub(crate) fn refused(error: ginnel::Error) -> RowError {
+    const REFUSALS: [&str; 8] =
+        ["ENOSYS", "EPROTONOSUPPORT", "EAFNOSUPPORT", "EOPNOTSUPP", "EPERM", "EACCES", "ENOSPC", "EMFILE"];
+    if REFUSALS.contains(&error.errno_name()) {
+        RowError::Unavailable(error.to_string())
+    } else {
+        error.into()
+    }
+}
+
 /// `Failed` unless `condition` holds.
 pub(crate) fn ensure(condition: bool, otherwise: impl Into<String>) -> RowResult<()> {
     if condition { Ok(()) } else { Err(RowError::Failed(otherwise.into())) }
@@ -131,15 +151,46 @@ pub(crate) struct Run {
 impl Run {
     /// A key that nobody uses, whose object the guardian removes should we be killed.
     fn sysv_key(&mut self, endpoint: fn(SysvName) -> Endpoint) -> RowResult<Key> {
-        let key = Key::new((RandomState::new().hash_one(std::process::id()) as i32) | 1);
+        let key = Key::new(random() as i32 | 1);
         self.guardian.adopt(&endpoint(SysvName::Key(key)))?;
         Ok(key)
     }
+
+    /// A name with a slash in front that nobody uses, whose object the guardian removes should we be killed.
+    fn posix_name(&mut self, endpoint: fn(String) -> Endpoint) -> RowResult<String> {
+        let name = format!("/ginnel-tour-{:x}", random());
+        self.guardian.adopt(&endpoint(name.clone()))?;
+        Ok(name)
+    }
+
+    /// A new directory of our own, which the guardian removes with all it holds.
+    fn directory(&mut self) -> RowResult<PathBuf> {
+        let path = std::env::temp_dir().join(format!("ginnel-tour-{:x}", random()));
+        self.guardian.adopt_directory(&path)?;
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(path)
+    }
+}
+
+fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// The words that a peer was started with, as many as it takes.
+pub(crate) fn words<const N: usize>(words: &[String]) -> RowResult<[&str; N]> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let count = words.len();
+    words.try_into().map_err(|_| RowError::Failed(format!("a peer of this row takes {N} words, not {count}")))
+}
+
+/// The peer of rows whose other process is the kernel or a program of its own.
+pub(crate) fn no_peer(_: &[String]) -> RowResult<()> {
+    Err(RowError::Failed("this row has no peer".into()))
 }
 
 /// All rows, in the order of the table.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
-    [message::ROWS].into_iter().flatten()
+    [stream::ROWS, message::ROWS, memory::ROWS, sync::ROWS, notify::ROWS].into_iter().flatten()
 }
 
 /// One row, or its other end.

@@ -106,18 +106,101 @@ pub(crate) fn answer(channel: &mut impl Channel, flood: Flood) -> RowResult<()> 
 
 /// Times `trip`, called with the number of the trip, until the budget is used up.
 pub(crate) fn time_trips(mut trip: impl FnMut(u64) -> RowResult<()>) -> RowResult<RoundTrip> {
+    collect_trips(|count| {
+        let began = Instant::now();
+        trip(count)?;
+        Ok(began.elapsed())
+    })
+}
+
+/// Collects the times that `trip` takes of itself, until the budget is used up.
+pub(crate) fn collect_trips(mut trip: impl FnMut(u64) -> RowResult<Duration>) -> RowResult<RoundTrip> {
     let minute_ns = 60_000_000_000;
     let mut times = Histogram::<u64>::new_with_bounds(1, minute_ns, 3)
         .map_err(|error| RowError::Failed(error.to_string()))?;
     let start = Instant::now();
     let mut count = 0;
     while count < ROUND_TRIPS_MIN || start.elapsed() < BUDGET {
-        let began = Instant::now();
-        trip(count)?;
-        times.saturating_record(began.elapsed().as_nanos() as u64);
+        times.saturating_record(trip(count)?.as_nanos() as u64);
         count += 1;
     }
     Ok(RoundTrip { count, p50_ns: times.value_at_quantile(0.5), p99_ns: times.value_at_quantile(0.99) })
+}
+
+/// How often `operation` can be done a second by one process, in batches of `batch`.
+pub(crate) fn operations_per_s(
+    batch: u64,
+    mut operation: impl FnMut() -> RowResult<()>,
+) -> RowResult<Throughput> {
+    let start = Instant::now();
+    let mut operations = 0;
+    while operations == 0 || start.elapsed() < BUDGET {
+        for _ in 0..batch {
+            operation()?;
+        }
+        operations += batch;
+    }
+    Ok(throughput(operations, 0, start.elapsed()))
+}
+
+/// Both measurements for a filter that turns every bit: what is written comes out as its complement.
+pub(crate) fn through(
+    mut writer: impl Write + Send,
+    mut reader: impl Read + Send,
+    message_bytes: usize,
+) -> RowResult<Measured> {
+    let (mut request, mut reply, mut due) = ([0; SMALL_BYTES], [0; SMALL_BYTES], [0; SMALL_BYTES]);
+    let round_trip = time_trips(|sequence| {
+        fill(&mut request, sequence);
+        writer.write_all(&request)?;
+        reader.read_exact(&mut reply)?;
+        complement(&request, &mut due);
+        ensure(reply == due, format!("message {sequence} is not what was to come out"))
+    })?;
+    let start = Instant::now();
+    // Moved in, so closed at the end: the filter's input ends.
+    let feed = move || -> std::io::Result<()> {
+        let mut payload = vec![0; message_bytes];
+        for sequence in 0.. {
+            let last = sequence > 0 && start.elapsed() >= BUDGET;
+            fill(&mut payload, if last { LAST } else { sequence });
+            writer.write_all(&payload)?;
+            if last {
+                break;
+            }
+        }
+        Ok(())
+    };
+    // What does not fit the pipes would block a single thread that writes before it reads.
+    let messages = std::thread::scope(|scope| {
+        let feeder = scope.spawn(feed);
+        // Moved in, so closed on an error: the feeder gets EPIPE, and does not wait for ever.
+        let messages = take_complements(reader, message_bytes)?;
+        feeder.join().map_err(|_| RowError::Failed("the writing thread panicked".into()))??;
+        Ok::<_, RowError>(messages)
+    })?;
+    let throughput = throughput(messages, message_bytes, start.elapsed());
+    let checked = format!(
+        "{} times {SMALL_BYTES} B and {messages} times {message_bytes} B, each turned by every stage",
+        round_trip.count
+    );
+    Ok(Measured { checked, round_trip: Some(round_trip), throughput: Some(throughput) })
+}
+
+fn take_complements(mut reader: impl Read, message_bytes: usize) -> RowResult<u64> {
+    let (mut payload, mut plain) = (vec![0; message_bytes], vec![0; message_bytes]);
+    for due in 0.. {
+        reader.read_exact(&mut payload)?;
+        complement(&payload, &mut plain);
+        let sequence = sequence_of(&plain);
+        ensure(is_filled(&plain, sequence), format!("message {due} came out changed"))?;
+        if sequence == LAST {
+            ensure(reader.read(&mut [0; 1])? == 0, "more came out than went in")?;
+            return Ok(due);
+        }
+        ensure(sequence == due, format!("message {sequence} came where {due} was due"))?;
+    }
+    Ok(0)
 }
 
 fn round_trips(channel: &mut impl Channel) -> RowResult<RoundTrip> {

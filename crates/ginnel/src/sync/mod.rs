@@ -1,1 +1,22 @@
 //! Permission to go on: semaphores and locks.
+//!
+//! | mechanism | named by | a killed holder's share | finds deadlocks | costs a system call |
+//! | --- | --- | --- | --- | --- |
+//! | [`SysvSemaphores`] | a key | comes back, with undo ([`Permit`]) | no | always |
+//! | [`PosixSemaphore`] | `/name` | is lost | no | only to wait and to wake |
+//! | [`UnnamedSemaphore`] | its place in shared memory | is lost | no | only to wait and to wake |
+//! | [`RecordLocks`] | a range of a file | comes back | with [`Owner::Process`](record_lock::Owner) | always |
+//! | [`Flock`] | a file | comes back | no | always |
+
+pub mod flock;
+mod lock_table;
+pub mod posix_semaphore;
+pub mod record_lock;
+mod record_lock_raw;
+pub mod sysv_semaphore;
+pub mod sysv_semaphore_status;
+
+pub use flock::{Flock, FlockGuard};
+pub use posix_semaphore::{PosixSemaphore, PosixSemaphoreOptions, Semaphore, UnnamedSemaphore};
+pub use record_lock::{LockKind, RecordGuard, RecordLocks, RecordLocksOptions};
+pub use sysv_semaphore::{Operation, Permit, SysvSemaphores, SysvSemaphoresOptions};
