@@ -14,9 +14,7 @@ use ginnel::sysv::Key;
 
 use super::peer::{Peer, announce};
 use super::work::{Channel, Flood, Measured, SMALL_BYTES, answer, fill, measure, time_trips};
-use super::{
-    Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, ensure, no_peer, refused,
-};
+use super::{Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, ensure, no_peer, refused};
 
 const BASE: Row = Row {
     name: "",

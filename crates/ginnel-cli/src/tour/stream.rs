@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-use ginnel::stream::pipeline::{End, Stage};
+use ginnel::stream::pipeline::End;
 use ginnel::stream::{
     Fifo, Pipeline, Popen, Pty, TcpListener, TcpStream, UnixListener, UnixStream, pipe, socketpair,
 };
@@ -12,7 +12,8 @@ use ginnel::stream::{
 use super::peer::Peer;
 use super::work::{Channel, Flood, Measured, OverStream, answer, measure, send_flood, take_flood, through};
 use super::{
-    Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, VERB, ensure, no_peer, refused, words,
+    Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, VERB, ensure, no_peer, refused,
+    words,
 };
 
 const BASE: Row = Row {
@@ -27,13 +28,24 @@ const BASE: Row = Row {
 };
 
 /// What a relative inherits.
-const RELATED: Row =
-    Row { processes: Processes::Related, name_space: "inherited descriptor", peer: standard_streams_peer, ..BASE };
+const RELATED: Row = Row {
+    processes: Processes::Related,
+    name_space: "inherited descriptor",
+    peer: standard_streams_peer,
+    ..BASE
+};
 
 pub(crate) const ROWS: &[Row] = &[
     Row { name: "pipe", direction: Direction::OneWay, run: one_pipe, peer: one_pipe_peer, ..RELATED },
     Row { name: "two pipes", run: two_pipes, ..RELATED },
-    Row { name: "FIFO", direction: Direction::OneWay, name_space: "path", run: fifo, peer: fifo_peer, ..BASE },
+    Row {
+        name: "FIFO",
+        direction: Direction::OneWay,
+        name_space: "path",
+        run: fifo,
+        peer: fifo_peer,
+        ..BASE
+    },
     Row { name: "pipeline", direction: Direction::OneWay, run: pipeline, peer: stage, ..RELATED },
     Row { name: "popen", run: by_popen, ..RELATED },
     Row { name: "Unix stream", name_space: "path or @name", run: unix, peer: unix_peer, ..BASE },
@@ -107,14 +119,9 @@ const STAGES: usize = 3;
 /// Three stages, each of which turns every bit: what goes in comes out as its complement.
 fn pipeline(run: &mut Run) -> RowResult<Measured> {
     let program = std::env::current_exe()?.into_os_string();
-    let stage = || {
-        let words = [VERB, run.row.name, "--peer"].map(Into::into);
-        Stage::new(std::iter::once(program.clone()).chain(words))
-    };
-    let mut running = Pipeline::from_stages((0..STAGES).map(|_| stage()).collect::<Vec<_>>())?
-        .stdin(End::Piped)
-        .stdout(End::Piped)
-        .spawn()?;
+    let stage = [program, VERB.into(), run.row.name.into(), "--peer".into()];
+    let mut running =
+        Pipeline::new(std::iter::repeat_n(stage, STAGES))?.stdin(End::Piped).stdout(End::Piped).spawn()?;
     let missing = || RowError::Failed("the pipeline has no outer end".into());
     let writer = running.stdin.take().ok_or_else(missing)?;
     let reader = running.stdout.take().ok_or_else(missing)?;
