@@ -6,11 +6,9 @@ use std::process::{Command, Stdio};
 
 use ginnel::memory::{FileMapping, SysvSegment};
 use ginnel::sync::{LockKind, RecordLocks};
-use ginnel_testkit::{
-    Exit, Objects, example, isolated, run, run_ok, spawn, temp_dir, wait_blocked_in, wait_until,
-};
+use ginnel_testkit::{Objects, example, isolated, run, run_ok, spawn, temp_dir, wait_blocked_in, wait_until};
 
-use crate::start_ready;
+use crate::start;
 
 fn command(name: &str, args: &[&str]) -> Command {
     let mut command = Command::new(example(name));
@@ -39,31 +37,25 @@ fn every_example_has_a_usage() {
 fn flag_and_data() {
     isolated(|| {
         let before = Objects::snapshot();
-        let mut master =
-            spawn(command("flag_and_data", &["master"]).stdin(Stdio::piped()).stdout(Stdio::piped()));
-        let mut output = std::io::BufReader::new(master.stdout().unwrap());
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut output, &mut line).unwrap();
-        let id = line.strip_prefix("segment ").unwrap().strip_suffix(": waiting\n").unwrap().to_string();
+        let mut master = start(&mut command("flag_and_data", &["master"]));
+        let id = master.line.strip_prefix("segment ").unwrap().strip_suffix(": waiting").unwrap().to_string();
         let segment = SysvSegment::from_id(id.parse().unwrap());
-        wait_blocked_in(master.pid(), libc::SYS_futex);
-        let (mut reader, _) = start_reader(&id);
+        wait_blocked_in(master.child.pid(), libc::SYS_futex);
+        let mut reader = start(&mut command("flag_and_data", &["reader", &id]));
         assert_eq!(segment.status().unwrap().attached, 2);
 
-        // A writer that is killed before the flag leaves the master waiting, and the next one is heard.
         let writer = spawn(&mut command("flag_and_data", &["writer", &id, "hello"]));
-        let writer_pid = writer.pid();
+        let written = format!("process {} wrote: hello\n", writer.pid());
         writer.assert_ok();
-        let mut rest = String::new();
-        std::io::Read::read_to_string(&mut output, &mut rest).unwrap();
-        assert_eq!(rest, format!("process {writer_pid} wrote: hello\n"));
-        master.assert_ok();
+        assert_eq!(master.rest(), written);
+        master.child.assert_ok();
 
         // The reader still has what the master has removed.
         let status = segment.status().unwrap();
         assert!(status.is_removed && status.attached == 1);
-        reader.stdin().unwrap().write_all(b"\n").unwrap();
-        assert_eq!(reader.wait(), Exit::Code(0));
+        reader.child.stdin().unwrap().write_all(b"\n").unwrap();
+        assert_eq!(reader.rest(), written);
+        reader.child.assert_ok();
         assert!(segment.status().unwrap_err().is_removed());
         before.assert_same();
 
@@ -73,17 +65,13 @@ fn flag_and_data() {
     });
 }
 
-fn start_reader(id: &str) -> (ginnel_testkit::Spawned, String) {
-    start_ready(&example("flag_and_data"), &["reader", id])
-}
-
 #[test]
-fn a_killed_master_leaves_its_segment_and_the_system_shows_it() {
+fn a_killed_master_leaves_its_segment_and_ipcrm_removes_it() {
     isolated(|| {
-        let (master, line) = start_ready(&example("flag_and_data"), &["master"]);
-        let id = line.split([' ', ':']).nth(1).unwrap().to_string();
-        master.kill();
-        master.wait();
+        let master = start(&mut command("flag_and_data", &["master"]));
+        let id = master.line.split([' ', ':']).nth(1).unwrap().to_string();
+        master.child.kill();
+        master.child.wait();
         let segment = SysvSegment::from_id(id.parse().unwrap());
         assert_eq!(segment.status().unwrap().attached, 0);
         run_ok(Command::new("ipcrm").args(["-m", &id]));

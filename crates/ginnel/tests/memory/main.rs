@@ -10,9 +10,8 @@ mod memfd;
 mod posix_shm;
 mod sysv_segment;
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{ChildStdout, Command, Stdio};
 
 use ginnel_testkit::{Spawned, spawn};
 
@@ -31,10 +30,27 @@ fn hint<T: std::fmt::Debug>(result: ginnel::Result<T>) -> String {
     error.hint().unwrap_or_else(|| panic!("{error} has no hint")).to_string()
 }
 
-/// Starts a program that says so on its standard output (a line) when it is ready, and ends when its input does.
-fn start_ready(program: &Path, args: &[&str]) -> (Spawned, String) {
-    let mut child = spawn(Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()));
+/// A program that was started, its first line of output, and what it says afterwards.
+struct Started {
+    child: Spawned,
+    line: String,
+    output: BufReader<ChildStdout>,
+}
+
+/// Starts a program, and waits for the line that it prints when it is ready. Its input is a pipe.
+fn start(command: &mut Command) -> Started {
+    let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut output = BufReader::new(child.stdout().unwrap());
     let mut line = String::new();
-    BufReader::new(child.stdout().unwrap()).read_line(&mut line).unwrap();
-    (child, line.trim_end().to_string())
+    output.read_line(&mut line).unwrap();
+    Started { child, line: line.trim_end().to_string(), output }
+}
+
+impl Started {
+    /// All that it prints from now on.
+    fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        rest
+    }
 }

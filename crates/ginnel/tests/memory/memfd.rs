@@ -7,7 +7,7 @@ use std::process::Command;
 use ginnel::memory::{HugePages, MemFd, Seals};
 use ginnel_testkit::{c_program, fork, isolated, run_ok, temp_dir};
 
-use crate::{PAGE, errno, hint, start_ready};
+use crate::{PAGE, errno, hint, start};
 
 #[test]
 fn every_seal_does_what_it_says() {
@@ -105,12 +105,10 @@ fn c_inherits_what_rust_has_sealed() {
 fn rust_reads_what_c_has_sealed() {
     isolated(|| {
         let seals = Seals::SHRINK | Seals::WRITE;
-        let (child, fd) = start_ready(
-            &c_program!("tests/memory/memfd.c"),
-            &["make", "sealed by C", &seals.bits().to_string()],
-        );
-        let file = File::open(format!("/proc/{}/fd/{fd}", child.pid())).unwrap();
-        child.kill();
+        let program = c_program!("tests/memory/memfd.c");
+        let maker = start(Command::new(program).args(["make", "sealed by C", &seals.bits().to_string()]));
+        let file = File::open(format!("/proc/{}/fd/{}", maker.child.pid(), maker.line)).unwrap();
+        maker.child.kill();
         let received = MemFd::from(OwnedFd::from(file));
         received.require(seals).unwrap();
         assert_eq!(received.map_read_only().unwrap().read_vec(..).unwrap(), b"sealed by C");

@@ -11,7 +11,7 @@ use ginnel_testkit::{
     Exit, Objects, c_program, fork, isolated, run, run_ok, spawn, temp_dir, unprivileged, wait_until,
 };
 
-use crate::{PAGE, errno, hint, start_ready};
+use crate::{PAGE, errno, hint, start};
 
 const KEY: i32 = 0x2a;
 
@@ -150,8 +150,10 @@ fn removal_waits_for_the_last_detach() {
 fn the_end_of_a_killed_process_detaches() {
     isolated(|| {
         let segment = SysvSegment::private(100).unwrap();
-        let (child, _) =
-            start_ready(&c_program!("tests/memory/sysv_segment.c"), &["hold", &segment.id().to_string()]);
+        let started = start(
+            Command::new(c_program!("tests/memory/sysv_segment.c")).args(["hold", &segment.id().to_string()]),
+        );
+        let child = started.child;
         let status = segment.status().unwrap();
         assert_eq!((status.attached, status.last_pid), (1, child.pid()));
         assert_eq!(status.creator_pid, std::process::id() as i32);
