@@ -23,7 +23,7 @@ use crate::wait::{self, check};
 
 /// A child process made by [`fork`]. Dropping it neither ends nor reaps the child; [`ForkedChild::wait`] does.
 ///
-/// ```no_run
+/// ```standalone_crate
 /// let child = ginnel::process::fork(|| 7)?;
 /// assert_eq!(child.wait()?.code(), Some(7));
 /// # Ok::<(), ginnel::Error>(())
@@ -216,8 +216,8 @@ impl ForkedChild {
     /// # Errors
     /// `ETIMEDOUT`: it still runs. `ECHILD`: it was waited for already. `EINTR`: a signal handler ran.
     pub fn wait_deadline(&self, deadline: impl Into<Deadline>) -> Result<ExitStatus> {
-        if self.reaped.load(Ordering::Relaxed) {
-            return Err(self.error("waitpid", Errno::CHILD));
+        if let Some(status) = self.reap(WaitOptions::NOHANG)? {
+            return Ok(status);
         }
         let pidfd = self.pidfd()?;
         wait::until_ready(&pidfd, PollFlags::IN, deadline.into(), "waitpid", &self.label(), |_| {

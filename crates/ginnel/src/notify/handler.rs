@@ -173,7 +173,8 @@ fn recorder(writer: OwnedFd, lost: Arc<AtomicU64>) -> impl Fn(&libc::siginfo_t) 
 /// ```
 ///
 /// # Blocking
-/// The signal ends a blocking call of its thread with `EINTR`, so that the loop around it gets to look at the flag.
+/// The signal ends a blocking call of its thread with `EINTR`, so that the loop around it gets to look at the flag. That
+/// holds for all who catch the signal, and stays when the flag is dropped ([`Signal::set_interrupts`] undoes it).
 /// A signal that comes just before the call is not seen until the call ends: to wait for other things *and* signals,
 /// poll a [`Handler`] or a [`SignalFd`](super::SignalFd).
 #[derive(Debug)]

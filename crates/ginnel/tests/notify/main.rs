@@ -10,6 +10,7 @@ mod group;
 mod handler;
 mod pidfd;
 mod process;
+mod siginfo;
 mod signal;
 mod signal_set;
 mod signalfd;
