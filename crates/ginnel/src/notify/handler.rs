@@ -10,7 +10,8 @@
 //!
 //! # How it works inside
 //! The handler writes the `siginfo_t`, 128 bytes, into a pipe of which the writing end does not block. What does not fit
-//! (512 signals unread; fewer for a user at `fs.pipe-user-pages-soft`) is counted and lost: [`Handler::lost`]. A [`SignalFd`](super::SignalFd) has no such limit.
+//! (512 signals unread; fewer for a user at `fs.pipe-user-pages-soft`) is counted and lost: [`Handler::lost`]. A
+//! [`SignalFd`](super::SignalFd) has no such limit.
 //! In a child made by `fork` the handler writes nothing: the pipe is its parent's.
 #![allow(unsafe_code)]
 
