@@ -1,7 +1,8 @@
-//! A flag and data in a private System V segment: a master makes it and waits, a writer that is told only the id writes.
+//! A flag and data in a private System V segment: a master makes it and waits, a writer that is told only the id
+//! writes.
 //!
-//! The segment has no key, so nobody finds it by chance. It is removed when the master is done, which takes effect when
-//! the last process has detached: a reader that still has it attached reads on.
+//! The segment has no key, so nobody finds it by chance. It is removed when the master is done, which takes effect
+//! when the last process has detached: a reader that still has it attached reads on.
 //!
 //! ```text
 //! $ cargo run --example flag_and_data -- master

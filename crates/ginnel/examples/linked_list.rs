@@ -1,7 +1,8 @@
 //! A linked list in shared memory, which every process has at another address: offsets instead of pointers.
 //!
 //! Any number of processes push at once, without a lock: room is taken by one atomic addition, and a node becomes
-//! the list's head by one compare-and-swap. A process that is killed in between leaves an unused node, and the list whole.
+//! the list's head by one compare-and-swap. A process that is killed in between leaves an unused node, and the list
+//! whole.
 //!
 //! ```text
 //! $ cargo run --example linked_list -- push /words alpha beta

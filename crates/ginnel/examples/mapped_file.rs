@@ -7,7 +7,7 @@
 //! $ cargo run --example mapped_file -- write /tmp/board 100 "back at five"
 //! $ cargo run --example mapped_file -- read /tmp/board 100 12
 //! back at five
-//! $ cargo run --example mapped_file -- try /tmp/board 100 "back at six"      (a private copy: the file stays as it is)
+//! $ cargo run --example mapped_file -- try /tmp/board 100 "back at six"    (a private copy: the file stays as it is)
 //! back at six
 //! ```
 

@@ -3,12 +3,12 @@
 //! Nothing but `read`, `write` and a lock, so any program in any language can take part, and the messages survive a
 //! restart of the host. The price: nobody is woken, so a receiver that waits must ask again and again.
 //!
-//! Two hosts: where both mount one file system, and that passes record locks on to its server (NFS does), the lock holds
-//! between the hosts, and taking it makes the other host's writes seen. A mapping is not coherent between hosts: use
-//! reads and writes, as here. A host that goes down with the lock held keeps it until the server notices.
+//! Two hosts: where both mount one file system, and that passes record locks on to its server (NFS does), the lock
+//! holds between the hosts, and taking it makes the other host's writes seen. A mapping is not coherent between hosts:
+//! use reads and writes, as here. A host that goes down with the lock held keeps it until the server notices.
 //!
-//! The file begins with a number of 8 bytes, the offset of the first message not yet taken; then come the messages, each
-//! behind its length, a number of 8 bytes.
+//! The file begins with a number of 8 bytes, the offset of the first message not yet taken; then come the messages,
+//! each behind its length, a number of 8 bytes.
 //!
 //! ```text
 //! $ cargo run --example plain_file -- send /tmp/channel hello

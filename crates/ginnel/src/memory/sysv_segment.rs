@@ -1,8 +1,8 @@
 //! System V shared memory segment: `shmget(2)`, `shmop(2)`, `shmctl(2)`.
 //!
 //! # What a user sees
-//! A segment of a fixed size, reached by a [`Key`] or by its id, that outlives its processes. [`SysvSegment::attach`] maps
-//! it; dropping the [`Mapping`] detaches it (`shmdt`), and so does the end of the process, `SIGKILL` included.
+//! A segment of a fixed size, reached by a [`Key`] or by its id, that outlives its processes. [`SysvSegment::attach`]
+//! maps it; dropping the [`Mapping`] detaches it (`shmdt`), and so does the end of the process, `SIGKILL` included.
 //!
 //! Removal is deferred: [`SysvSegment::remove`] takes the key away at once, and the segment goes with its last attach.
 //! Until then Linux (unlike other systems) still lets processes attach it by its id.
@@ -116,10 +116,11 @@ impl SysvSegmentOptions {
     /// Opens the segment with this key.
     ///
     /// # Errors
-    /// `ENOENT`: no such segment, and it was not to be made. `EEXIST`: it exists and was to be new. `EACCES`: the mode of
-    /// the existing segment grants less than was asked for. `EINVAL`: the size is 0 for a new one, above
+    /// `ENOENT`: no such segment, and it was not to be made. `EEXIST`: it exists and was to be new. `EACCES`: the mode
+    /// of the existing segment grants less than was asked for. `EINVAL`: the size is 0 for a new one, above
     /// `kernel.shmmax`, or above the existing one's. `ENOSPC`: the host has `kernel.shmmni` segments, or
-    /// `kernel.shmall` pages in segments, already. `ENOMEM`: no memory, or no huge pages. `EPERM`: no right to huge pages.
+    /// `kernel.shmall` pages in segments, already. `ENOMEM`: no memory, or no huge pages. `EPERM`: no right to huge
+    /// pages.
     /// `ENOSYS`: a kernel without System V IPC.
     pub fn open(self, key: impl Into<Key>) -> Result<SysvSegment> {
         let key = key.into();
@@ -195,8 +196,8 @@ pub struct AttachOptions<'a> {
 }
 
 impl AttachOptions<'_> {
-    /// Attach at this address, where nothing may be mapped; the kernel chooses unless said. It is a multiple of `SHMLBA`,
-    /// the page size, unless it is to be [rounded](AttachOptions::round).
+    /// Attach at this address, where nothing may be mapped; the kernel chooses unless said. It is a multiple of
+    /// `SHMLBA`, the page size, unless it is to be [rounded](AttachOptions::round).
     pub fn at(mut self, address: usize) -> Self {
         self.address = address;
         self
@@ -217,8 +218,9 @@ impl AttachOptions<'_> {
     /// Attaches it for reading and writing.
     ///
     /// # Errors
-    /// `EACCES`: the mode does not grant it. `EINVAL`: the address is not a multiple of `SHMLBA`, or something is mapped
-    /// there, or the segment is gone ([`Error::is_removed`]). `EIDRM`: gone. `ENOMEM`: no memory or address space.
+    /// `EACCES`: the mode does not grant it. `EINVAL`: the address is not a multiple of `SHMLBA`, or something is
+    /// mapped there, or the segment is gone ([`Error::is_removed`]). `EIDRM`: gone. `ENOMEM`: no memory or address
+    /// space.
     pub fn attach(self) -> Result<Mapping<ReadWrite>> {
         self.map()
     }
@@ -294,8 +296,8 @@ impl SysvSegment {
 
     /// Makes a segment without a key (mode 0600), removed when this handle is dropped.
     ///
-    /// Other processes reach it by [`SysvSegment::id`], passed on to them, and [`SysvSegment::from_id`]. In a child made
-    /// by `fork` the handle does not remove it. [`SysvSegment::keep`] lets it stay.
+    /// Other processes reach it by [`SysvSegment::id`], passed on to them, and [`SysvSegment::from_id`]. In a child
+    /// made by `fork` the handle does not remove it. [`SysvSegment::keep`] lets it stay.
     ///
     /// # Errors
     /// See [`SysvSegmentOptions::open`].
@@ -352,8 +354,8 @@ impl SysvSegment {
     /// Changes owner, group and mode (`IPC_SET`): what `change` leaves out stays.
     ///
     /// # Errors
-    /// `EPERM`: the caller is neither owner nor creator nor privileged. `EACCES`: no read permission. `EINVAL`, `EIDRM`:
-    /// gone.
+    /// `EPERM`: the caller is neither owner nor creator nor privileged. `EACCES`: no read permission. `EINVAL`,
+    /// `EIDRM`: gone.
     pub fn set(&self, change: Change) -> Result<()> {
         let mut raw = self.stat()?;
         raw.shm_perm.uid = change.uid.unwrap_or(raw.shm_perm.uid);

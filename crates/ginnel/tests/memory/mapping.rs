@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use bytemuck::{Pod, Zeroable};
-use ginnel::memory::{Advice, Anonymous, FileMapping, HugePages, MemFd, Offset};
+use ginnel::memory::{Advice, Anonymous, FileMapping, HugePages, MemFd, Offset, SysvSegment};
 use ginnel_testkit::{Exit, fork, isolated, temp_dir};
 
 use crate::{PAGE, errno, hint};
@@ -230,6 +230,41 @@ fn discard_gives_whole_pages_back_for_everybody() {
         assert!(hint(ours.discard(1..PAGE)).contains("whole pages"));
         assert!(hint(ours.discard(0..PAGE + 1)).contains("whole pages"));
         assert!(hint(ours.revert(..)).contains("shared"));
+    });
+}
+
+/// Does nothing on a host without free huge pages: `sysctl -w vm.nr_hugepages=8`.
+#[test]
+fn huge_pages_where_the_host_has_some() {
+    isolated(|| {
+        let meminfo = || std::fs::read_to_string("/proc/meminfo").unwrap();
+        let free = || -> u64 {
+            let line =
+                meminfo().lines().find_map(|line| line.strip_prefix("HugePages_Free:").map(str::to_owned));
+            line.unwrap().trim().parse().unwrap()
+        };
+        let before = free();
+        if before < 3
+            || HugePages::of_bytes(2 << 20).is_none()
+            || !meminfo().contains("Hugepagesize:       2048 kB")
+        {
+            return;
+        }
+        let anonymous = Anonymous::options().huge_pages(HugePages::DEFAULT).map(100).unwrap();
+        anonymous.write_at(92, 1_u64).unwrap();
+        let segment =
+            SysvSegment::options().create(true).size(100).huge_pages(HugePages::DEFAULT).open(7).unwrap();
+        let attached = segment.attach().unwrap();
+        attached.write_at(92, 1_u64).unwrap();
+        let memory = MemFd::options().huge_pages(HugePages::DEFAULT).size(2 << 20).create("huge").unwrap();
+        let mapping = memory.map().unwrap();
+        mapping.write_at(5000, 1_u64).unwrap();
+        assert!(free() <= before - 3);
+        memory.resize(0).unwrap();
+        assert_eq!(errno(mapping.read_at::<u64>(5000)), "EFAULT");
+        segment.remove().unwrap();
+        drop((anonymous, attached, mapping, memory));
+        assert_eq!(free(), before);
     });
 }
 
