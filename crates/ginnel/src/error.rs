@@ -141,6 +141,11 @@ impl Error {
         self.errno == Errno::DEADLK
     }
 
+    /// The memory behind a mapping is gone (`EFAULT`): the file was truncated, or had no page to give.
+    pub fn is_truncated(&self) -> bool {
+        self.errno == Errno::FAULT
+    }
+
     pub(crate) fn raw(&self) -> Errno {
         self.errno
     }
@@ -289,6 +294,7 @@ pub(crate) fn errno_name(errno: Errno) -> &'static str {
         (Errno::SPIPE, "ESPIPE"),
         (Errno::SRCH, "ESRCH"),
         (Errno::TIMEDOUT, "ETIMEDOUT"),
+        (Errno::TOOMANYREFS, "ETOOMANYREFS"),
         (Errno::TXTBSY, "ETXTBSY"),
         (Errno::UCLEAN, "EUCLEAN"),
         (Errno::XDEV, "EXDEV"),
