@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::time::{Duration, Instant, SystemTime};
 
 use ginnel::Deadline;
+use ginnel::memory::PosixShm;
 use ginnel::sync::posix_semaphore::VALUE_MAX;
 use ginnel::sync::{PosixSemaphore, Semaphore, UnnamedSemaphore};
 use ginnel_testkit::{
@@ -258,6 +259,31 @@ fn an_unnamed_one_of_a_program_in_c_is_used_in_place() {
         // SAFETY: the C program is through with it.
         let anew = unsafe { UnnamedSemaphore::init(NonNull::new(memory.cast()).unwrap(), 5) };
         assert_eq!(anew.unwrap().value().unwrap(), 5);
+    });
+}
+
+#[test]
+fn one_in_a_mapping_is_shared_by_all_who_map_it() {
+    isolated(|| {
+        let ours = PosixShm::create("/memory", 4096).unwrap().map().unwrap();
+        let semaphore = UnnamedSemaphore::in_mapping(&ours, 64, 0).unwrap();
+        let child = fork(|| {
+            let theirs = PosixShm::open("/memory").unwrap().map().unwrap();
+            UnnamedSemaphore::open_in_mapping(&theirs, 64).unwrap().wait().unwrap();
+        });
+        wait_blocked_in(child.pid(), libc::SYS_futex);
+        semaphore.post().unwrap();
+        child.assert_ok();
+
+        let none = UnnamedSemaphore::open_in_mapping(&ours, 128).unwrap_err();
+        assert!(none.is_corrupted() && none.hint().is_some(), "{none}");
+        for offset in [4, 65, 4096 - 24, 4096, usize::MAX] {
+            let refused = UnnamedSemaphore::in_mapping(&ours, offset, 0).unwrap_err();
+            assert_eq!(refused.errno_name(), "EINVAL", "{offset}: {refused}");
+        }
+        UnnamedSemaphore::in_mapping(&ours, 4096 - UnnamedSemaphore::BYTES, 0).unwrap();
+        let high = UnnamedSemaphore::in_mapping(&ours, 0, VALUE_MAX + 1).unwrap_err();
+        assert_eq!(high.errno_name(), "EINVAL");
     });
 }
 
