@@ -1,6 +1,7 @@
 //! Tests of the sync family, a file a mechanism.
 #![allow(unsafe_code)]
 
+mod examples;
 mod flock;
 mod interrupt;
 mod posix_semaphore;
@@ -27,6 +28,7 @@ fn catch(signal: i32, flags: i32) {
 /// A C program that says "held" (or another word) when it has what it was to take, and then waits for its end.
 struct Peer {
     process: Spawned,
+    input: std::process::ChildStdin,
     output: BufReader<std::process::ChildStdout>,
 }
 
@@ -34,7 +36,8 @@ impl Peer {
     fn start(command: &mut Command) -> Peer {
         let mut process = ginnel_testkit::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let output = BufReader::new(process.stdout().unwrap());
-        Peer { process, output }
+        let input = process.stdin().unwrap();
+        Peer { process, input, output }
     }
 
     /// Its next line of output; empty at its end.
@@ -46,8 +49,13 @@ impl Peer {
 
     /// Lets it end. (A forked child has a copy of the pipe: its end alone would not be seen.)
     fn end(mut self) {
-        self.process.stdin().unwrap().write_all(b"\n").unwrap();
+        self.enter();
         self.process.assert_ok();
+    }
+
+    /// Gives it a line to read.
+    fn enter(&mut self) {
+        self.input.write_all(b"\n").unwrap();
     }
 
     /// Starts it and waits for its "held".
