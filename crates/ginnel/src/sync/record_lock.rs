@@ -129,7 +129,7 @@ pub struct Holder {
 /// let other = RecordLocks::open(&path)?;
 /// let _second_page = other.lock(4096..8192, LockKind::Shared)?;
 /// assert!(other.try_lock(100..200, LockKind::Shared).unwrap_err().is_would_block());
-/// assert!(other.lock_deadline(.., LockKind::Exclusive, Duration::from_millis(2)).unwrap_err().is_timed_out());
+/// assert!(other.lock_deadline(..4096, LockKind::Shared, Duration::from_millis(2)).unwrap_err().is_timed_out());
 /// assert_eq!(other.holder(.., LockKind::Exclusive)?.unwrap().pids, [std::process::id() as i32]);
 ///
 /// drop(first_page);
