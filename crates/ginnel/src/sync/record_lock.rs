@@ -320,7 +320,7 @@ impl RecordLocks {
     }
 
     /// Somebody else's lock that keeps this handle from locking the range in this way now, if there is one (`F_GETLK`,
-    /// `F_OFD_GETLK`).
+    /// `F_OFD_GETLK`). Where there are several, it is any of them: not always that of the lowest byte.
     ///
     /// Locks of the same owner keep it from nothing, and are not found. The kernel does not say which process holds a
     /// lock that an open file description owns; that is looked up in `/proc`, which takes a moment.

@@ -138,12 +138,13 @@ fn a_killed_holders_locks_are_gone() {
 fn the_holder_is_named_whoever_owns_the_lock() {
     isolated(|| {
         let (_directory, path) = lock_file();
+        let elsewhere = Peer::holding(&mut peer("hold", Owner::OpenFile, &path, ["w", "50", "20"]));
         for owner in OWNERS {
             let peer = Peer::holding(&mut peer("hold", owner, &path, ["w", "10", "20"]));
             for asker in OWNERS {
                 let mine = open(&path, asker);
                 assert_eq!(mine.holder(..10, Exclusive).unwrap(), None);
-                let holder = mine.holder(.., Shared).unwrap().unwrap();
+                let holder = mine.holder(..40, Shared).unwrap().unwrap();
                 assert_eq!(
                     (holder.pids, holder.range, holder.kind),
                     (vec![peer.process.pid()], range(10, 30), Exclusive)
@@ -154,6 +155,7 @@ fn the_holder_is_named_whoever_owns_the_lock() {
         }
         // Two processes with one open file description.
         let mine = open(&path, Owner::OpenFile);
+        drop(elsewhere);
         let _guard = mine.lock(4.., Shared).unwrap();
         let child = fork(|| {
             loop {
