@@ -309,7 +309,7 @@ fn a_signal_is_sent_once() {
     take(&queue);
     take(&queue);
     for _ in 0..2 {
-        let receiver = fork(|| drop(queue.recv_deadline(&mut [0; 64], LONG).unwrap()));
+        let receiver = fork(|| drop(queue.recv_vec_deadline(LONG).unwrap()));
         wait_blocked_in(receiver.pid(), libc::SYS_mq_timedreceive);
         queue.send(1, b"for the receiver").unwrap();
         receiver.assert_ok();
@@ -350,9 +350,9 @@ fn a_thread_is_told_once_and_none_when_cancelled() {
         // Its thread ends with the queue's handle, and takes its descriptor along.
         let queue_2 = PosixQueue::create("/second").unwrap();
         let (keeper, kept) = mpsc::channel::<()>();
-        queue_2.notify_thread(move || drop(keeper.send(()))).unwrap();
+        queue_2.notify_thread(move || keeper.send(()).unwrap()).unwrap();
         drop(queue_2);
-        assert!(kept.recv_timeout(LONG).is_err(), "dropped, not run");
+        assert_eq!(kept.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected), "dropped, not run");
         let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
         drop(queue);
         let before = threads();

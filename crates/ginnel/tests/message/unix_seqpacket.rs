@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use ginnel::message::{UnixSeqpacket, UnixSeqpacketListener};
@@ -89,6 +90,32 @@ fn connecting_to_a_full_listener() {
         assert_eq!(server.peer_credentials().unwrap().pid, client.pid());
         server.send(b"welcome").unwrap();
         client.assert_ok();
+    });
+}
+
+#[test]
+fn a_socket_from_outside_is_left_as_it_is() {
+    isolated(|| {
+        let timestamps = |fd: &OwnedFd| {
+            let (mut value, mut len) = (0_i32, 4);
+            // SAFETY: the value is an int, as the option is.
+            unsafe {
+                let value = (&raw mut value).cast();
+                libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMP, value, &mut len)
+            };
+            value
+        };
+        let (a, b) = UnixSeqpacket::pair().unwrap();
+        let b = OwnedFd::from(b);
+        assert_eq!(timestamps(&b), 0);
+        let b = UnixSeqpacket::from_fd(b).unwrap();
+        a.send(b"").unwrap();
+        assert_eq!(b.recv(&mut [0; 8]).unwrap(), Some(0));
+        a.send(b"x").unwrap();
+        drop(a);
+        assert_eq!(b.recv(&mut [0; 8]).unwrap(), Some(1));
+        assert_eq!(b.recv(&mut [0; 8]).unwrap(), None);
+        assert_eq!(timestamps(&b.into()), 0);
     });
 }
 
