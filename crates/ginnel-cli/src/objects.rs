@@ -2,7 +2,9 @@
 
 use ginnel::Endpoint;
 use ginnel::endpoint::SysvName;
+use ginnel::memory::{PosixShm, SysvSegment};
 use ginnel::message::{PosixQueue, SysvQueue};
+use ginnel::sync::{PosixSemaphore, SysvSemaphores};
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::{self, OptionalActions, Termios};
 
@@ -13,6 +15,12 @@ pub(crate) fn remove(endpoint: &Endpoint) -> Result<()> {
     match endpoint {
         Endpoint::SysvQueue(SysvName::Key(key)) => SysvQueue::open(*key)?.remove()?,
         Endpoint::SysvQueue(SysvName::Id(id)) => SysvQueue::from_id(*id).remove()?,
+        Endpoint::SysvSegment(SysvName::Key(key)) => SysvSegment::open(*key)?.remove()?,
+        Endpoint::SysvSegment(SysvName::Id(id)) => SysvSegment::from_id(*id).remove()?,
+        Endpoint::SysvSemaphore(SysvName::Key(key), _) => SysvSemaphores::open(*key)?.remove()?,
+        Endpoint::SysvSemaphore(SysvName::Id(id), _) => SysvSemaphores::from_id(*id).remove()?,
+        Endpoint::PosixShm(name) => PosixShm::remove(name)?,
+        Endpoint::PosixSemaphore(name) => PosixSemaphore::remove(name)?,
         Endpoint::PosixQueue(name) => PosixQueue::remove(name)?,
         other => return Err(Failure::usage(format!("{other} is nothing that can be removed"))),
     }
