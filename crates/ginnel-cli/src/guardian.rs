@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 
 use ginnel::Endpoint;
+use ginnel::notify::PidFd;
 
 use crate::failure::{Context, Result};
 use crate::objects;
@@ -59,6 +60,11 @@ impl Guardian {
         self.tell(format_args!("/{}", path.display()))
     }
 
+    /// Children of this process, not waited for yet, that are to be killed, with all that they start, when it ends.
+    pub(crate) fn adopt_processes(&mut self, pids: &[i32]) -> Result<()> {
+        pids.iter().try_for_each(|pid| self.tell(format_args!("={pid}")))
+    }
+
     fn tell(&mut self, line: std::fmt::Arguments<'_>) -> Result<()> {
         match &mut self.pipe {
             Some(pipe) => writeln!(pipe, "{line}").context("telling the guardian process"),
@@ -79,6 +85,7 @@ impl Drop for Guardian {
 pub(crate) fn run() -> Result {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut directories: Vec<String> = Vec::new();
+    let mut processes: Vec<PidFd> = Vec::new();
     let terminal = objects::terminal_settings();
     for line in io::stdin().lock().lines() {
         let line = line.context("reading from the process that is guarded")?;
@@ -88,10 +95,13 @@ pub(crate) fn run() -> Result {
                 let released: Endpoint = name.parse()?;
                 endpoints.retain(|endpoint| *endpoint != released);
             }
+            // One that has gone already needs no killing.
+            Some(("=", pid)) => processes.extend(pid.parse().ok().and_then(|pid| PidFd::open(pid).ok())),
             Some(("/", path)) => directories.push(path.to_string()),
             _ => {}
         }
     }
+    processes.iter().for_each(objects::kill_tree);
     // What is gone already was removed by its maker: every removal here may fail for that reason.
     for endpoint in &endpoints {
         let _ = objects::remove(endpoint);

@@ -1,8 +1,11 @@
 //! Making and removing whatever an endpoint names, and the terminal's settings.
 
+use std::fs;
+
 use ginnel::Endpoint;
 use ginnel::endpoint::SysvName;
 use ginnel::memory::{PosixShm, SysvSegment};
+use ginnel::notify::{PidFd, Signal};
 use ginnel::message::{PosixQueue, SysvQueue};
 use ginnel::sync::{PosixSemaphore, SysvSemaphores};
 use rustix::fs::{Mode, OFlags};
@@ -25,6 +28,30 @@ pub(crate) fn remove(endpoint: &Endpoint) -> Result<()> {
         other => return Err(Failure::usage(format!("{other} is nothing that can be removed"))),
     }
     Ok(())
+}
+
+/// Kills a process and all that it has started, and what that has started.
+///
+/// Each is stopped before its children are listed, so that it starts no more.
+pub(crate) fn kill_tree(process: &PidFd) {
+    if !process.is_alive() {
+        return;
+    }
+    // Whatever ends by itself meanwhile is what is wanted too.
+    let _ = process.send(Signal::STOP);
+    for child in children(process.pid()) {
+        kill_tree(&child);
+    }
+    let _ = process.send(Signal::KILL);
+}
+
+/// The children of a process, of all its threads.
+fn children(pid: i32) -> Vec<PidFd> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let pids: Vec<i32> =
+        lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
+    pids.into_iter().filter_map(|pid| PidFd::open(pid).ok()).collect()
 }
 
 /// The settings of the terminal that this process belongs to, if it has one.

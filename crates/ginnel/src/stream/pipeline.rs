@@ -5,11 +5,12 @@
 //! `<`, `>`, `>>`, `2>`, `2>&1`; what would need a shell is refused by name). [`Pipeline::spawn`] starts it, and the
 //! [`RunningPipeline`] has the status of every stage, where a shell has the last one's.
 //!
-//! All stages are one process group of their own, so that a signal reaches all of them and not the caller. With
+//! All stages are one process group of their own, so that a signal reaches all of them and not the caller; or, with
+//! [`Pipeline::callers_group`], they are in the caller's, as those of `sh -c` are. With
 //! [`Pipeline::foreground`] they get the terminal as a shell's job does: Ctrl-C goes to them.
 //!
 //! A stage that cannot be started is an error that names it; those started before it are killed and reaped. A
-//! `RunningPipeline` that is dropped before it was waited for is killed (`SIGKILL` to the group) and reaped.
+//! `RunningPipeline` that is dropped before it was waited for is killed (`SIGKILL`) and reaped.
 //!
 //! # How it works inside
 //! pipe, fork, dup2, exec. Every pipe is close-on-exec from birth, each end is given to exactly one stage and closed
@@ -118,6 +119,8 @@ pub struct Pipeline {
     stdout: End,
     stderr: End,
     foreground: bool,
+    callers_group: bool,
+    tapped: bool,
 }
 
 impl Pipeline {
@@ -162,7 +165,7 @@ impl Pipeline {
             return Err(Error::invalid("pipeline", &Label::from("pipeline"), "every stage needs a program"));
         }
         let inherit = || End::Inherit;
-        Ok(Pipeline { stages, stdin: inherit(), stdout: inherit(), stderr: inherit(), foreground: false })
+        Ok(Pipeline { stages, stdin: inherit(), stdout: inherit(), stderr: inherit(), foreground: false, callers_group: false, tapped: false })
     }
 
     /// Its stages.
@@ -195,6 +198,20 @@ impl Pipeline {
         self
     }
 
+    /// Leaves the stages in the caller's process group, as `sh -c` does: what the terminal sends (Ctrl-C, Ctrl-Z) goes
+    /// to the caller and to all of them, and they may read from the terminal if the caller may.
+    pub fn callers_group(mut self, callers_group: bool) -> Pipeline {
+        self.callers_group = callers_group;
+        self
+    }
+
+    /// Makes two pipes between each two stages, and leaves it to the caller to move the bytes from one to the other: see
+    /// [`RunningPipeline::taps`].
+    pub fn tapped(mut self, tapped: bool) -> Pipeline {
+        self.tapped = tapped;
+        self
+    }
+
     /// Starts all stages.
     ///
     /// # Errors
@@ -204,6 +221,8 @@ impl Pipeline {
         let mut running = RunningPipeline {
             members: Vec::new(),
             group: None,
+            callers_group: self.callers_group,
+            taps: Vec::new(),
             terminal: self.foreground.then(Terminal::controlling).flatten(),
             stdin: None,
             stdout: None,
@@ -222,7 +241,11 @@ impl Pipeline {
             (stdout, next_input) = if index == last {
                 (output.take().unwrap_or(Slot::Inherit), Slot::Inherit)
             } else {
-                let (reader, writer) = pipe()?;
+                let (mut reader, writer) = pipe()?;
+                if self.tapped {
+                    let (next, to) = pipe()?;
+                    running.taps.push(Tap { from: std::mem::replace(&mut reader, next), to });
+                }
                 (Slot::Fd(writer.into()), Slot::Fd(reader.into()))
             };
             let slots = Slots { stdin, stdout, stderr: errors.try_clone()? };
@@ -427,6 +450,7 @@ impl Slots {
 pub struct RunningPipeline {
     members: Vec<Member>,
     group: Option<Pid>,
+    callers_group: bool,
     terminal: Option<Terminal>,
     /// What the first stage reads from, if that is [`End::Piped`]. Drop it to let the stage see the end.
     pub stdin: Option<PipeWriter>,
@@ -434,6 +458,36 @@ pub struct RunningPipeline {
     pub stdout: Option<PipeReader>,
     /// What all stages write their errors to, if that is [`End::Piped`].
     pub stderr: Option<PipeReader>,
+    /// The places between the stages, in order, if the pipeline is [tapped](Pipeline::tapped). No byte passes one unless
+    /// the caller moves it, and no end: drop a tap when its `from` is at its end, or its `to` has no reader any more.
+    pub taps: Vec<Tap>,
+}
+
+/// The place between two stages of a [tapped](Pipeline::tapped) pipeline.
+///
+/// ```
+/// use ginnel::stream::{Pipeline, pipe::splice};
+///
+/// let mut running = Pipeline::parse("seq 100000 | tail -n 1")?.tapped(true).spawn()?;
+/// let tap = running.taps.remove(0);
+/// let mut bytes = 0;
+/// loop {
+///     match splice(&tap.from, &tap.to, 1 << 16)? {
+///         0 => break,
+///         moved => bytes += moved,
+///     }
+/// }
+/// drop(tap);
+/// assert_eq!(bytes, 588_895);
+/// assert!(running.wait()?.success());
+/// # Ok::<(), ginnel::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Tap {
+    /// What the stage before writes.
+    pub from: PipeReader,
+    /// What the stage after reads.
+    pub to: PipeWriter,
 }
 
 #[derive(Debug)]
@@ -456,9 +510,10 @@ impl RunningPipeline {
             })?;
         }
         let mut command = Command::new(&stage.arguments[0]);
-        command
-            .args(&stage.arguments[1..])
-            .process_group(self.group.map_or(0, |group| group.as_raw_nonzero().get()));
+        command.args(&stage.arguments[1..]);
+        if !self.callers_group {
+            command.process_group(self.group.map_or(0, |group| group.as_raw_nonzero().get()));
+        }
         if let Slot::Fd(fd) = slots.stdin {
             command.stdin(fd);
         }
@@ -473,19 +528,26 @@ impl RunningPipeline {
         }
         // The command owns the stage's ends; it goes at the end of this function, and our copies of them with it.
         let child = command.spawn().map_err(|error| explain_spawn(&error, &object))?;
-        self.group.get_or_insert(child::pid(&child));
+        if !self.callers_group {
+            self.group.get_or_insert(child::pid(&child));
+        }
         self.members.push(Member { child, command: command_line, object, status: None });
         Ok(())
     }
 
-    /// The process group of all stages: the first one's process id.
+    /// The process group of all stages: the first one's process id, or the caller's group.
     pub fn group(&self) -> i32 {
-        self.group.map_or(0, |group| group.as_raw_nonzero().get())
+        self.group.unwrap_or_else(rustix::process::getpgrp).as_raw_nonzero().get()
     }
 
     /// The process ids of all stages.
     pub fn pids(&self) -> Vec<i32> {
         self.members.iter().map(|member| child::pid(&member.child).as_raw_nonzero().get()).collect()
+    }
+
+    /// The stages as errors name them: `stage 2 (grep root)`.
+    pub fn names(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.object.to_string()).collect()
     }
 
     /// Waits for the end of every stage. The pipe to the first one is closed before.
@@ -531,18 +593,19 @@ impl RunningPipeline {
         Ok(PipelineStatus { stages: stages.collect() })
     }
 
-    /// Sends all stages a standard signal, by its number, and whatever they started that is still in their group.
+    /// Sends all stages a standard signal, by its number, and whatever they started that is still in their group (in the
+    /// caller's group the stages only).
     ///
     /// # Errors
     /// `ESRCH`: all have ended and were waited for. `EINVAL`: no such signal. `EPERM`.
     pub fn signal(&self, signal: i32) -> Result<()> {
         let signal = child::signal(signal, &LABEL)?;
-        // The group's number is taken as long as one of its members is there, if only as a zombie.
+        let mut living = self.members.iter().filter(|member| member.status.is_none()).peekable();
         let outcome = match self.group {
-            Some(group) if self.members.iter().any(|member| member.status.is_none()) => {
-                rustix::process::kill_process_group(group, signal)
-            }
-            _ => Err(Errno::SRCH),
+            _ if living.peek().is_none() => Err(Errno::SRCH),
+            // The group's number is taken as long as one of its members is there, if only as a zombie.
+            Some(group) => rustix::process::kill_process_group(group, signal),
+            None => living.try_for_each(|member| rustix::process::kill_process(child::pid(&member.child), signal)),
         };
         outcome.map_err(|errno| Error::new("kill", errno, &LABEL))
     }
