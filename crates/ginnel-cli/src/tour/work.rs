@@ -143,6 +143,66 @@ pub(crate) fn operations_per_s(
     Ok(throughput(operations, 0, start.elapsed()))
 }
 
+/// Both measurements for a filter that turns every bit: what is written comes out as its complement.
+pub(crate) fn through(
+    mut writer: impl Write + Send,
+    mut reader: impl Read + Send,
+    message_bytes: usize,
+) -> RowResult<Measured> {
+    let (mut request, mut reply, mut due) = ([0; SMALL_BYTES], [0; SMALL_BYTES], [0; SMALL_BYTES]);
+    let round_trip = time_trips(|sequence| {
+        fill(&mut request, sequence);
+        writer.write_all(&request)?;
+        reader.read_exact(&mut reply)?;
+        complement(&request, &mut due);
+        ensure(reply == due, format!("message {sequence} is not what was to come out"))
+    })?;
+    let start = Instant::now();
+    // Moved in, so closed at the end: the filter's input ends.
+    let feed = move || -> std::io::Result<()> {
+        let mut payload = vec![0; message_bytes];
+        for sequence in 0.. {
+            let last = sequence > 0 && start.elapsed() >= BUDGET;
+            fill(&mut payload, if last { LAST } else { sequence });
+            writer.write_all(&payload)?;
+            if last {
+                break;
+            }
+        }
+        Ok(())
+    };
+    // What does not fit the pipes would block a single thread that writes before it reads.
+    let messages = std::thread::scope(|scope| {
+        let feeder = scope.spawn(feed);
+        // Moved in, so closed on an error: the feeder gets EPIPE, and does not wait for ever.
+        let messages = take_complements(reader, message_bytes)?;
+        feeder.join().map_err(|_| RowError::Failed("the writing thread panicked".into()))??;
+        Ok::<_, RowError>(messages)
+    })?;
+    let throughput = throughput(messages, message_bytes, start.elapsed());
+    let checked = format!(
+        "{} times {SMALL_BYTES} B and {messages} times {message_bytes} B, each turned by every stage",
+        round_trip.count
+    );
+    Ok(Measured { checked, round_trip: Some(round_trip), throughput: Some(throughput) })
+}
+
+fn take_complements(mut reader: impl Read, message_bytes: usize) -> RowResult<u64> {
+    let (mut payload, mut plain) = (vec![0; message_bytes], vec![0; message_bytes]);
+    for due in 0.. {
+        reader.read_exact(&mut payload)?;
+        complement(&payload, &mut plain);
+        let sequence = sequence_of(&plain);
+        ensure(is_filled(&plain, sequence), format!("message {due} came out changed"))?;
+        if sequence == LAST {
+            ensure(reader.read(&mut [0; 1])? == 0, "more came out than went in")?;
+            return Ok(due);
+        }
+        ensure(sequence == due, format!("message {sequence} came where {due} was due"))?;
+    }
+    Ok(0)
+}
+
 fn round_trips(channel: &mut impl Channel) -> RowResult<RoundTrip> {
     let mut request = [0; SMALL_BYTES];
     let mut reply = [0; SMALL_BYTES];
