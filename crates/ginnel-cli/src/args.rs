@@ -15,7 +15,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err(format!("{unit:?} is no unit of time: ns, us, ms, s, m, h")),
     };
-    let number: f64 = number.parse().map_err(|_| "a time is a number and a unit, as in 500ms, 5s, 2m".to_string())?;
+    let number: f64 =
+        number.parse().map_err(|_| "a time is a number and a unit, as in 500ms, 5s, 2m".to_string())?;
     Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
 }
 

@@ -7,10 +7,12 @@
 //!
 //! # Protocol
 //! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
-//! removed by ourselves, `/PATH` a directory to remove with all it holds.
+//! removed by ourselves, `/PATH` a directory to remove with all it holds, `PID` a child of ours to kill with all its own
+//! (written by that child before its `execve`).
 
 use std::fs;
 use std::io::{self, BufRead, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
@@ -60,9 +62,11 @@ impl Guardian {
         self.tell(format_args!("/{}", path.display()))
     }
 
-    /// Children of this process, not waited for yet, that are to be killed, with all that they start, when it ends.
-    pub(crate) fn adopt_processes(&mut self, pids: &[i32]) -> Result<()> {
-        pids.iter().try_for_each(|pid| self.tell(format_args!("={pid}")))
+    /// A descriptor to which children of this process write their process ids, a line each: they are to be killed, with
+    /// all that they start, when this process ends.
+    pub(crate) fn process_ids(&self) -> Result<OwnedFd> {
+        let pipe = self.pipe.as_ref().expect("it is there until this is dropped");
+        pipe.as_fd().try_clone_to_owned().context("the guardian's pipe")
     }
 
     fn tell(&mut self, line: std::fmt::Arguments<'_>) -> Result<()> {
@@ -95,10 +99,9 @@ pub(crate) fn run() -> Result {
                 let released: Endpoint = name.parse()?;
                 endpoints.retain(|endpoint| *endpoint != released);
             }
-            // One that has gone already needs no killing.
-            Some(("=", pid)) => processes.extend(pid.parse().ok().and_then(|pid| PidFd::open(pid).ok())),
             Some(("/", path)) => directories.push(path.to_string()),
-            _ => {}
+            // One that has gone already needs no killing.
+            _ => processes.extend(line.parse().ok().and_then(|pid| PidFd::open(pid).ok())),
         }
     }
     processes.iter().for_each(objects::kill_tree);

@@ -5,8 +5,8 @@ use std::fs;
 use ginnel::Endpoint;
 use ginnel::endpoint::SysvName;
 use ginnel::memory::{PosixShm, SysvSegment};
-use ginnel::notify::{PidFd, Signal};
 use ginnel::message::{PosixQueue, SysvQueue};
+use ginnel::notify::{PidFd, Signal};
 use ginnel::sync::{PosixSemaphore, SysvSemaphores};
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::{self, OptionalActions, Termios};
@@ -49,8 +49,9 @@ pub(crate) fn kill_tree(process: &PidFd) {
 fn children(pid: i32) -> Vec<PidFd> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let pids: Vec<i32> =
-        lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
+    let pids: Vec<i32> = lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect();
     pids.into_iter().filter_map(|pid| PidFd::open(pid).ok()).collect()
 }
 

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::guardian::Guardian;
+use crate::output;
 use relay::Relay;
 use watch::{End, Watch};
 
@@ -78,17 +79,20 @@ impl From<&StageStatus> for StageEnd {
 }
 
 pub(crate) fn run(args: Args) -> Result {
-    let pipeline = Pipeline::parse(&args.line).map_err(Failure::usage)?;
+    let pipeline = Pipeline::parse(&args.line).map_err(|error| {
+        let why = error.hint().map_or_else(|| error.to_string(), str::to_owned);
+        Failure::usage(format!("{:?} is no pipeline: {why}", args.line))
+    })?;
     if args.picture {
         return picture::run(&pipeline, &args);
     }
-    let mut guardian = Guardian::start()?;
+    let guardian = Guardian::start()?;
     let signals = watch::signals()?;
-    let mut running = match pipeline.callers_group(true).tapped(args.stats).spawn() {
-        Ok(running) => running,
-        Err(error) => return Ok(not_started(&error)),
-    };
-    guardian.adopt_processes(&running.pids())?;
+    let mut running =
+        match pipeline.callers_group(true).tapped(args.stats).announce(guardian.process_ids()?).spawn() {
+            Ok(running) => running,
+            Err(error) => return Ok(not_started(&error)),
+        };
     let mut relay = Relay::new(std::mem::take(&mut running.taps), running.pids().len());
     let mut watch = Watch::new(&running, signals)?;
     let end = watch.until_ended(&mut relay, args.timeout)?;
@@ -102,13 +106,13 @@ pub(crate) fn run(args: Args) -> Result {
     // Now, so that nothing is said after what is said below.
     drop(guardian);
     match (args.stats, args.json, args.status) {
-        (true, true, _) => eprintln!("{}", relay.json(&status)),
-        (true, false, _) => eprint!("{}", relay.text(&status)),
-        (false, true, true) => eprintln!("{}", statuses_json(&status.stages)),
+        (true, true, _) => output::tell(relay.json(&status) + "\n"),
+        (true, false, _) => output::tell(relay.text(&status)),
+        (false, true, true) => output::tell(statuses_json(&status.stages) + "\n"),
         _ => {}
     }
     if args.status && !args.json {
-        eprint!("{}", statuses_text(status.stages.iter().map(|stage| (stage.command.as_str(), stage.status))));
+        output::tell(statuses_text(status.stages.iter().map(|stage| (stage.command.as_str(), stage.status))));
     }
     if let Some(signal) = watch.received() {
         die_of(signal);
@@ -123,7 +127,7 @@ fn die_of(signal: Signal) {
 }
 
 fn not_started(error: &ginnel::Error) -> ExitCode {
-    eprintln!("ginnel: {error}");
+    output::tell(format!("ginnel: {error}\n"));
     match (error.operation(), error.errno_name()) {
         ("execve", "ENOENT") => ExitCode::from(127),
         ("execve", _) => ExitCode::from(126),
@@ -151,7 +155,7 @@ fn statuses_text<'a>(stages: impl Iterator<Item = (&'a str, ExitStatus)>) -> Str
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exited with {code}"),
             (None, Some(number)) => match Signal::from_number(number) {
-                Ok(signal) => format!("killed by {signal} ({})", signal.meaning()),
+                Ok(signal) => format!("killed by {signal}"),
                 Err(_) => format!("killed by signal {number}"),
             },
             (None, None) => "ended".into(),

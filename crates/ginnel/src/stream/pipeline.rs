@@ -24,6 +24,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -121,6 +122,7 @@ pub struct Pipeline {
     foreground: bool,
     callers_group: bool,
     tapped: bool,
+    announce: Option<Arc<OwnedFd>>,
 }
 
 impl Pipeline {
@@ -165,7 +167,16 @@ impl Pipeline {
             return Err(Error::invalid("pipeline", &Label::from("pipeline"), "every stage needs a program"));
         }
         let inherit = || End::Inherit;
-        Ok(Pipeline { stages, stdin: inherit(), stdout: inherit(), stderr: inherit(), foreground: false, callers_group: false, tapped: false })
+        Ok(Pipeline {
+            stages,
+            stdin: inherit(),
+            stdout: inherit(),
+            stderr: inherit(),
+            foreground: false,
+            callers_group: false,
+            tapped: false,
+            announce: None,
+        })
     }
 
     /// Its stages.
@@ -212,6 +223,15 @@ impl Pipeline {
         self
     }
 
+    /// Has each stage write its process id, in digits, and a newline to this descriptor before it executes its program.
+    ///
+    /// For a process that cleans up when the caller is killed. It reads all of them even if that happens while the
+    /// stages are being started: each has the descriptor open until it has written to it, so its end comes after that.
+    pub fn announce(mut self, to: impl Into<OwnedFd>) -> Pipeline {
+        self.announce = Some(Arc::new(to.into()));
+        self
+    }
+
     /// Starts all stages.
     ///
     /// # Errors
@@ -222,8 +242,9 @@ impl Pipeline {
             members: Vec::new(),
             group: None,
             callers_group: self.callers_group,
+            announce: self.announce,
             taps: Vec::new(),
-            terminal: self.foreground.then(Terminal::controlling).flatten(),
+            terminal: (self.foreground && !self.callers_group).then(Terminal::controlling).flatten(),
             stdin: None,
             stdout: None,
             stderr: None,
@@ -252,6 +273,8 @@ impl Pipeline {
             // On an error `running` is dropped, which kills and reaps what runs.
             running.start(index, stage, slots)?;
         }
+        // Whoever reads it waits for the end, which is the stages' to give.
+        running.announce = None;
         Ok(running)
     }
 
@@ -451,6 +474,7 @@ pub struct RunningPipeline {
     members: Vec<Member>,
     group: Option<Pid>,
     callers_group: bool,
+    announce: Option<Arc<OwnedFd>>,
     terminal: Option<Terminal>,
     /// What the first stage reads from, if that is [`End::Piped`]. Drop it to let the stage see the end.
     pub stdin: Option<PipeWriter>,
@@ -525,6 +549,9 @@ impl RunningPipeline {
         }
         if let (Some(terminal), None) = (&self.terminal, self.group) {
             terminal.hand_over_at_exec(&mut command)?;
+        }
+        if let Some(to) = &self.announce {
+            announce_at_exec(&mut command, to.clone());
         }
         // The command owns the stage's ends; it goes at the end of this function, and our copies of them with it.
         let child = command.spawn().map_err(|error| explain_spawn(&error, &object))?;
@@ -605,7 +632,9 @@ impl RunningPipeline {
             _ if living.peek().is_none() => Err(Errno::SRCH),
             // The group's number is taken as long as one of its members is there, if only as a zombie.
             Some(group) => rustix::process::kill_process_group(group, signal),
-            None => living.try_for_each(|member| rustix::process::kill_process(child::pid(&member.child), signal)),
+            None => {
+                living.try_for_each(|member| rustix::process::kill_process(child::pid(&member.child), signal))
+            }
         };
         outcome.map_err(|errno| Error::new("kill", errno, &LABEL))
     }
@@ -616,6 +645,26 @@ impl RunningPipeline {
     /// `ESRCH`: all have ended and were waited for.
     pub fn kill(&self) -> Result<()> {
         self.signal(libc::SIGKILL)
+    }
+}
+
+fn announce_at_exec(command: &mut Command, to: Arc<OwnedFd>) {
+    // SAFETY: between fork and exec this makes two system calls, both async-signal-safe; it formats into an array of its
+    // own, allocates nothing and takes no lock. The closure owns a share of the descriptor.
+    unsafe {
+        command.pre_exec(move || {
+            let mut line = [b'\n'; 12];
+            let mut at = line.len() - 1;
+            let mut rest = rustix::process::getpid().as_raw_nonzero().get();
+            while rest > 0 {
+                at -= 1;
+                line[at] = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+            // Whoever was to clean up has gone: that is no reason not to run.
+            let _ = rustix::io::write(&to, &line[at..]);
+            Ok(())
+        });
     }
 }
 

@@ -12,6 +12,7 @@ use ginnel_inspect::picture::{Outcome, Renderer, StageOutcome, Step, picture};
 
 use super::Args;
 use crate::failure::{Context, Failure, Result};
+use crate::output;
 
 pub(super) fn run(pipeline: &Pipeline, args: &Args) -> Result {
     if pipeline.stages().iter().any(|stage| !stage.redirects.is_empty()) {
@@ -20,8 +21,7 @@ pub(super) fn run(pipeline: &Pipeline, args: &Args) -> Result {
              put them into a stage of its own: sh -c '... < file'",
         ));
     }
-    let stages: Vec<Vec<OsString>> =
-        pipeline.stages().iter().map(|stage| stage.arguments.clone()).collect();
+    let stages: Vec<Vec<OsString>> = pipeline.stages().iter().map(|stage| stage.arguments.clone()).collect();
     let mut closed = false;
     let outcome = match args.json {
         true => json(&stages, &mut closed)?,
@@ -30,9 +30,10 @@ pub(super) fn run(pipeline: &Pipeline, args: &Args) -> Result {
     match outcome {
         Ok(outcome) => {
             if args.status {
-                eprint!("{}", super::statuses_text(outcome.stages.iter().map(named_status)));
+                output::tell(super::statuses_text(outcome.stages.iter().map(named_status)));
             }
-            let failed = outcome.stages.iter().rev().map(StageOutcome::shell_status).find(|status| *status != 0);
+            let failed =
+                outcome.stages.iter().rev().map(StageOutcome::shell_status).find(|status| *status != 0);
             Ok(ExitCode::from(failed.unwrap_or(0) as u8))
         }
         Err(_) if closed => Err(Failure::OutputClosed),
@@ -54,7 +55,10 @@ fn text(stages: &[Vec<OsString>], closed: &mut bool) -> Pictured {
     picture(stages, |step| {
         let mut text = renderer.render(step);
         if launch.is_over(step) {
-            text += &format!("    all programs start now; what follows is their output\n{}\n", "-".repeat(columns));
+            text += &format!(
+                "    all programs start now; what follows is their output\n{}\n",
+                "-".repeat(columns)
+            );
         }
         noted(out.write_all(text.as_bytes()).and_then(|()| out.flush()), closed)
     })
@@ -89,9 +93,13 @@ impl Launch {
     /// The shell's last call is to close the pipe that the last stage reads; where there is no pipe, the child's last.
     fn is_over(&mut self, step: &Step) -> bool {
         let by_shell = step.process == "shell";
-        self.forks += usize::from(by_shell && step.call.starts_with("fork() = ") && !step.call.contains("= -1"));
+        self.forks +=
+            usize::from(by_shell && step.call.starts_with("fork() = ") && !step.call.contains("= -1"));
         let last_call = match self.stages {
-            1 => step.call.starts_with("_exit") || step.call.starts_with("execve") && !step.call.contains(" = -1 "),
+            1 => {
+                step.call.starts_with("_exit")
+                    || step.call.starts_with("execve") && !step.call.contains(" = -1 ")
+            }
             _ => by_shell && step.call.starts_with("close"),
         };
         self.forks == self.stages && last_call

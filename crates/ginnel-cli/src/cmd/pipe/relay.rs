@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ginnel::stream::pipe::try_splice;
 use ginnel::stream::pipeline::Tap;
-use ginnel::stream::{ByteRead, PipeReader, PipeWriter};
+use ginnel::stream::{PipeReader, PipeWriter};
 use indicatif::ProgressBar;
 use rustix::event::{PollFd, PollFlags};
 

@@ -60,7 +60,8 @@ impl Relay {
         };
         let slowest = (0..self.waited_for.len()).max_by_key(total)?;
         let most = total(&slowest);
-        let next = (0..self.waited_for.len()).filter(|stage| *stage != slowest).map(|stage| total(&stage)).max()?;
+        let next =
+            (0..self.waited_for.len()).filter(|stage| *stage != slowest).map(|stage| total(&stage)).max()?;
         (most >= NOTICEABLE && most >= next * CLEARLY && most >= self.elapsed / PART).then_some(slowest)
     }
 

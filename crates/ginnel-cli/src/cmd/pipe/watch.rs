@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use ginnel::notify::{Code, Disposition, Handler, PidFd, Signal, SignalSet, Target};
+use ginnel::notify::{Code, Disposition, Handler, PidFd, Signal, SignalSet};
 use ginnel::stream::RunningPipeline;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -76,7 +76,9 @@ impl Watch {
     fn poll(&self, relay: &Relay, alive: &[bool], wait: Option<Duration>) -> Result<Vec<PollFlags>> {
         let mut fds = relay.interests();
         let relays = fds.len();
-        fds.extend(self.signals.iter().map(|signals| PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)));
+        fds.extend(
+            self.signals.iter().map(|signals| PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)),
+        );
         let living = self.stages.iter().zip(alive).filter(|(_, alive)| **alive);
         fds.extend(living.map(|(stage, _)| PollFd::from_borrowed_fd(stage.process.as_fd(), PollFlags::IN)));
         let wait = wait.map(|wait| Timespec {
