@@ -4,6 +4,7 @@
 //! with its complement, so a reply that is right has been through the peer's hands.
 
 use std::io::{Read, Write};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -294,22 +295,41 @@ pub(crate) fn throughput(messages: u64, message_bytes: usize, elapsed: Duration)
     Throughput { messages, message_bytes, messages_per_s, bytes_per_s: messages_per_s * message_bytes as f64 }
 }
 
-/// The pattern of a sequence number: the number itself, then words that depend on it and on where they stand.
+/// The pattern of a sequence number: the number itself, then random bytes from a place that depends on it.
+///
+/// Made and compared at the speed of memory, so that a flood measures the mechanism.
 pub(crate) fn fill(payload: &mut [u8], sequence: u64) {
-    for (index, chunk) in payload.chunks_mut(8).enumerate() {
-        chunk.copy_from_slice(&pattern_word(sequence, index).to_le_bytes()[..chunk.len()]);
-    }
+    payload.copy_from_slice(&pattern(sequence)[..payload.len()]);
+    let number = sequence.to_le_bytes();
+    let len = payload.len().min(number.len());
+    payload[..len].copy_from_slice(&number[..len]);
 }
 
 pub(crate) fn is_filled(payload: &[u8], sequence: u64) -> bool {
-    payload
-        .chunks(8)
-        .enumerate()
-        .all(|(index, chunk)| *chunk == pattern_word(sequence, index).to_le_bytes()[..chunk.len()])
+    let number = sequence.to_le_bytes();
+    let split = payload.len().min(number.len());
+    payload[..split] == number[..split] && payload[split..] == pattern(sequence)[split..payload.len()]
 }
 
-fn pattern_word(sequence: u64, index: usize) -> u64 {
-    if index == 0 { sequence } else { (sequence ^ index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
+/// The longest message of a flood.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// How many places there are for a pattern to begin.
+const PLACES: u64 = 4099;
+
+fn pattern(sequence: u64) -> &'static [u8] {
+    static RANDOM: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let words = (MESSAGE_BYTES_MAX + 8 * PLACES as usize) as u64 / 8;
+        (1..=words).flat_map(|word| scramble(word).to_le_bytes()).collect()
+    });
+    &RANDOM[8 * (sequence % PLACES) as usize..]
+}
+
+/// The last steps of splitmix64: every bit of the result depends on every bit of the word.
+fn scramble(word: u64) -> u64 {
+    let word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
 }
 
 fn sequence_of(payload: &[u8]) -> u64 {
