@@ -7,8 +7,8 @@
 //!
 //! # Protocol
 //! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
-//! removed by ourselves, `/PATH` a directory to remove with all it holds, `PID` a child of ours to kill with all its own
-//! (written by that child before its `execve`).
+//! removed by ourselves, `/PATH` a directory to remove with all it holds, `~` to leave the terminal as it is, `PID` a
+//! child of ours to kill with all its own (written by that child itself, before its `execve`).
 
 use std::fs;
 use std::io::{self, BufRead, Write};
@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 
 use ginnel::Endpoint;
-use ginnel::notify::PidFd;
+use ginnel::notify::{PidFd, Signal};
 
 use crate::failure::{Context, Result};
 use crate::objects;
@@ -62,6 +62,11 @@ impl Guardian {
         self.tell(format_args!("/{}", path.display()))
     }
 
+    /// The terminal's settings are others' to change, and are to stay as they are.
+    pub(crate) fn leave_terminal(&mut self) -> Result<()> {
+        self.tell(format_args!("~"))
+    }
+
     /// A descriptor to which children of this process write their process ids, a line each: they are to be killed, with
     /// all that they start, when this process ends.
     pub(crate) fn process_ids(&self) -> Result<OwnedFd> {
@@ -90,7 +95,9 @@ pub(crate) fn run() -> Result {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut directories: Vec<String> = Vec::new();
     let mut processes: Vec<PidFd> = Vec::new();
-    let terminal = objects::terminal_settings();
+    let mut terminal = objects::terminal_settings();
+    // What a process gets that sets the terminal from the background, as this one does.
+    Signal::TTOU.ignore()?;
     for line in io::stdin().lock().lines() {
         let line = line.context("reading from the process that is guarded")?;
         match line.split_at_checked(1) {
@@ -99,6 +106,7 @@ pub(crate) fn run() -> Result {
                 let released: Endpoint = name.parse()?;
                 endpoints.retain(|endpoint| *endpoint != released);
             }
+            Some(("~", _)) => terminal = None,
             Some(("/", path)) => directories.push(path.to_string()),
             // One that has gone already needs no killing.
             _ => processes.extend(line.parse().ok().and_then(|pid| PidFd::open(pid).ok())),

@@ -45,6 +45,18 @@ pub(crate) fn kill_tree(process: &PidFd) {
     let _ = process.send(Signal::KILL);
 }
 
+/// Sends a signal to a process and to all that it has started: as the terminal does, which has a group for that.
+pub(crate) fn signal_tree(process: &PidFd, signal: Signal) {
+    if !process.is_alive() {
+        return;
+    }
+    // Listed first: the children of one that ends are no longer its own.
+    let children = children(process.pid());
+    // Whatever ends by itself meanwhile needs no signal.
+    let _ = process.send(signal);
+    children.iter().for_each(|child| signal_tree(child, signal));
+}
+
 /// The children of a process, of all its threads.
 fn children(pid: i32) -> Vec<PidFd> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use ginnel::stream::{ByteRead, Pty};
 use ginnel_testkit::{Exit, isolated, run, spawn, temp_dir, wait_until};
 use serde_json::Value;
 
@@ -174,14 +177,10 @@ fn interrupt_ends_all_stages_quietly() {
                 wait_until("no stage is left", || !runs("98762"));
             }
         }
-        let line = format!(
-            "{} pipe 'sh -c \"kill -INT $PPID; sleep 9\" | cat'; echo $?",
-            env!("CARGO_BIN_EXE_ginnel")
-        );
-        let output = run(Command::new("bash").args(["-c", &line.replace("$PPID", "\\$PPID")]));
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.stdout.is_empty() || output.stdout == b"130\n", "{output:?}");
-        assert!(!told.contains("ginnel:"), "{told}");
+        let line = "sh -c 'kill -INT $PPID; sleep 98762' | cat";
+        let script = ["-c", "\"$0\" pipe \"$1\"; echo $?", env!("CARGO_BIN_EXE_ginnel"), line];
+        let output = run(Command::new("bash").args(script));
+        assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"130\n"[..], &b""[..]));
     });
 }
 
@@ -501,5 +500,92 @@ fn yes_head_ends_at_once_with_stats() {
         assert!(told.contains("BYTES OUT") && told.contains("head -n 1"), "{told}");
         let report = stats("yes | head -c 10");
         assert_eq!(report["stages"][0]["signal"], 13, "SIGPIPE: {report:#}");
+    });
+}
+
+/// What is on the screen, read until it has this.
+fn read_until(terminal: &mut Pty, wanted: &str) -> String {
+    let mut screen = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&screen).into_owned();
+        if text.contains(wanted) {
+            return text;
+        }
+        let mut chunk = [0; 4096];
+        let read = terminal.read_deadline(&mut chunk, Duration::from_secs(20));
+        match read {
+            Ok(len) if len > 0 => screen.extend_from_slice(&chunk[..len]),
+            other => panic!("{other:?} instead of {wanted:?} after {text:?}"),
+        }
+    }
+}
+
+#[test]
+fn control_c_on_a_terminal_reaches_every_stage_once() {
+    isolated(|| {
+        let directory = temp_dir();
+        let mark = directory.path().join("mark");
+        let line = format!(
+            "sh -c 'trap \"echo int >> {0}\" INT; echo ready; sleep 98766; sleep 0.3; exit 0' | cat",
+            mark.display()
+        );
+        let mut terminal = Pty::options().open().unwrap();
+        let mut child = terminal.spawn(pipe(&[&line])).unwrap();
+        read_until(&mut terminal, "ready\r\n");
+        wait_until("the stage sleeps", || runs("98766"));
+        terminal.write_all(b"\x03").unwrap();
+        let screen = read_until(&mut terminal, "^C");
+        assert_eq!(child.wait().unwrap().signal(), Some(2), "{screen}");
+        assert_eq!(fs::read_to_string(mark).unwrap(), "int\n");
+    });
+}
+
+#[test]
+fn control_z_stops_all_and_fg_goes_on() {
+    isolated(|| {
+        let state = |name: &str| {
+            let all = fs::read_dir("/proc").unwrap().flatten();
+            let mut stats = all.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
+            stats
+                .find(|stat| stat.contains(&format!("({name})")))
+                .map(|stat| stat.rsplit_once(") ").unwrap().1.chars().next().unwrap())
+        };
+        let mut terminal = Pty::options().open().unwrap();
+        let mut shell = Command::new("bash");
+        shell.args(["--norc", "--noprofile", "-i"]).env("PS1", "prompt>").env("TERM", "dumb");
+        let mut shell = terminal.spawn(shell).unwrap();
+        read_until(&mut terminal, "prompt>");
+        let line = format!("{} pipe 'sleep 98767 | cat'\n", env!("CARGO_BIN_EXE_ginnel"));
+        terminal.write_all(line.as_bytes()).unwrap();
+        wait_until("both stages run", || state("sleep") == Some('S') && state("cat") == Some('S'));
+        terminal.write_all(b"\x1a").unwrap();
+        read_until(&mut terminal, "Stopped");
+        wait_until("both stages are stopped", || state("sleep") == Some('T') && state("cat") == Some('T'));
+        terminal.write_all(b"fg\n").unwrap();
+        wait_until("both stages go on", || state("sleep") == Some('S') && state("cat") == Some('S'));
+        terminal.write_all(b"\x03").unwrap();
+        wait_until("no stage is left", || !runs("98767"));
+        terminal.write_all(b"echo code=$?\n").unwrap();
+        read_until(&mut terminal, "code=130");
+        terminal.write_all(b"exit\n").unwrap();
+        shell.wait().unwrap();
+    });
+}
+
+#[test]
+fn live_line_only_on_a_terminal() {
+    isolated(|| {
+        let line = "sleep 0.5 | cat";
+        let script = format!("'{}' pipe --stats '{line}' > /dev/null", env!("CARGO_BIN_EXE_ginnel"));
+        let mut terminal = Pty::options().open().unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).env("TERM", "xterm");
+        let mut child = terminal.spawn(shell).unwrap();
+        read_until(&mut terminal, "waiting for stage 1");
+        read_until(&mut terminal, "sleep holds the others up");
+        assert!(child.wait().unwrap().success());
+
+        let (_, _, told) = outcome(&["--stats", line]);
+        assert!(!told.contains("waiting for") && !told.contains('\x1b'), "{told}");
     });
 }

@@ -86,7 +86,8 @@ pub(crate) fn run(args: Args) -> Result {
     if args.picture {
         return picture::run(&pipeline, &args);
     }
-    let guardian = Guardian::start()?;
+    let mut guardian = Guardian::start()?;
+    guardian.leave_terminal()?;
     let signals = watch::signals()?;
     let mut running =
         match pipeline.callers_group(true).tapped(args.stats).announce(guardian.process_ids()?).spawn() {

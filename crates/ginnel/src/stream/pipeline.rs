@@ -211,6 +211,19 @@ impl Pipeline {
 
     /// Leaves the stages in the caller's process group, as `sh -c` does: what the terminal sends (Ctrl-C, Ctrl-Z) goes
     /// to the caller and to all of them, and they may read from the terminal if the caller may.
+    ///
+    /// ```
+    /// use ginnel::notify::Group;
+    /// use ginnel::stream::Pipeline;
+    ///
+    /// let running = Pipeline::parse("sleep 9 | sleep 9")?.callers_group(true).spawn()?;
+    /// assert_eq!(running.group(), Group::own().id());
+    /// for pid in running.pids() {
+    ///     assert_eq!(Group::of(pid)?, Group::own());
+    /// }
+    /// running.kill()?; // The stages, and nobody else of the group.
+    /// # Ok::<(), ginnel::Error>(())
+    /// ```
     pub fn callers_group(mut self, callers_group: bool) -> Pipeline {
         self.callers_group = callers_group;
         self
@@ -227,6 +240,20 @@ impl Pipeline {
     ///
     /// For a process that cleans up when the caller is killed. It reads all of them even if that happens while the
     /// stages are being started: each has the descriptor open until it has written to it, so its end comes after that.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use ginnel::stream::{Pipeline, pipe};
+    ///
+    /// let (mut reader, writer) = pipe()?;
+    /// let mut running = Pipeline::parse("true | true")?.announce(writer).spawn()?;
+    /// let mut told = String::new();
+    /// reader.read_to_string(&mut told)?;
+    /// let told: Vec<i32> = told.lines().map(|pid| pid.parse().unwrap()).collect();
+    /// assert_eq!(told, running.pids());
+    /// # running.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn announce(mut self, to: impl Into<OwnedFd>) -> Pipeline {
         self.announce = Some(Arc::new(to.into()));
         self

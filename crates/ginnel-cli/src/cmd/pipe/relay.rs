@@ -225,8 +225,11 @@ impl Relay {
             }
         }
         let running = alive.iter().filter(|alive| **alive).count();
-        for stage in 0..self.waited_for.len() {
-            if alive[stage] && self.is_waited_for(stage) {
+        if self.waited_for.is_empty() {
+            return;
+        }
+        for (stage, alive) in alive.iter().enumerate() {
+            if *alive && self.is_waited_for(stage) {
                 let waited = &mut self.waited_for[stage];
                 *(if running > 1 { &mut waited.by_others } else { &mut waited.alone }) += since;
             }

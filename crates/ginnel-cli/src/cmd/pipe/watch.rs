@@ -99,10 +99,7 @@ impl Watch {
         while let Ok(info) = signals.try_wait() {
             self.received.get_or_insert(info.signal);
             if info.code != Code::Kernel {
-                for stage in &self.stages {
-                    // One that has just ended needs none.
-                    let _ = stage.process.send(info.signal);
-                }
+                self.stages.iter().for_each(|stage| objects::signal_tree(&stage.process, info.signal));
             }
         }
     }
