@@ -30,6 +30,7 @@ pub(crate) enum Verb {
     Create(cmd::create::Args),
     Rm(cmd::rm::Args),
     Ls(cmd::ls::Args),
+    Pipe(cmd::pipe::Args),
     Endpoints(cmd::endpoints::Args),
     Completions(cmd::completions::Args),
     Man(cmd::man::Args),

@@ -7,18 +7,20 @@
 //!
 //! # Protocol
 //! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
-//! removed by ourselves, `/PATH` a directory to remove with all it holds; `=PID` comes first and says who we are, and a
-//! `.` last, that we end by ourselves. Where that is missing the guardian waits until we are gone: the kernel closes the
-//! pipe of a killed process before the sockets that it opened later, which look alive until then.
+//! removed by ourselves, `/PATH` a directory to remove with all it holds, `~` to leave the terminal as it is, `PID` a
+//! child of ours to kill with all its own (written by that child itself, before its `execve`). `=PID` comes first and says
+//! who we are, and a `.` last, that we end by ourselves. Where that is missing the guardian waits until we are gone: the
+//! kernel closes the pipe of a killed process before the sockets that it opened later, which look alive until then.
 
 use std::fs;
 use std::io::{self, BufRead, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 
 use ginnel::Endpoint;
-use ginnel::notify::PidFd;
+use ginnel::notify::{PidFd, Signal};
 
 use crate::failure::{Context, Result};
 use crate::objects;
@@ -64,6 +66,18 @@ impl Guardian {
         self.tell(format_args!("/{}", path.display()))
     }
 
+    /// The terminal's settings are others' to change, and are to stay as they are.
+    pub(crate) fn leave_terminal(&mut self) -> Result<()> {
+        self.tell(format_args!("~"))
+    }
+
+    /// A descriptor to which children of this process write their process ids, a line each: they are to be killed, with
+    /// all that they start, when this process ends.
+    pub(crate) fn process_ids(&self) -> Result<OwnedFd> {
+        let pipe = self.pipe.as_ref().expect("it is there until this is dropped");
+        pipe.as_fd().try_clone_to_owned().context("the guardian's pipe")
+    }
+
     fn tell(&mut self, line: std::fmt::Arguments<'_>) -> Result<()> {
         match &mut self.pipe {
             Some(pipe) => writeln!(pipe, "{line}").context("telling the guardian process"),
@@ -85,8 +99,11 @@ impl Drop for Guardian {
 pub(crate) fn run() -> Result {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut directories: Vec<String> = Vec::new();
+    let mut processes: Vec<PidFd> = Vec::new();
     let mut guarded = None;
-    let terminal = objects::terminal_settings();
+    let mut terminal = objects::terminal_settings();
+    // What a process gets that sets the terminal from the background, as this one does.
+    Signal::TTOU.ignore()?;
     for line in io::stdin().lock().lines() {
         let line = line.context("reading from the process that is guarded")?;
         match line.split_at_checked(1) {
@@ -95,18 +112,21 @@ pub(crate) fn run() -> Result {
                 let released: Endpoint = name.parse()?;
                 endpoints.retain(|endpoint| *endpoint != released);
             }
-            Some(("/", path)) => directories.push(path.to_string()),
-            // Not our parent any more: it is gone.
+            Some(("~", _)) => terminal = None,
+            // If that is not our parent any more, it is gone.
             Some(("=", pid)) if pid == parent_id().to_string() => {
                 guarded = PidFd::open(parent_id() as i32).ok()
             }
             Some((".", _)) => guarded = None,
-            _ => {}
+            Some(("/", path)) => directories.push(path.to_string()),
+            // One that has gone already needs no killing.
+            _ => processes.extend(line.parse().ok().and_then(|pid| PidFd::open(pid).ok())),
         }
     }
     if let Some(guarded) = guarded {
         let _ = guarded.wait();
     }
+    processes.iter().for_each(objects::kill_tree);
     // What is gone already was removed by its maker: every removal here may fail for that reason.
     for endpoint in &endpoints {
         let _ = objects::sweep(endpoint);

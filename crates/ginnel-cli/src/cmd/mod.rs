@@ -7,6 +7,7 @@ pub(crate) mod lock;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod peek;
+pub(crate) mod pipe;
 pub(crate) mod recv;
 pub(crate) mod rm;
 pub(crate) mod send;
@@ -28,6 +29,7 @@ pub(crate) fn run(verb: Verb) -> Result {
         Verb::Rm(args) => rm::run(args),
         Verb::Send(args) => send::run(args),
         Verb::Signal(args) => signal::run(args),
+        Verb::Pipe(args) => pipe::run(args),
         Verb::Endpoints(args) => endpoints::run(args),
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),

@@ -141,6 +141,8 @@ fn on_a_terminal() -> (OwnedFd, OwnedFd) {
     assert_eq!(Group::in_foreground(&terminal).unwrap_err().errno_name(), "ENOTTY");
     assert_eq!(group::is_foreground().unwrap_err().errno_name(), "ENXIO");
     Session::claim_terminal(&terminal).unwrap();
+    // When the master is closed, at the end.
+    Signal::HUP.ignore().unwrap();
     (master, terminal)
 }
 

@@ -1,5 +1,8 @@
 //! The notify family against the kernel, real processes and C programs.
 
+// Children are reaped by their pidfds and groups here, which clippy does not see.
+#![allow(clippy::zombie_processes)]
+
 mod disposition;
 mod eventfd;
 mod examples;
@@ -7,6 +10,7 @@ mod group;
 mod handler;
 mod pidfd;
 mod process;
+mod siginfo;
 mod signal;
 mod signal_set;
 mod signalfd;

@@ -254,7 +254,7 @@ fn a_reused_number_is_not_signalled() {
         let (pid, process) = (first.pid(), PidFd::open(first.pid()).unwrap());
         first.assert_ok();
         std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
-        let second = fork(|| rustix::event::pause());
+        let second = fork(rustix::event::pause);
         assert_eq!(second.pid(), pid, "the number is in use again");
         assert!(process.send(Signal::KILL).unwrap_err().is_not_found());
         assert!(!process.is_alive());
@@ -284,7 +284,7 @@ fn close_on_exec_conversion_and_no_leak() {
 #[test]
 fn another_users_process_can_be_waited_for() {
     isolated(|| {
-        let child = as_user(1000, 1000, || rustix::event::pause());
+        let child = as_user(1000, 1000, rustix::event::pause);
         let pid = child.pid();
         wait_blocked_in(pid, libc::SYS_pause);
         let watcher = unprivileged(move || PidFd::open(pid).unwrap().wait().unwrap());
