@@ -172,9 +172,7 @@ fn dev_shm() -> Result<Vec<String>> {
 }
 
 fn table(objects: &[State], no_headings: bool) -> String {
-    let header: &[&str] =
-        if no_headings { &[] } else { &["ENDPOINT", "ID", "OWNER", "MODE", "SIZE", "HOLDS"] };
-    let mut table = output::table(header, &[1, 4]);
+    let mut table = output::table(&["ENDPOINT", "ID", "OWNER", "MODE", "SIZE", "HOLDS"], &[1, 4]);
     let users = user_names();
     for object in objects {
         let owner = |uid: u32| users.get(&uid).cloned().unwrap_or_else(|| uid.to_string());
@@ -187,7 +185,11 @@ fn table(objects: &[State], no_headings: bool) -> String {
             object.holds.to_string(),
         ]);
     }
-    output::trim_lines(&table.to_string())
+    let text = output::trim_lines(&table.to_string());
+    match text.split_once('\n') {
+        Some((_, rows)) if no_headings => rows.to_string(),
+        _ => text,
+    }
 }
 
 /// Who has which number, as far as `/etc/passwd` knows.
