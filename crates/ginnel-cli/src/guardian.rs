@@ -6,11 +6,13 @@
 //! terminal's settings too, and puts them back.
 //!
 //! # Protocol
-//! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
-//! removed by ourselves, `/PATH` a directory to remove with all it holds, `~` to leave the terminal as it is, `PID` a
-//! child of ours to kill with all its own (written by that child itself, before its `execve`). `=PID` comes first and says
-//! who we are, and a `.` last, that we end by ourselves. Where that is missing the guardian waits until we are gone: the
-//! kernel closes the pipe of a killed process before the sockets that it opened later, which look alive until then.
+//! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `/PATH` a
+//! directory to remove with all it holds, `~` to leave the terminal as it is, `PID` a child of ours to kill with all its
+//! own (written by that child itself, before its `execve`).
+//!
+//! `=PID` comes first and says who we are, and a `.` last, that we end by ourselves. Where that is missing the guardian
+//! waits until we are gone: the kernel closes the pipe of a killed process before the sockets that it opened later, which
+//! look alive until then.
 
 use std::fs;
 use std::io::{self, BufRead, Write};
@@ -54,11 +56,6 @@ impl Guardian {
     /// To be removed when this process ends. Say so before making it.
     pub(crate) fn adopt(&mut self, endpoint: &Endpoint) -> Result<()> {
         self.tell(format_args!("+{endpoint}"))
-    }
-
-    /// No longer to be removed.
-    pub(crate) fn release(&mut self, endpoint: &Endpoint) -> Result<()> {
-        self.tell(format_args!("-{endpoint}"))
     }
 
     /// A directory to be removed, with what it holds, when this process ends.
@@ -108,10 +105,6 @@ pub(crate) fn run() -> Result {
         let line = line.context("reading from the process that is guarded")?;
         match line.split_at_checked(1) {
             Some(("+", name)) => endpoints.push(name.parse()?),
-            Some(("-", name)) => {
-                let released: Endpoint = name.parse()?;
-                endpoints.retain(|endpoint| *endpoint != released);
-            }
             Some(("~", _)) => terminal = None,
             // If that is not our parent any more, it is gone.
             Some(("=", pid)) if pid == parent_id().to_string() => {

@@ -151,7 +151,13 @@ fn make(endpoint: &Endpoint, plan: &Plan, new: bool) -> ginnel::Result<Option<i3
             None
         }
         Endpoint::File(path, _) => {
-            FileMapping::options().create_new(new).mode(plan.mode).size(plan.size).open(path)?;
+            let made = FileMapping::options().create_new(new).mode(plan.mode).size(plan.size).open(path);
+            // Once it is open it is ours, and nothing half-made stays.
+            made.inspect_err(|error| {
+                if new && error.operation() != "open" {
+                    let _ = fs::remove_file(path);
+                }
+            })?;
             None
         }
         Endpoint::SysvSemaphore(SysvName::Key(key), _) => Some(make_semaphores(*key, plan, new)?.id()),
@@ -306,18 +312,24 @@ pub(crate) fn sweep(endpoint: &Endpoint) -> Result<()> {
     }
 }
 
+/// Whether the endpoint is a Unix socket with a file.
+pub(crate) fn has_socket_file(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::UnixStream(name) | Endpoint::UnixDatagram(name) | Endpoint::UnixSeqpacket(name) => {
+            !name.starts_with('@')
+        }
+        _ => false,
+    }
+}
+
 /// A guardian that removes the socket file of this endpoint when we are gone, if it has one.
 pub(crate) fn guard_socket(endpoint: &Endpoint) -> Result<Option<Guardian>> {
-    match endpoint {
-        Endpoint::UnixStream(name) | Endpoint::UnixDatagram(name) | Endpoint::UnixSeqpacket(name)
-            if !name.starts_with('@') =>
-        {
-            let mut guardian = Guardian::start()?;
-            guardian.adopt(endpoint)?;
-            Ok(Some(guardian))
-        }
-        _ => Ok(None),
+    if !has_socket_file(endpoint) {
+        return Ok(None);
     }
+    let mut guardian = Guardian::start()?;
+    guardian.adopt(endpoint)?;
+    Ok(Some(guardian))
 }
 
 pub(crate) fn sysv_queue(name: SysvName) -> ginnel::Result<SysvQueue> {
@@ -377,6 +389,7 @@ pub(crate) fn explain(endpoint: &Endpoint, error: ginnel::Error) -> Failure {
         )),
         "ETIMEDOUT" => Failure::failed(format!("{what}: the --timeout passed")),
         "EAGAIN" | "ENOMSG" => Failure::failed(format!("{what}: it would have to wait, and --timeout is 0")),
+        "EPIPE" | "ECONNRESET" => Failure::failed(format!("{what}: the other end has gone")),
         _ if error.is_removed() => Failure::failed(format!("{what}: it was removed")),
         _ => Failure::failed(error),
     }

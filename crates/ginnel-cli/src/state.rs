@@ -1,5 +1,7 @@
 //! What an object is like at the moment: what `ls` lists, `rm` removes and `peek` shows of what cannot be peeked.
 
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +11,7 @@ use ginnel::endpoint::SysvName;
 use ginnel::message::{PosixQueue, sysv_queue};
 use ginnel::sync::{PosixSemaphore, SysvSemaphores, sysv_semaphore_status};
 use ginnel::{Endpoint, memory};
-use ginnel_inspect::descriptors::DescriptorTable;
+use ginnel_inspect::descriptors::{Descriptor, DescriptorTable};
 use serde::Serialize;
 
 use crate::failure::{Context, Failure, Result};
@@ -90,7 +92,7 @@ pub(crate) enum SocketType {
 
 impl State {
     /// The state of what the endpoint names.
-    pub(crate) fn of(endpoint: &Endpoint) -> Result<State> {
+    pub(crate) fn of(endpoint: &Endpoint, users: &Users) -> Result<State> {
         let explained = |error| explain_missing(endpoint, error);
         match endpoint {
             Endpoint::SysvQueue(name) => {
@@ -110,7 +112,7 @@ impl State {
             Endpoint::PosixShm(name) => {
                 objects::check_not_semaphore(endpoint, name)?;
                 let file = format!("/dev/shm{name}");
-                State::of_file(endpoint, Path::new(&file), |metadata, used_by| Holds::PosixShm {
+                State::of_file(endpoint, Path::new(&file), users, |metadata, used_by| Holds::PosixShm {
                     size_bytes: metadata.len(),
                     used_by,
                 })
@@ -118,15 +120,18 @@ impl State {
             Endpoint::PosixSemaphore(name) => {
                 let file = format!("/dev/shm/sem.{}", name.trim_start_matches('/'));
                 let value = PosixSemaphore::open(name).and_then(|semaphore| semaphore.value()).ok();
-                State::of_file(endpoint, Path::new(&file), |_, used_by| Holds::PosixSem { value, used_by })
+                State::of_file(endpoint, Path::new(&file), users, |_, used_by| Holds::PosixSem {
+                    value,
+                    used_by,
+                })
             }
             Endpoint::Fifo(path) => {
                 ginnel::stream::Fifo::open(path).map_err(explained)?;
-                State::of_file(endpoint, path, |_, used_by| Holds::Fifo { used_by })
+                State::of_file(endpoint, path, users, |_, used_by| Holds::Fifo { used_by })
             }
             Endpoint::File(path, _) => {
                 objects::check_kind(endpoint, path)?;
-                State::of_file(endpoint, path, |metadata, used_by| Holds::File {
+                State::of_file(endpoint, path, users, |metadata, used_by| Holds::File {
                     size_bytes: metadata.len(),
                     used_by,
                 })
@@ -223,10 +228,11 @@ impl State {
     fn of_file(
         endpoint: &Endpoint,
         path: &Path,
+        users: &Users,
         holds: impl FnOnce(&fs::Metadata, Vec<i32>) -> Holds,
     ) -> Result<State> {
         let metadata = fs::symlink_metadata(path).context(endpoint)?;
-        let used_by = users(&metadata);
+        let used_by = users.of(&metadata);
         Ok(State {
             endpoint: endpoint.to_string(),
             id: None,
@@ -237,7 +243,7 @@ impl State {
     }
 
     pub(crate) fn of_socket(endpoint: &Endpoint, name: &str, socket: SocketType) -> Result<State> {
-        let live = unix_sockets()?.into_iter().any(|(_, bound)| bound == name);
+        let live = unix_sockets()?.iter().any(|bound| bound.name == name);
         let metadata = if name.starts_with('@') {
             None
         } else {
@@ -270,14 +276,22 @@ fn by_key(name: SysvName, id: i32, key: ginnel::sysv::Key) -> SysvName {
     }
 }
 
+/// A line of `/proc/net/unix`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UnixSocket {
+    pub(crate) socket: SocketType,
+    pub(crate) inode: u64,
+    pub(crate) name: String,
+}
+
 /// The bound Unix sockets that take connections or datagrams, with their names as endpoints have them.
-pub(crate) fn unix_sockets() -> Result<Vec<(SocketType, String)>> {
+pub(crate) fn unix_sockets() -> Result<Vec<UnixSocket>> {
     let table = fs::read_to_string("/proc/net/unix").context("/proc/net/unix")?;
     Ok(table.lines().skip(1).filter_map(unix_socket).collect())
 }
 
 /// `0000000000000000: 00000002 00000000 00010000 0001 01 12345 /tmp/s`: the flag says that it listens.
-fn unix_socket(line: &str) -> Option<(SocketType, String)> {
+fn unix_socket(line: &str) -> Option<UnixSocket> {
     let mut rest = line;
     let mut word = || {
         let (word, after) = rest.trim_start().split_once(' ')?;
@@ -294,39 +308,54 @@ fn unix_socket(line: &str) -> Option<(SocketType, String)> {
     };
     let _state = word()?;
     // A name may have blanks; the inode before it is padded.
-    let (_inode, name) = rest.trim_start().split_once(' ')?;
-    (!name.is_empty()).then(|| (socket, name.to_string()))
+    let (inode, name) = rest.trim_start().split_once(' ')?;
+    let inode = inode.parse().ok()?;
+    (!name.is_empty()).then(|| UnixSocket { socket, inode, name: name.to_string() })
 }
 
-/// The processes that have a file open or mapped, ascending, this one left out; those of other users are seen by root
-/// only.
-pub(crate) fn users(file: &fs::Metadata) -> Vec<i32> {
+/// Which processes have which file open or mapped, looked up once, when it is first asked.
+///
+/// This process is left out, and so are those of other users unless root asks.
+#[derive(Debug, Default)]
+pub(crate) struct Users(OnceCell<HashMap<File, BTreeSet<i32>>>);
+
+/// Device and inode.
+type File = (u64, u64);
+
+impl Users {
+    /// The processes that use this file, ascending.
+    pub(crate) fn of(&self, file: &fs::Metadata) -> Vec<i32> {
+        let users = self.0.get_or_init(all_users).get(&(file.dev(), file.ino()));
+        users.map_or_else(Vec::new, |pids| pids.iter().copied().collect())
+    }
+}
+
+fn all_users() -> HashMap<File, BTreeSet<i32>> {
+    let mut users: HashMap<File, BTreeSet<i32>> = HashMap::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids: Vec<i32> = processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != std::process::id() as i32)
-        .filter(|pid| has_open(*pid, file) || has_mapped(*pid, file))
-        .collect();
-    pids.sort_unstable();
-    pids
-}
-
-fn has_open(pid: i32, file: &fs::Metadata) -> bool {
-    DescriptorTable::read(pid).is_ok_and(|table| {
-        let mut objects = table.descriptors.values().map(|descriptor| descriptor.object);
-        objects.any(|object| object.device == file.dev() && object.inode == file.ino())
-    })
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for pid in pids.filter(|pid| *pid != std::process::id() as i32) {
+        // One that has ended since, or that we may not look at, uses nothing that can be told.
+        if let Ok(table) = DescriptorTable::read(pid) {
+            for Descriptor { object, .. } in table.descriptors.values() {
+                users.entry((object.device, object.inode)).or_default().insert(pid);
+            }
+        }
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        for file in maps.lines().filter_map(mapped_file) {
+            users.entry(file).or_default().insert(pid);
+        }
+    }
+    users
 }
 
 /// `7f..-7f.. rw-s 00000000 00:1a 42   /dev/shm/x`
-fn has_mapped(pid: i32, file: &fs::Metadata) -> bool {
-    let device = format!("{:02x}:{:02x}", rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
-    let inode = file.ino().to_string();
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    maps.lines().any(|line| {
-        let mut words = line.split_whitespace().skip(3);
-        words.next() == Some(&device) && words.next() == Some(&inode)
-    })
+fn mapped_file(line: &str) -> Option<File> {
+    let mut words = line.split_whitespace().skip(3);
+    let (major, minor) = words.next()?.split_once(':')?;
+    let number = |digits| u32::from_str_radix(digits, 16).ok();
+    let inode: u64 = words.next()?.parse().ok()?;
+    (inode != 0).then_some((rustix::fs::makedev(number(major)?, number(minor)?), inode))
 }
 
 impl Holds {
@@ -414,9 +443,10 @@ mod tests {
     #[test]
     fn lines_of_the_kernels_table_of_unix_sockets() {
         let line = "0000000000000000: 00000002 00000000 00010000 0001 01 12345 /tmp/a b";
-        assert_eq!(unix_socket(line), Some((SocketType::Stream, "/tmp/a b".into())));
+        let socket = |socket, inode, name: &str| Some(UnixSocket { socket, inode, name: name.into() });
+        assert_eq!(unix_socket(line), socket(SocketType::Stream, 12345, "/tmp/a b"));
         let line = "0000000000000000: 00000002 00000000 00000000 0002 01   345 @name";
-        assert_eq!(unix_socket(line), Some((SocketType::Datagram, "@name".into())));
+        assert_eq!(unix_socket(line), socket(SocketType::Datagram, 345, "@name"));
         let connected = "0000000000000000: 00000003 00000000 00000000 0001 03 12346 /tmp/s";
         assert_eq!(unix_socket(connected), None);
         assert_eq!(unix_socket("0000000000000000: 00000003 00000000 00010000 0001 01 12346"), None);

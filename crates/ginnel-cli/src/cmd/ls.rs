@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::failure::{Context, Result};
 use crate::objects::without_hint;
 use crate::output;
-use crate::state::{self, SocketType, State};
+use crate::state::{self, SocketType, State, UnixSocket, Users};
 
 /// List the objects that exist: System V and POSIX queues, memory and semaphores, and Unix sockets that receive.
 ///
@@ -56,6 +56,8 @@ struct Listing {
     objects: Vec<State>,
     /// What could not be looked at, and why.
     notes: Vec<String>,
+    #[serde(skip)]
+    users: Users,
 }
 
 pub(crate) fn run(args: Args) -> Result {
@@ -138,11 +140,12 @@ impl Listing {
 
     /// What was removed since it was listed is left out.
     fn add_named(&mut self, endpoints: impl Iterator<Item = Endpoint>) {
-        self.objects.extend(endpoints.filter_map(|endpoint| State::of(&endpoint).ok()));
+        let users = &self.users;
+        self.objects.extend(endpoints.filter_map(|endpoint| State::of(&endpoint, users).ok()));
     }
 
     fn add_sockets(&mut self, wanted: SocketType, endpoint: fn(String) -> Endpoint) -> Result<()> {
-        for (socket, name) in state::unix_sockets()? {
+        for UnixSocket { socket, name, .. } in state::unix_sockets()? {
             if socket == wanted {
                 let state = State::of_socket(&endpoint(name.clone()), &name, socket);
                 // Its file is in another mount namespace, was moved away, or not to be reached.

@@ -4,9 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use ginnel::Endpoint;
 use ginnel::endpoint::SysvName;
+use ginnel::message::UnixDatagram;
+use ginnel::notify::PidFd;
 use ginnel::stream::Fifo;
+use ginnel::{Deadline, Endpoint};
+use ginnel_inspect::descriptors::DescriptorTable;
 use serde::Serialize;
 
 use crate::args;
@@ -15,12 +18,12 @@ use crate::memory::{self, Part};
 use crate::objects::{self, explain};
 use crate::output;
 use crate::payload::{self, Payload};
-use crate::state::{self, State};
+use crate::state::{self, SocketType, State, Users};
 
 /// Look at messages, bytes or values without taking them.
 ///
 /// A System V queue's messages are copied, oldest first. A FIFO, or another process's pipe as fifo:/proc/PID/fd/N, shows
-/// the bytes that wait in it. Memory (sysv-shm, posix-shm, file) is dumped in hex. A semaphore shows its value. The kernel
+/// the bytes that wait in it. A Unix datagram socket shows its next message, to who may trace its process. Memory (sysv-shm, posix-shm, file) is dumped in hex. A semaphore shows its value. The kernel
 /// lets nobody look into a POSIX queue: its state is shown instead.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -85,11 +88,11 @@ pub(crate) fn run(args: Args) -> Result {
             output::line(format!("{}: value {value}", args.endpoint))
         }
         Endpoint::Fifo(path) => args.fifo(path),
+        Endpoint::UnixDatagram(name) => args.datagram(name),
         Endpoint::SysvSegment(_) | Endpoint::PosixShm(_) | Endpoint::File(..) => args.memory(),
         Endpoint::Pty(_)
         | Endpoint::UnixStream(_)
         | Endpoint::Tcp(_)
-        | Endpoint::UnixDatagram(_)
         | Endpoint::UnixSeqpacket(_)
         | Endpoint::Udp(_) => {
             let endpoint = &args.endpoint;
@@ -157,7 +160,7 @@ impl Args {
     }
 
     fn state(&self) -> Result<()> {
-        let state = State::of(&self.endpoint)?;
+        let state = State::of(&self.endpoint, &Users::default())?;
         match self.json {
             true => output::json_line(&state),
             false => output::line(format!("{}: {}", state.endpoint, state.holds)),
@@ -170,7 +173,7 @@ impl Args {
         // Only while somebody has it open does it hold anything. To open it then, beside them, changes nothing for them;
         // otherwise it would let a writer go on that waits for a reader.
         let metadata = fs::metadata(path).context(&self.endpoint)?;
-        if state::users(&metadata).is_empty() {
+        if Users::default().of(&metadata).is_empty() {
             eprintln!("ginnel: {}: nobody that can be seen has it open, so it holds nothing", self.endpoint);
             return Ok(());
         }
@@ -182,6 +185,38 @@ impl Args {
             Err(error) => return Err(explained(error)),
         }
         self.print_bytes(&bytes, 0, |bytes| output::print(bytes))
+    }
+
+    /// The next message of a socket that another process has bound, through a copy of its descriptor.
+    fn datagram(&self, name: &str) -> Result<()> {
+        let explained = |error| explain(&self.endpoint, error);
+        let mut sockets = state::unix_sockets()?.into_iter();
+        let bound = sockets.find(|bound| bound.socket == SocketType::Datagram && bound.name == name);
+        let missing = || Failure::failed(format!("{}: no socket is bound to this name", self.endpoint));
+        let inode = bound.ok_or_else(missing)?.inode;
+        let (pid, descriptor) = holder_of_socket(inode).ok_or_else(|| {
+            Failure::failed(format!("{}: the process that has it cannot be seen from here", self.endpoint))
+        })?;
+        let copy = PidFd::open(pid).and_then(|process| process.get_fd(descriptor)).map_err(explained)?;
+        let socket = UnixDatagram::from_fd(copy).map_err(explained)?;
+        let mut buffer = vec![
+            0;
+            match socket.peek(&mut [], Deadline::NOW) {
+                Ok(next) => next.full_len,
+                Err(error) if error.is_would_block() => return Ok(()),
+                Err(error) => return Err(explained(error)),
+            }
+        ];
+        // The receiver may have taken it meanwhile.
+        match socket.peek(&mut buffer, Deadline::NOW) {
+            Ok(next) => buffer.truncate(next.len),
+            Err(error) if error.is_would_block() => return Ok(()),
+            Err(error) => return Err(explained(error)),
+        }
+        self.print_bytes(&buffer, 0, |bytes| {
+            let newline: &[u8] = if bytes.ends_with(b"\n") { b"" } else { b"\n" };
+            output::print([bytes, newline].concat())
+        })
     }
 
     fn memory(&self) -> Result<()> {
@@ -198,4 +233,15 @@ impl Args {
         let endpoint = self.endpoint.to_string();
         output::json_line(&PeekedBytes { endpoint, offset, payload: Payload::new(bytes) })
     }
+}
+
+/// Which process has the socket, under which number.
+fn holder_of_socket(inode: u64) -> Option<(i32, i32)> {
+    let target = format!("socket:[{inode}]");
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find_map(|pid| {
+        let table = DescriptorTable::read(pid).ok()?;
+        let mut descriptors = table.descriptors.into_iter();
+        descriptors.find(|(_, descriptor)| descriptor.target == target).map(|(number, _)| (pid, number))
+    })
 }

@@ -1,6 +1,7 @@
 //! `ginnel recv`: the other end of anything that can be sent to.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Duration;
@@ -186,7 +187,7 @@ impl Args {
 
     fn open(&self) -> Result<Source> {
         let select = self.select.unwrap_or(Select::Any);
-        let mut deadline = self.wait.deadline();
+        let deadline = self.wait.deadline();
         loop {
             match Source::open(&self.endpoint, select, self.cut(), deadline) {
                 // A server that is not there may come; what is no connection is not waited for.
@@ -195,7 +196,6 @@ impl Args {
                         return Err(self.explained(error));
                     }
                     thread::sleep(RETRY.min(deadline.remaining().unwrap_or(RETRY)));
-                    deadline = ginnel::Deadline::from(deadline.remaining());
                 }
                 other => return other.map_err(|error| self.explained(error)),
             }
@@ -251,13 +251,16 @@ impl Args {
     /// Takes connection after connection, all at the same time.
     fn serve(&self, acceptor: Acceptor) -> Result<()> {
         let (sender, items) = mpsc::sync_channel(16);
-        thread::spawn(move || accept_all(&acceptor, &sender));
+        let acceptor = Arc::new(acceptor);
+        let for_thread = acceptor.clone();
+        thread::spawn(move || accept_all(&for_thread, &sender));
         let outcome = self.print_all(&items);
-        // The listener lives on in its thread, and would be taken for somebody else's.
-        if matches!(&self.endpoint, Endpoint::UnixStream(name) | Endpoint::UnixSeqpacket(name) if !name.starts_with('@'))
-        {
+        // The thread keeps the listener, and the name with it, for as long as this process lives. While it is bound the
+        // name is ours; the guardian would take it for somebody else's.
+        if objects::has_socket_file(&self.endpoint) {
             objects::remove(&self.endpoint)?;
         }
+        drop(acceptor);
         outcome
     }
 

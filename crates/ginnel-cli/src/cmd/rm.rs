@@ -7,7 +7,7 @@ use ginnel::Endpoint;
 use crate::failure::{Failure, Result};
 use crate::objects;
 use crate::output;
-use crate::state::State;
+use crate::state::{State, Users};
 
 /// Remove queues, shared memory, semaphores, FIFOs, files and sockets. Without --yes: only say what would be removed.
 ///
@@ -29,8 +29,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result {
     let mut failed = false;
+    let users = Users::default();
     for endpoint in &args.endpoints {
-        match remove(endpoint, args.yes) {
+        match remove(endpoint, &users, args.yes) {
             Ok(said) => output::line(said)?,
             Err(Failure::Failed(why)) => {
                 eprintln!("ginnel: {why}");
@@ -45,13 +46,12 @@ pub(crate) fn run(args: Args) -> Result {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-fn remove(endpoint: &Endpoint, yes: bool) -> Result<String> {
+fn remove(endpoint: &Endpoint, users: &Users, yes: bool) -> Result<String> {
     objects::check_can_be_removed(endpoint)?;
-    let state = match State::of(endpoint) {
-        Ok(state) => Some(state),
-        // Who owns an object may remove it without the right to read it.
-        Err(Failure::Failed(why)) if why.contains("(EACCES)") && yes => None,
-        Err(failure) => return Err(failure),
+    let state = match State::of(endpoint, users) {
+        // Who may remove it need not have the right to read it.
+        Err(_) if yes => None,
+        state => Some(state?),
     };
     if yes {
         objects::remove(endpoint)?;

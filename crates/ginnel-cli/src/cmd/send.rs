@@ -1,9 +1,11 @@
 //! `ginnel send`: one end of anything that can be sent to.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, Read};
 use std::net::{IpAddr, ToSocketAddrs};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ginnel::message::{IcmpEcho, PosixQueue, SysvQueue, UdpSocket, UnixDatagram, UnixSeqpacket};
 use ginnel::notify::Signal;
@@ -24,7 +26,8 @@ use crate::units;
 /// Each MESSAGE is sent as a message of its own; without one, standard input is. Through a byte stream (FIFO, terminal,
 /// Unix socket, TCP) a MESSAGE is followed by a newline and standard input goes as it is. Into memory (sysv-shm,
 /// posix-shm, file) the bytes are written where the object begins, or at --offset. To a semaphore, sending is adding
-/// --count units. To a process, the MESSAGE is the name of the signal.
+/// --count units. To a process, the MESSAGE is the name of the signal. An echo (icmp) is waited for 10 s unless --timeout
+/// says otherwise.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   ginnel send sysv-msg:0x2a --create --type 3 'sweep the yard'
@@ -39,7 +42,7 @@ pub(crate) struct Args {
     endpoint: Endpoint,
     /// What to send.
     #[arg(value_name = "MESSAGE", conflicts_with = "lines")]
-    messages: Vec<String>,
+    messages: Vec<OsString>,
     /// Each line of standard input is a message.
     #[arg(long)]
     lines: bool,
@@ -68,6 +71,9 @@ pub(crate) struct Args {
     wait: Wait,
 }
 
+/// How long an echo may take unless said: what is not there does not say so.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
+
 pub(crate) fn run(args: Args) -> Result {
     args.check()?;
     match &args.endpoint {
@@ -75,7 +81,7 @@ pub(crate) fn run(args: Args) -> Result {
         Endpoint::SysvSegment(_) | Endpoint::PosixShm(_) | Endpoint::File(..) => args.memory(),
         Endpoint::SysvSemaphore(..) | Endpoint::PosixSemaphore(_) => args.post(),
         Endpoint::Signal(target) => {
-            let name = args.messages.first().map_or("TERM", String::as_str);
+            let name = args.messages.first().map_or("TERM".into(), |name| name.to_string_lossy());
             let chosen: Signal = name.parse().map_err(Failure::usage)?;
             (0..args.count).try_for_each(|_| signal::send(*target, chosen, args.value))
         }
@@ -189,7 +195,7 @@ impl Args {
     fn memory(&self) -> Result<()> {
         let bytes = match self.messages.is_empty() {
             true => stdin()?,
-            false => self.messages.join("\n").into_bytes(),
+            false => self.messages.join(OsStr::new("\n")).into_vec(),
         };
         let part = Part::of(&self.endpoint, self.offset, None)?;
         if self.create {
@@ -230,12 +236,13 @@ impl Args {
         let echo = IcmpEcho::open(address).map_err(explained)?;
         let mut buffer = vec![0; 65536];
         let messages = match self.messages.is_empty() {
-            true => vec!["ginnel".to_string()],
+            true => vec!["ginnel".into()],
             false => self.messages.clone(),
         };
         let requests = (0..self.count).flat_map(|_| &messages);
         for (sequence, message) in requests.enumerate() {
-            let (sequence, deadline) = (sequence as u16, self.wait.deadline());
+            let wait = Wait { timeout: self.wait.timeout.or(Some(ECHO_TIMEOUT)) };
+            let (sequence, deadline) = (sequence as u16, wait.deadline());
             let start = Instant::now();
             echo.send_deadline(sequence, message.as_bytes(), deadline).map_err(explained)?;
             let reply = loop {

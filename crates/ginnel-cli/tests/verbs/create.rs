@@ -132,7 +132,8 @@ fn limits_are_named() {
             (&["create", "sysv-sem:2"], &["ENOSPC", "kernel.sem"]),
             (&["create", "posix-mq:/a", "--messages", "1000"], &["EINVAL", "fs.mqueue.msg_max"]),
             (&["create", "posix-mq:/a", "--message-size", "1GiB"], &["EINVAL", "fs.mqueue.msgsize_max"]),
-            (&["create", "posix-shm:/huge", "--size", "100TiB"], &["posix-shm:/huge"]),
+            (&["create", "posix-shm:/huge", "--size", "100TiB"], &["posix-shm:/huge", "ENOSPC"]),
+            (&["create", "file:/dev/shm/huge", "--size", "100TiB"], &["file:/dev/shm/huge", "ENOSPC"]),
         ]);
         // What failed half-way has left nothing.
         let objects = kernel_objects();

@@ -1,13 +1,14 @@
 //! `ginnel peek`.
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
-use ginnel::message::{PosixQueue, SysvQueue};
+use ginnel::message::{PosixQueue, SysvQueue, UnixDatagram};
 use ginnel::stream::Fifo;
 use ginnel_testkit::{isolated, run, spawn, unprivileged, wait_blocked_in};
 
-use crate::support::{fails, failures, ginnel, json_lines, ok, wrong_usage};
+use crate::support::{fails, failures, ginnel, json_lines, ok, start, wrong_usage};
 
 #[test]
 fn a_queue_is_shown_and_keeps_its_messages() {
@@ -83,6 +84,34 @@ fn another_processs_pipe_is_looked_into() {
 }
 
 #[test]
+fn a_datagram_waits_on() {
+    isolated(|| {
+        for name in ["/dev/shm/d", "@d"] {
+            let endpoint = format!("unix-dgram:{name}");
+            // The receiver is another process: it has the socket as its standard input.
+            let (sender, socket) = (UnixDatagram::unbound().unwrap(), UnixDatagram::bind(name).unwrap());
+            let mut command = Command::new("sleep");
+            let inherited = socket.as_fd().try_clone_to_owned().unwrap();
+            let _receiver = spawn(command.arg("1000").stdin(inherited));
+            drop(command);
+            assert_eq!(ok(&["peek", &endpoint]), "");
+            sender.send_to(b"first", name).unwrap();
+            sender.send_to(b"second", name).unwrap();
+            assert_eq!(ok(&["peek", &endpoint]), "first\n");
+            assert_eq!(json_lines(&ok(&["peek", &endpoint, "--json"]))[0]["text"], "first");
+            assert_eq!(socket.recv_vec().unwrap(), b"first");
+        }
+        failures(&[(&["peek", "unix-dgram:/dev/shm/none"], &["no socket is bound"])]);
+        let receiver = start(&["recv", "unix-dgram:@mine"]);
+        wait_blocked_in(receiver.pid(), libc::SYS_recvfrom);
+        unprivileged(|| {
+            assert!(fails(1, &["peek", "unix-dgram:@mine"]).contains("cannot be seen"));
+        })
+        .assert_ok();
+    });
+}
+
+#[test]
 fn a_look_does_not_let_a_waiting_writer_go_on() {
     isolated(|| {
         ok(&["create", "fifo:/dev/shm/a"]);
@@ -118,7 +147,7 @@ fn memory_is_dumped() {
 fn what_means_nothing_is_refused() {
     isolated(|| {
         wrong_usage(&[
-            (&["peek", "unix-dgram:/a"], "ginnel recv"),
+            (&["peek", "unix-seqpacket:/a"], "ginnel recv"),
             (&["peek", "tcp:a:1"], "ginnel recv"),
             (&["peek", "icmp:a"], "nothing waits"),
             (&["peek", "signal:1"], "nothing waits"),

@@ -44,6 +44,17 @@ fn standard_input_is_one_message_or_one_a_line() {
 }
 
 #[test]
+fn any_bytes_are_a_message() {
+    isolated(|| {
+        let queue = SysvQueue::create(0x2a).unwrap();
+        let bytes = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff\xfe\n");
+        let mut command = ginnel(&["send", "sysv-msg:0x2a"]);
+        assert!(run(command.arg::<&std::ffi::OsStr>(bytes)).status.success());
+        assert_eq!(queue.recv_vec(Select::Any).unwrap().payload, b"\xff\xfe\n");
+    });
+}
+
+#[test]
 fn lines_are_sent_as_they_come() {
     isolated(|| {
         let queue = SysvQueue::create(0x2a).unwrap();
@@ -358,7 +369,10 @@ fn a_dead_peer_is_told() {
         holder.wait();
         std::io::Write::write_all(&mut input, b"anybody?").unwrap();
         let stderr = failed(1, &["send"], &sender.wait_with_output());
-        assert!(stderr.contains("fifo:/dev/shm/a") && stderr.contains("EPIPE"), "{stderr}");
+        assert!(
+            stderr.contains("fifo:/dev/shm/a") && stderr.contains("EPIPE") && stderr.contains("has gone"),
+            "{stderr}"
+        );
         drop(reader);
 
         let listener = UnixListener::bind("/dev/shm/s").unwrap();
@@ -368,7 +382,10 @@ fn a_dead_peer_is_told() {
         drop(listener.accept().unwrap());
         std::io::Write::write_all(&mut input, b"anybody?").unwrap();
         let stderr = failed(1, &["send"], &sender.wait_with_output());
-        assert!(stderr.contains("unix:/dev/shm/s") && stderr.contains("EPIPE"), "{stderr}");
+        assert!(
+            stderr.contains("unix:/dev/shm/s") && stderr.contains("EPIPE") && stderr.contains("has gone"),
+            "{stderr}"
+        );
     });
 }
 
