@@ -53,3 +53,8 @@ pub use endpoint::Endpoint;
 pub use error::{Error, Result};
 pub use interrupt::deadline_signal;
 pub use unix_socket::{Credentials, UnixAddress};
+
+/// The README's Rust is compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
