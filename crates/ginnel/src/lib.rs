@@ -16,6 +16,7 @@
 //! `options()`, `open`, `create`. What has a descriptor gives it by `AsFd`, close-on-exec by default.
 //!
 //! ```
+//! # ginnel_testkit::private();
 //! use std::time::Duration;
 //! use ginnel::message::{Select, SysvQueue};
 //!
