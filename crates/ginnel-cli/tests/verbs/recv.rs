@@ -132,6 +132,22 @@ fn lines_are_counted_and_the_rest_stays() {
 }
 
 #[test]
+fn a_terminal_is_read_until_it_hangs_up() {
+    isolated(|| {
+        let pty = ginnel::stream::Pty::options().raw(true).open().unwrap();
+        let endpoint = format!("pty:{}", pty.path().display());
+        ginnel::stream::ByteWrite::try_write(&pty, b"typed\nand more").unwrap();
+        assert_eq!(ok(&["recv", &endpoint, "--count", "1"]), "typed\n");
+        let mut receiver = start(&["recv", &endpoint]);
+        let mut words = [0; 8];
+        receiver.stdout().unwrap().read_exact(&mut words).unwrap();
+        assert_eq!(&words, b"and more");
+        drop(pty);
+        assert_eq!(receiver.wait(), Exit::Code(0));
+    });
+}
+
+#[test]
 fn an_end_before_the_last_line_is_a_failure() {
     isolated(|| {
         ok(&["create", "fifo:/dev/shm/a"]);
