@@ -3,7 +3,7 @@
 //! 0: done (a reader that closes our standard output is done with us: that is success). 1: failed. 2: wrong usage.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Why a verb ends early.
@@ -33,15 +33,20 @@ impl Failure {
         match self {
             Failure::OutputClosed => ExitCode::SUCCESS,
             Failure::Failed(why) => {
-                eprintln!("ginnel: {why}");
+                complain(&why);
                 ExitCode::from(1)
             }
             Failure::Usage(why) => {
-                eprintln!("ginnel: {why}\nFor more, try `ginnel help`.");
+                complain(&format!("{why}\nFor more, try `ginnel help`."));
                 ExitCode::from(2)
             }
         }
     }
+}
+
+/// `eprintln` would panic, and change the exit code, where standard error is full or its reader has gone.
+fn complain(why: &str) {
+    let _ = writeln!(io::stderr(), "ginnel: {why}");
 }
 
 impl From<ginnel::Error> for Failure {

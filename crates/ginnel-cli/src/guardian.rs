@@ -16,8 +16,9 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 
 use ginnel::Endpoint;
+use ginnel::notify::Signal;
 
-use crate::failure::{Context, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::objects;
 
 /// The verb that turns this program into a guardian.
@@ -60,6 +61,13 @@ impl Guardian {
     }
 
     fn tell(&mut self, line: std::fmt::Arguments<'_>) -> Result<()> {
+        let line = line.to_string();
+        // It would be two lines, and the second might name somebody else's directory to remove.
+        if line.contains('\n') {
+            return Err(Failure::failed(format!(
+                "a name with a line feed in it cannot be guarded: {line:?}"
+            )));
+        }
         match &mut self.pipe {
             Some(pipe) => writeln!(pipe, "{line}").context("telling the guardian process"),
             None => Ok(()),
@@ -79,6 +87,8 @@ impl Drop for Guardian {
 pub(crate) fn run() -> Result {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut directories: Vec<String> = Vec::new();
+    // From the background it may set the terminal only if it ignores the signal that this brings.
+    Signal::TTOU.ignore()?;
     let terminal = objects::terminal_settings();
     for line in io::stdin().lock().lines() {
         let line = line.context("reading from the process that is guarded")?;
