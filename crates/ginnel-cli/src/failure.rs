@@ -3,8 +3,10 @@
 //! 0: done (a reader that closes our standard output is done with us: that is success). 1: failed. 2: wrong usage.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
+
+use crate::output;
 
 /// Why a verb ends early.
 #[derive(Debug)]
@@ -33,20 +35,15 @@ impl Failure {
         match self {
             Failure::OutputClosed => ExitCode::SUCCESS,
             Failure::Failed(why) => {
-                complain(&why);
+                output::tell(format!("ginnel: {why}\n"));
                 ExitCode::from(1)
             }
             Failure::Usage(why) => {
-                complain(&format!("{why}\nFor more, try `ginnel help`."));
+                output::tell(format!("ginnel: {why}\nFor more, try `ginnel help`.\n"));
                 ExitCode::from(2)
             }
         }
     }
-}
-
-/// `eprintln` would panic, and change the exit code, where standard error is full or its reader has gone.
-fn complain(why: &str) {
-    let _ = writeln!(io::stderr(), "ginnel: {why}");
 }
 
 impl From<ginnel::Error> for Failure {

@@ -7,16 +7,18 @@
 //!
 //! # Protocol
 //! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
-//! removed by ourselves, `/PATH` a directory to remove with all it holds.
+//! removed by ourselves, `/PATH` a directory to remove with all it holds, `~` to leave the terminal as it is, `PID` a
+//! child of ours to kill with all its own (written by that child itself, before its `execve`).
 
 use std::fs;
 use std::io::{self, BufRead, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 
 use ginnel::Endpoint;
-use ginnel::notify::Signal;
+use ginnel::notify::{PidFd, Signal};
 
 use crate::failure::{Context, Failure, Result};
 use crate::objects;
@@ -60,6 +62,18 @@ impl Guardian {
         self.tell(format_args!("/{}", path.display()))
     }
 
+    /// The terminal's settings are others' to change, and are to stay as they are.
+    pub(crate) fn leave_terminal(&mut self) -> Result<()> {
+        self.tell(format_args!("~"))
+    }
+
+    /// A descriptor to which children of this process write their process ids, a line each: they are to be killed, with
+    /// all that they start, when this process ends.
+    pub(crate) fn process_ids(&self) -> Result<OwnedFd> {
+        let pipe = self.pipe.as_ref().expect("it is there until this is dropped");
+        pipe.as_fd().try_clone_to_owned().context("the guardian's pipe")
+    }
+
     fn tell(&mut self, line: std::fmt::Arguments<'_>) -> Result<()> {
         let line = line.to_string();
         // It would be two lines, and the second might name somebody else's directory to remove.
@@ -87,9 +101,10 @@ impl Drop for Guardian {
 pub(crate) fn run() -> Result {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut directories: Vec<String> = Vec::new();
-    // From the background it may set the terminal only if it ignores the signal that this brings.
+    let mut processes: Vec<PidFd> = Vec::new();
+    let mut terminal = objects::terminal_settings();
+    // What a process gets that sets the terminal from the background, as this one does.
     Signal::TTOU.ignore()?;
-    let terminal = objects::terminal_settings();
     for line in io::stdin().lock().lines() {
         let line = line.context("reading from the process that is guarded")?;
         match line.split_at_checked(1) {
@@ -98,10 +113,13 @@ pub(crate) fn run() -> Result {
                 let released: Endpoint = name.parse()?;
                 endpoints.retain(|endpoint| *endpoint != released);
             }
+            Some(("~", _)) => terminal = None,
             Some(("/", path)) => directories.push(path.to_string()),
-            _ => {}
+            // One that has gone already needs no killing.
+            _ => processes.extend(line.parse().ok().and_then(|pid| PidFd::open(pid).ok())),
         }
     }
+    processes.iter().for_each(objects::kill_tree);
     // What is gone already was removed by its maker: every removal here may fail for that reason.
     for endpoint in &endpoints {
         let _ = objects::remove(endpoint);

@@ -4,6 +4,7 @@
 //! codes), [`output`] (tables, JSON, a closed pipe), [`guardian`] (nothing stays behind, whatever kills us).
 #![forbid(unsafe_code)]
 
+mod args;
 mod cli;
 mod cmd;
 mod failure;

@@ -1,9 +1,12 @@
 //! Making and removing whatever an endpoint names, and the terminal's settings.
 
+use std::fs;
+
 use ginnel::Endpoint;
 use ginnel::endpoint::SysvName;
 use ginnel::memory::{PosixShm, SysvSegment};
 use ginnel::message::{PosixQueue, SysvQueue};
+use ginnel::notify::{PidFd, Signal};
 use ginnel::sync::{PosixSemaphore, SysvSemaphores};
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
@@ -25,6 +28,43 @@ pub(crate) fn remove(endpoint: &Endpoint) -> Result<()> {
         other => return Err(Failure::usage(format!("{other} is nothing that can be removed"))),
     }
     Ok(())
+}
+
+/// Kills a process and all that it has started, and what that has started.
+///
+/// Each is stopped before its children are listed, so that it starts no more.
+pub(crate) fn kill_tree(process: &PidFd) {
+    if !process.is_alive() {
+        return;
+    }
+    // Whatever ends by itself meanwhile is what is wanted too.
+    let _ = process.send(Signal::STOP);
+    for child in children(process.pid()) {
+        kill_tree(&child);
+    }
+    let _ = process.send(Signal::KILL);
+}
+
+/// Sends a signal to a process and to all that it has started: as the terminal does, which has a group for that.
+pub(crate) fn signal_tree(process: &PidFd, signal: Signal) {
+    if !process.is_alive() {
+        return;
+    }
+    // Listed first: the children of one that ends are no longer its own.
+    let children = children(process.pid());
+    // Whatever ends by itself meanwhile needs no signal.
+    let _ = process.send(signal);
+    children.iter().for_each(|child| signal_tree(child, signal));
+}
+
+/// The children of a process, of all its threads.
+fn children(pid: i32) -> Vec<PidFd> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let pids: Vec<i32> = lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    pids.into_iter().filter_map(|pid| PidFd::open(pid).ok()).collect()
 }
 
 /// The settings of the terminal that this process belongs to, if it has one.

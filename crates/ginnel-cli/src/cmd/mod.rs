@@ -3,6 +3,7 @@
 pub(crate) mod completions;
 pub(crate) mod endpoints;
 pub(crate) mod man;
+pub(crate) mod pipe;
 pub(crate) mod tour;
 
 use crate::cli::Verb;
@@ -12,6 +13,7 @@ use crate::failure::Result;
 pub(crate) fn run(verb: Verb) -> Result {
     match verb {
         Verb::Tour(args) => tour::run(args),
+        Verb::Pipe(args) => pipe::run(args),
         Verb::Endpoints(args) => endpoints::run(args),
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),

@@ -245,7 +245,10 @@ pub(crate) fn run_row(args: RowArgs) -> Result {
             }
         };
     }
-    let mut run = Run { row, guardian: Guardian::start()?, directories: Vec::new() };
+    let mut guardian = Guardian::start()?;
+    // A tour in the background must not touch what an editor in the foreground has set.
+    guardian.leave_terminal()?;
+    let mut run = Run { row, guardian, directories: Vec::new() };
     let outcome = match (row.run)(&mut run) {
         Ok(measured) => Outcome::Verified(measured),
         Err(RowError::Failed(reason)) => Outcome::Failed { reason },

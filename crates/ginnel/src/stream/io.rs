@@ -283,6 +283,7 @@ impl Stream {
         outcome.map_err(|error| match error.raw() {
             Errno::PIPE if self.nature == Nature::Socket => error.with_hint("the peer closed the connection"),
             Errno::PIPE => error.with_hint("every reader has closed its end"),
+            Errno::IO if self.nature == Nature::Terminal => error.with_hint("the other side has hung up"),
             Errno::CONNRESET => error.with_hint("the peer died, or closed with data of ours unread"),
             _ => error,
         })

@@ -44,8 +44,8 @@
 //! terminals know neither on Linux: Ginnel opens them with `O_NONBLOCK` itself, waits with `poll(2)`, and hands them to
 //! others (as [`OwnedFd`](std::os::fd::OwnedFd) or [`Stdio`](std::process::Stdio)) without.
 //!
-//! A writer whose readers are gone gets `EPIPE`. Sockets send without `SIGPIPE`; pipes, FIFOs and terminals cannot, but
-//! Rust programs ignore that signal from the start (see the C programs' `signal(SIGPIPE, SIG_IGN)`).
+//! A writer whose readers are gone gets `EPIPE`. A socket never raises `SIGPIPE`. A pipe and a FIFO do, as `write(2)` has
+//! it: a Rust program ignores that signal from its start, a Rust library in a C program should say so to its users.
 
 mod child;
 mod io;

@@ -5,11 +5,12 @@
 //! `<`, `>`, `>>`, `2>`, `2>&1`; what would need a shell is refused by name). [`Pipeline::spawn`] starts it, and the
 //! [`RunningPipeline`] has the status of every stage, where a shell has the last one's.
 //!
-//! All stages are one process group of their own, so that a signal reaches all of them and not the caller. With
+//! All stages are one process group of their own, so that a signal reaches all of them and not the caller; or, with
+//! [`Pipeline::callers_group`], they are in the caller's, as those of `sh -c` are. With
 //! [`Pipeline::foreground`] they get the terminal as a shell's job does: Ctrl-C goes to them.
 //!
 //! A stage that cannot be started is an error that names it; those started before it are killed and reaped. A
-//! `RunningPipeline` that is dropped before it was waited for is killed (`SIGKILL` to the group) and reaped.
+//! `RunningPipeline` that is dropped before it was waited for is killed (`SIGKILL`) and reaped.
 //!
 //! # How it works inside
 //! pipe, fork, dup2, exec. Every pipe is close-on-exec from birth, each end is given to exactly one stage and closed
@@ -23,6 +24,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -118,6 +120,9 @@ pub struct Pipeline {
     stdout: End,
     stderr: End,
     foreground: bool,
+    callers_group: bool,
+    tapped: bool,
+    announce: Option<Arc<OwnedFd>>,
 }
 
 impl Pipeline {
@@ -162,7 +167,16 @@ impl Pipeline {
             return Err(Error::invalid("pipeline", &Label::from("pipeline"), "every stage needs a program"));
         }
         let inherit = || End::Inherit;
-        Ok(Pipeline { stages, stdin: inherit(), stdout: inherit(), stderr: inherit(), foreground: false })
+        Ok(Pipeline {
+            stages,
+            stdin: inherit(),
+            stdout: inherit(),
+            stderr: inherit(),
+            foreground: false,
+            callers_group: false,
+            tapped: false,
+            announce: None,
+        })
     }
 
     /// Its stages.
@@ -195,6 +209,56 @@ impl Pipeline {
         self
     }
 
+    /// Leaves the stages in the caller's process group, as `sh -c` does: what the terminal sends (Ctrl-C, Ctrl-Z) goes
+    /// to the caller and to all of them, and they may read from the terminal if the caller may.
+    ///
+    /// ```
+    /// use ginnel::notify::Group;
+    /// use ginnel::stream::Pipeline;
+    ///
+    /// let running = Pipeline::parse("sleep 9 | sleep 9")?.callers_group(true).spawn()?;
+    /// assert_eq!(running.group(), Group::own().id());
+    /// for pid in running.pids() {
+    ///     assert_eq!(Group::of(pid)?, Group::own());
+    /// }
+    /// running.kill()?; // The stages, and nobody else of the group.
+    /// # Ok::<(), ginnel::Error>(())
+    /// ```
+    pub fn callers_group(mut self, callers_group: bool) -> Pipeline {
+        self.callers_group = callers_group;
+        self
+    }
+
+    /// Makes two pipes between each two stages, and leaves it to the caller to move the bytes from one to the other: see
+    /// [`RunningPipeline::taps`].
+    pub fn tapped(mut self, tapped: bool) -> Pipeline {
+        self.tapped = tapped;
+        self
+    }
+
+    /// Has each stage write its process id, in digits, and a newline to this descriptor before it executes its program.
+    ///
+    /// For a process that cleans up when the caller is killed. It reads all of them even if that happens while the
+    /// stages are being started: each has the descriptor open until it has written to it, so its end comes after that.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use ginnel::stream::{Pipeline, pipe};
+    ///
+    /// let (mut reader, writer) = pipe()?;
+    /// let mut running = Pipeline::parse("true | true")?.announce(writer).spawn()?;
+    /// let mut told = String::new();
+    /// reader.read_to_string(&mut told)?;
+    /// let told: Vec<i32> = told.lines().map(|pid| pid.parse().unwrap()).collect();
+    /// assert_eq!(told, running.pids());
+    /// # running.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn announce(mut self, to: impl Into<OwnedFd>) -> Pipeline {
+        self.announce = Some(Arc::new(to.into()));
+        self
+    }
+
     /// Starts all stages.
     ///
     /// # Errors
@@ -202,9 +266,13 @@ impl Pipeline {
     /// `EAGAIN`, `ENOMEM`, `EMFILE`. Nothing of the pipeline runs then.
     pub fn spawn(self) -> Result<RunningPipeline> {
         let mut running = RunningPipeline {
+            parent: std::process::id(),
             members: Vec::new(),
             group: None,
-            terminal: self.foreground.then(Terminal::controlling).flatten(),
+            callers_group: self.callers_group,
+            announce: self.announce,
+            taps: Vec::new(),
+            terminal: (self.foreground && !self.callers_group).then(Terminal::controlling).flatten(),
             stdin: None,
             stdout: None,
             stderr: None,
@@ -222,13 +290,19 @@ impl Pipeline {
             (stdout, next_input) = if index == last {
                 (output.take().unwrap_or(Slot::Inherit), Slot::Inherit)
             } else {
-                let (reader, writer) = pipe()?;
+                let (mut reader, writer) = pipe()?;
+                if self.tapped {
+                    let (next, to) = pipe()?;
+                    running.taps.push(Tap { from: std::mem::replace(&mut reader, next), to });
+                }
                 (Slot::Fd(writer.into()), Slot::Fd(reader.into()))
             };
             let slots = Slots { stdin, stdout, stderr: errors.try_clone()? };
             // On an error `running` is dropped, which kills and reaps what runs.
             running.start(index, stage, slots)?;
         }
+        // Whoever reads it waits for the end, which is the stages' to give.
+        running.announce = None;
         Ok(running)
     }
 
@@ -425,8 +499,12 @@ impl Slots {
 /// ```
 #[derive(Debug)]
 pub struct RunningPipeline {
+    /// The process whose children they are. A forked child's copy neither kills nor reaps them.
+    parent: u32,
     members: Vec<Member>,
     group: Option<Pid>,
+    callers_group: bool,
+    announce: Option<Arc<OwnedFd>>,
     terminal: Option<Terminal>,
     /// What the first stage reads from, if that is [`End::Piped`]. Drop it to let the stage see the end.
     pub stdin: Option<PipeWriter>,
@@ -434,6 +512,36 @@ pub struct RunningPipeline {
     pub stdout: Option<PipeReader>,
     /// What all stages write their errors to, if that is [`End::Piped`].
     pub stderr: Option<PipeReader>,
+    /// The places between the stages, in order, if the pipeline is [tapped](Pipeline::tapped). No byte passes one unless
+    /// the caller moves it, and no end: drop a tap when its `from` is at its end, or its `to` has no reader any more.
+    pub taps: Vec<Tap>,
+}
+
+/// The place between two stages of a [tapped](Pipeline::tapped) pipeline.
+///
+/// ```
+/// use ginnel::stream::{Pipeline, pipe::splice};
+///
+/// let mut running = Pipeline::parse("seq 100000 | tail -n 1")?.tapped(true).spawn()?;
+/// let tap = running.taps.remove(0);
+/// let mut bytes = 0;
+/// loop {
+///     match splice(&tap.from, &tap.to, 1 << 16)? {
+///         0 => break,
+///         moved => bytes += moved,
+///     }
+/// }
+/// drop(tap);
+/// assert_eq!(bytes, 588_895);
+/// assert!(running.wait()?.success());
+/// # Ok::<(), ginnel::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Tap {
+    /// What the stage before writes.
+    pub from: PipeReader,
+    /// What the stage after reads.
+    pub to: PipeWriter,
 }
 
 #[derive(Debug)]
@@ -456,9 +564,10 @@ impl RunningPipeline {
             })?;
         }
         let mut command = Command::new(&stage.arguments[0]);
-        command
-            .args(&stage.arguments[1..])
-            .process_group(self.group.map_or(0, |group| group.as_raw_nonzero().get()));
+        command.args(&stage.arguments[1..]);
+        if !self.callers_group {
+            command.process_group(self.group.map_or(0, |group| group.as_raw_nonzero().get()));
+        }
         if let Slot::Fd(fd) = slots.stdin {
             command.stdin(fd);
         }
@@ -471,21 +580,31 @@ impl RunningPipeline {
         if let (Some(terminal), None) = (&self.terminal, self.group) {
             terminal.hand_over_at_exec(&mut command)?;
         }
+        if let Some(to) = &self.announce {
+            announce_at_exec(&mut command, to.clone());
+        }
         // The command owns the stage's ends; it goes at the end of this function, and our copies of them with it.
         let child = command.spawn().map_err(|error| explain_spawn(&error, &object))?;
-        self.group.get_or_insert(child::pid(&child));
+        if !self.callers_group {
+            self.group.get_or_insert(child::pid(&child));
+        }
         self.members.push(Member { child, command: command_line, object, status: None });
         Ok(())
     }
 
-    /// The process group of all stages: the first one's process id.
+    /// The process group of all stages: the first one's process id, or the caller's group.
     pub fn group(&self) -> i32 {
-        self.group.map_or(0, |group| group.as_raw_nonzero().get())
+        self.group.unwrap_or_else(rustix::process::getpgrp).as_raw_nonzero().get()
     }
 
     /// The process ids of all stages.
     pub fn pids(&self) -> Vec<i32> {
         self.members.iter().map(|member| child::pid(&member.child).as_raw_nonzero().get()).collect()
+    }
+
+    /// The stages as errors name them: `stage 2 (grep root)`.
+    pub fn names(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.object.to_string()).collect()
     }
 
     /// Waits for the end of every stage. The pipe to the first one is closed before.
@@ -531,18 +650,21 @@ impl RunningPipeline {
         Ok(PipelineStatus { stages: stages.collect() })
     }
 
-    /// Sends all stages a standard signal, by its number, and whatever they started that is still in their group.
+    /// Sends all stages a standard signal, by its number, and whatever they started that is still in their group (in the
+    /// caller's group the stages only).
     ///
     /// # Errors
     /// `ESRCH`: all have ended and were waited for. `EINVAL`: no such signal. `EPERM`.
     pub fn signal(&self, signal: i32) -> Result<()> {
         let signal = child::signal(signal, &LABEL)?;
-        // The group's number is taken as long as one of its members is there, if only as a zombie.
+        let mut living = self.members.iter().filter(|member| member.status.is_none()).peekable();
         let outcome = match self.group {
-            Some(group) if self.members.iter().any(|member| member.status.is_none()) => {
-                rustix::process::kill_process_group(group, signal)
+            _ if living.peek().is_none() => Err(Errno::SRCH),
+            // The group's number is taken as long as one of its members is there, if only as a zombie.
+            Some(group) => rustix::process::kill_process_group(group, signal),
+            None => {
+                living.try_for_each(|member| rustix::process::kill_process(child::pid(&member.child), signal))
             }
-            _ => Err(Errno::SRCH),
         };
         outcome.map_err(|errno| Error::new("kill", errno, &LABEL))
     }
@@ -556,8 +678,31 @@ impl RunningPipeline {
     }
 }
 
+fn announce_at_exec(command: &mut Command, to: Arc<OwnedFd>) {
+    // SAFETY: between fork and exec this makes two system calls, both async-signal-safe; it formats into an array of its
+    // own, allocates nothing and takes no lock. The closure owns a share of the descriptor.
+    unsafe {
+        command.pre_exec(move || {
+            let mut line = [b'\n'; 12];
+            let mut at = line.len() - 1;
+            let mut rest = rustix::process::getpid().as_raw_nonzero().get();
+            while rest > 0 {
+                at -= 1;
+                line[at] = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+            // Whoever was to clean up has gone: that is no reason not to run.
+            let _ = rustix::io::write(&to, &line[at..]);
+            Ok(())
+        });
+    }
+}
+
 impl Drop for RunningPipeline {
     fn drop(&mut self) {
+        if self.parent != std::process::id() {
+            return;
+        }
         // Nothing to kill where everything was waited for.
         let _ = self.kill();
         for member in self.members.iter_mut().filter(|member| member.status.is_none()) {
@@ -571,15 +716,16 @@ impl Drop for RunningPipeline {
 struct Terminal {
     tty: OwnedFd,
     ours: Pid,
+    lender: u32,
 }
 
 impl Terminal {
     /// The terminal, if there is one and this process is in its foreground.
     fn controlling() -> Option<Terminal> {
         let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
-        let ours = rustix::process::getpgrp();
+        let ours = own_group()?;
         let foreground = rustix::termios::tcgetpgrp(&tty).ok()?;
-        (foreground == ours).then(|| Terminal { tty: tty.into(), ours })
+        (foreground == ours).then(|| Terminal { tty: tty.into(), ours, lender: std::process::id() })
     }
 
     /// Makes the command's group the foreground before it runs: later it might have been stopped already.
@@ -589,7 +735,7 @@ impl Terminal {
         // allocates nothing and takes no lock. The closure owns the descriptor.
         unsafe {
             command.pre_exec(move || {
-                let group = rustix::process::getpgrp();
+                let group = own_group().ok_or(Errno::SRCH)?;
                 Ok(without_ttou(|| rustix::termios::tcsetpgrp(&tty, group))?)
             });
         }
@@ -599,9 +745,18 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        if self.lender != std::process::id() {
+            return;
+        }
         // A terminal that has hung up is nobody's.
         let _ = without_ttou(|| rustix::termios::tcsetpgrp(&self.tty, self.ours));
     }
+}
+
+/// This process's group; `None` for one outside of its PID namespace, which the kernel calls 0 and rustix cannot say.
+fn own_group() -> Option<Pid> {
+    // SAFETY: getpgrp takes nothing and cannot fail.
+    Pid::from_raw(unsafe { libc::getpgrp() })
 }
 
 /// Runs `body` with `SIGTTOU` blocked, which a process of the background gets for changing the foreground.

@@ -82,6 +82,8 @@ pub struct Popen {
     input: Option<PipeWriter>,
     output: Option<PipeReader>,
     status: Option<ExitStatus>,
+    /// The process whose child it is. A forked child's copy neither kills nor reaps it.
+    parent: u32,
 }
 
 impl Popen {
@@ -127,7 +129,7 @@ impl Popen {
         }
         // The command owns the child's ends; it goes at the end of this function, and with it our copies of them.
         let child = command.spawn().map_err(|error| explain_spawn(&error, &object))?;
-        Ok(Popen { child, object, input: ours.0, output: ours.1, status: None })
+        Ok(Popen { child, object, input: ours.0, output: ours.1, status: None, parent: std::process::id() })
     }
 
     /// The command's process id.
@@ -223,7 +225,7 @@ impl Popen {
 
 impl Drop for Popen {
     fn drop(&mut self) {
-        if self.status.is_none() {
+        if self.status.is_none() && self.parent == std::process::id() {
             // It may have ended already; then there is only the reaping to do.
             let _ = self.kill();
             let _ = self.child.wait();

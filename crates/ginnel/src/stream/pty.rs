@@ -37,7 +37,7 @@ use crate::error::{Error, Label, Result};
 /// use std::io::{Read, Write};
 ///
 /// let (mut emulator, mut terminal) = ginnel::stream::pty()?;
-/// emulator.write_all(b"hullo\x7f\x7f\x7fello\r")?;
+/// emulator.write_all(b"hullo\x7f\x7f\x7f\x7fello\r")?;
 /// let mut line = [0; 64];
 /// let len = terminal.read(&mut line)?;
 /// assert_eq!(&line[..len], b"hello\n", "edited, as on every terminal");

@@ -10,9 +10,9 @@ use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType};
 
 use super::io::{clear_nonblock, set_nonblock};
+use crate::Deadline;
 use crate::error::{Error, Label, Result};
 use crate::wait::{self, Attempt};
-use crate::{Deadline, sysv};
 
 /// A listener's socket: never shared before it is made, so its `O_NONBLOCK` is ours, and an `accept` after a `poll`
 /// that another process was faster at does not wait.
@@ -67,7 +67,10 @@ pub(super) fn connect(
     };
     if deadline.is_now() {
         set_nonblock(socket).map_err(fail)?;
-        rustix::net::connect(socket, address).map_err(fail)?;
+        rustix::net::connect(socket, address).map_err(|errno| match errno {
+            Errno::INPROGRESS => fail(Errno::AGAIN),
+            errno => fail(errno),
+        })?;
         return clear_nonblock(socket).map_err(fail);
     }
     // Zero would be for ever.
@@ -85,10 +88,6 @@ pub(super) fn connect(
 pub(super) fn explain_connect(error: Error) -> Error {
     match error.raw() {
         Errno::CONNREFUSED => error.with_hint("nobody listens there; start the server first"),
-        Errno::AGAIN => error.with_hint(sysv::limit_hint(
-            "the server has not accepted earlier connections and its queue is full",
-            "net.core.somaxconn",
-        )),
         Errno::TIMEDOUT => error.with_hint("no answer; the server is not accepting, or a firewall drops it"),
         _ => error,
     }

@@ -290,7 +290,8 @@ impl TcpStream {
     /// keeps to its own times.
     ///
     /// # Errors
-    /// `ETIMEDOUT`: the deadline passed. Else as [`TcpStream::connect`].
+    /// `ETIMEDOUT`: the deadline passed. `EAGAIN`: it was [`Deadline::NOW`], and no answer is that fast: see
+    /// [`TcpStream::try_connect`]. Else as [`TcpStream::connect`].
     pub fn connect_deadline(
         address: impl ToSocketAddrs + Display,
         deadline: impl Into<Deadline>,

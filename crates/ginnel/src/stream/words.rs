@@ -242,9 +242,8 @@ mod tests {
             "echo 2 3",
             "echo a\\\nb",
         ] {
-            let printed =
-                std::process::Command::new("sh").arg("-c").arg(line.replacen("echo", "printf '<%s>'", 1));
-            let printed = { printed }.output().unwrap().stdout;
+            let script = line.replacen("echo", "printf '<%s>'", 1);
+            let printed = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap().stdout;
             let ours: String = words(line)[0][1..].iter().map(|word| format!("<{word}>")).collect();
             assert_eq!(ours, String::from_utf8(printed).unwrap(), "{line}");
         }
