@@ -85,6 +85,15 @@ pub enum Endpoint {
 }
 
 /// How an [`Endpoint`] names a System V object: by key or by the kernel's id.
+///
+/// ```
+/// use ginnel::Endpoint;
+/// use ginnel::endpoint::SysvName;
+///
+/// assert_eq!("sysv-msg:0x2a".parse::<Endpoint>()?, Endpoint::SysvQueue(SysvName::Key(42.into())));
+/// assert_eq!("sysv-msg:id=3".parse::<Endpoint>()?, Endpoint::SysvQueue(SysvName::Id(3)));
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SysvName {
     /// A key, as `msgget(2)` takes it.
@@ -94,6 +103,15 @@ pub enum SysvName {
 }
 
 /// A part of a file: `#OFFSET+LENGTH` in the notation; length 0 is to the end of the file.
+///
+/// ```
+/// use ginnel::Endpoint;
+/// use ginnel::endpoint::Range;
+///
+/// let part = Range { offset: 4096, len: 512 };
+/// assert_eq!("file:/data#4096+512".parse::<Endpoint>()?, Endpoint::File("/data".into(), Some(part)));
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     /// First byte.
