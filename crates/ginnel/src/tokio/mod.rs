@@ -133,6 +133,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(5);
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> ginnel::Result<()> {
+/// # ginnel_testkit::private();
 /// use ginnel::message::{Select, SysvQueue};
 ///
 /// let queue = SysvQueue::private()?;
@@ -165,6 +166,7 @@ pub async fn retry<R>(mut attempt: impl FnMut() -> Result<R>) -> Result<R> {
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> ginnel::Result<()> {
+/// # ginnel_testkit::private();
 /// use ginnel::message::{Select, SysvQueue};
 /// use ginnel::tokio::Polled;
 ///
