@@ -328,3 +328,28 @@ fn an_exec_detaches_and_leaves_no_descriptor() {
         wait_until("one attach", || segment.status().unwrap().attached == 1);
     });
 }
+
+#[test]
+fn the_maker_of_a_private_segment_may_use_it() {
+    isolated(|| {
+        unprivileged(|| {
+            let segment = SysvSegment::private(64).unwrap();
+            segment.attach().unwrap().write_at(0, 1_u8).unwrap();
+            assert_eq!(segment.status().unwrap().permissions.mode, 0o600);
+            let wider = SysvSegment::options().mode(0o640).size(64).open(Key::PRIVATE).unwrap();
+            assert_eq!(wider.status().unwrap().permissions.mode, 0o640);
+            wider.remove().unwrap();
+        })
+        .assert_ok();
+    });
+}
+
+#[test]
+fn nothing_is_attached_at_null() {
+    isolated(|| {
+        let segment = SysvSegment::private(100).unwrap();
+        let result = segment.attach_options().at(5).round(true).attach();
+        assert_eq!(errno(result), "EINVAL");
+        assert_eq!(segment.status().unwrap().attached, 0);
+    });
+}

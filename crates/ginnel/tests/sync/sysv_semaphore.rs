@@ -511,3 +511,15 @@ fn async_forms_wait_and_lose_nothing_when_dropped() {
         });
     });
 }
+
+#[test]
+fn the_maker_of_a_private_set_may_use_it() {
+    isolated(|| {
+        unprivileged(|| {
+            let set = SysvSemaphores::private(1).unwrap();
+            set.post(0).unwrap();
+            assert_eq!(set.value(0).unwrap(), 1);
+        })
+        .assert_ok();
+    });
+}
