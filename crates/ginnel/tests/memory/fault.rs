@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
-use ginnel::memory::{Advice, FileMapping, MemFd, PosixShm, Seals};
+use ginnel::memory::{Advice, FileMapping, HugePages, MemFd, PosixShm, Seals, SysvSegment};
+use ginnel::sysv::Key;
 use ginnel_testkit::{Exit, TempDir, fork, isolated, run_ok, temp_dir};
 
 use crate::{PAGE, errno};
@@ -359,4 +360,53 @@ fn a_fault_where_a_mapping_of_ours_was_kills() {
         });
         assert_eq!(child.wait(), Exit::Signal(libc::SIGBUS));
     });
+}
+
+#[test]
+fn a_handler_for_one_signal_only_does_not_take_ours_along() {
+    extern "C" fn nothing(_: i32) {}
+    isolated(|| {
+        let once = nothing as extern "C" fn(i32) as usize;
+        let ours_after_it = |scratch: &Scratch| {
+            send_sigbus(scratch);
+            scratch.file.set_len(SIZE as u64).unwrap();
+            let mapping = FileMapping::open(&scratch.path).unwrap();
+            scratch.file.set_len(0).unwrap();
+            assert_eq!(errno(mapping.read_vec(..)), "EFAULT");
+        };
+        assert_eq!(after_a_fault_of_ours(once, libc::SA_RESETHAND, ours_after_it), Exit::Code(0));
+    });
+}
+
+#[test]
+fn a_segment_that_lost_pages_is_detached_whole() {
+    isolated(|| {
+        // Huge pages that nobody has reserved: none is there when it is used.
+        if std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap().trim() != "0" {
+            return;
+        }
+        let huge_bytes = 2 << 20;
+        for size in [64, 3 * huge_bytes] {
+            let segment = SysvSegment::options().size(size).huge_pages(HugePages::DEFAULT).no_reserve(true);
+            let segment = segment.open(Key::PRIVATE).unwrap();
+            let mapping = segment.attach().unwrap();
+            let place = mapping.as_ptr().addr();
+            assert_eq!(errno(mapping.write_at(0, 1_u8)), "EFAULT");
+            assert!(is_mapped(place));
+            drop(mapping);
+            assert!(!is_mapped(place) && !is_mapped(place + size - 1));
+            assert_eq!(segment.status().unwrap().attached, 0);
+            segment.remove().unwrap();
+        }
+    });
+}
+
+fn is_mapped(address: usize) -> bool {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().any(|line| {
+        let (start, rest) = line.split_once('-').unwrap();
+        let (end, _) = rest.split_once(' ').unwrap();
+        let number = |hex| usize::from_str_radix(hex, 16).unwrap();
+        (number(start)..number(end)).contains(&address)
+    })
 }
