@@ -7,7 +7,9 @@
 //! What may be written is in the type: a `Mapping<ReadOnly>` has no method that writes.
 //!
 //! A file that is truncated under a mapping gives an error (`EFAULT`), not a `SIGBUS`. A process-wide handler sees to
-//! it: it is installed with the first mapping, and hands on every `SIGBUS` that is not about one of them.
+//! it: it is installed with the first mapping, and hands on every `SIGBUS` that is not about one of them. Two limits: a
+//! program that installs a handler for `SIGBUS` *later* must call the one it replaced, and a thread that blocks `SIGBUS`
+//! is killed (so take it out of a set of all signals that is blocked).
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -304,7 +306,8 @@ impl<A: Access> Mapping<A> {
     /// an atomic of this process alone, that was 0 at first. This tells.
     ///
     /// # Errors
-    /// `EFAULT`: this process accessed a page that was gone. It stays gone for this mapping: map again.
+    /// `EFAULT`: this process accessed a page that was gone. It stays gone for this mapping: map again. What lies between
+    /// two such pages counts as gone too.
     pub fn check(&self) -> Result<()> {
         self.check_range("memory access", 0..self.len)
     }
@@ -314,7 +317,8 @@ impl<A: Access> Mapping<A> {
     /// Other processes need none of this: they see a write at once, in their mappings and by `read(2)`.
     ///
     /// # Errors
-    /// `EINVAL`: the range is not within the mapping. `EIO`: the disk failed. `EFAULT`: the range was truncated away.
+    /// `EINVAL`: the range is not within the mapping. `EIO`: the disk failed. `EFAULT`: the range's end, or what this
+    /// process accessed in it since, was truncated away.
     pub fn flush(&self, range: impl RangeBounds<usize>) -> Result<()> {
         self.sync(range, MsyncFlags::SYNC)
     }
@@ -392,7 +396,7 @@ impl<A: Access> Mapping<A> {
         if lost.start < start + bytes.end && start + bytes.start < lost.end {
             let (from, to) = (lost.start.saturating_sub(start), (lost.end - start).min(self.len));
             return Err(Error::new(operation, Errno::FAULT, &self.object).with_hint(format!(
-                "what is behind bytes {from} to {to} of the mapping is gone: the file was truncated, or its disk or \
+                "what is behind the mapping's bytes from {from} to {to} is gone, or some of it: the file was truncated, or its disk or \
                  file system had no page to give; map it again"
             )));
         }
@@ -405,7 +409,19 @@ impl<A: Access> Mapping<A> {
         // SAFETY: pages of our own mapping; writing them back changes nothing in them.
         unsafe { rustix::mm::msync(address, len, flags) }
             .map_err(|errno| Error::new("msync", errno, &self.object))?;
-        self.check_range("msync", bytes)
+        self.check_range("msync", bytes.clone())?;
+        // The kernel writes back what there is, and says nothing of pages beyond the file's end.
+        if !bytes.is_empty() {
+            match self.madvise(bytes.end - 1..bytes.end, rustix::mm::Advice::LinuxPopulateRead) {
+                Err(error) if error.raw() == Errno::FAULT => {
+                    return Err(Error::new("msync", Errno::FAULT, &self.object)
+                        .with_hint("the file was truncated; map it again"));
+                }
+                // A kernel before 5.14 does not know this.
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn madvise(&self, range: impl RangeBounds<usize>, advice: rustix::mm::Advice) -> Result<()> {

@@ -362,13 +362,20 @@ impl SysvSegment {
     /// Changes owner, group and mode (`IPC_SET`): what `change` leaves out stays.
     ///
     /// # Errors
-    /// `EPERM`: the caller is neither owner nor creator nor privileged. `EACCES`: no read permission. `EINVAL`,
-    /// `EIDRM`: gone.
+    /// `EPERM`: the caller is neither owner nor creator nor privileged. `EINVAL`, `EIDRM`: gone.
     pub fn set(&self, change: Change) -> Result<()> {
-        let mut raw = self.stat()?;
-        raw.shm_perm.uid = change.uid.unwrap_or(raw.shm_perm.uid);
-        raw.shm_perm.gid = change.gid.unwrap_or(raw.shm_perm.gid);
-        raw.shm_perm.mode = change.mode.map_or(raw.shm_perm.mode, |mode| mode as _);
+        let now = match self.status() {
+            // An owner may change a segment that its mode does not let him read, and reading is what IPC_STAT asks for.
+            Err(error) if error.raw() == Errno::ACCESS => {
+                SysvSegment::list()?.into_iter().find(|status| status.id == self.id).ok_or(error)?
+            }
+            other => other?,
+        };
+        // SAFETY: a shmid_ds is numbers only, for which all zeros is a value.
+        let mut raw: libc::shmid_ds = unsafe { MaybeUninit::zeroed().assume_init() };
+        raw.shm_perm.uid = change.uid.unwrap_or(now.permissions.uid);
+        raw.shm_perm.gid = change.gid.unwrap_or(now.permissions.gid);
+        raw.shm_perm.mode = change.mode.unwrap_or(now.permissions.mode) as _;
         self.control(libc::IPC_SET, &raw mut raw)
     }
 

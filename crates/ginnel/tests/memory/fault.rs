@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ginnel::memory::{Advice, FileMapping, HugePages, MemFd, PosixShm, Seals, SysvSegment};
 use ginnel::sysv::Key;
@@ -103,7 +103,7 @@ fn what_is_still_there_stays_readable() {
         let error = mapping.read_vec(..).unwrap_err();
         assert!(error.is_truncated(), "{error}");
         assert_eq!(error.operation(), "memory read");
-        assert!(error.hint().unwrap().contains("bytes 40960 to"), "{error}");
+        assert!(error.hint().unwrap().contains("bytes from 40960 to"), "{error}");
         assert!(mapping.read_vec(..10 * PAGE).unwrap().iter().all(|byte| *byte == 7));
         assert_eq!(errno(mapping.read_at::<u8>(10 * PAGE)), "EFAULT");
         assert_eq!(errno(mapping.write_at(SIZE - 1, 0_u8)), "EFAULT");
@@ -409,4 +409,35 @@ fn is_mapped(address: usize) -> bool {
         let number = |hex| usize::from_str_radix(hex, 16).unwrap();
         (number(start)..number(end)).contains(&address)
     })
+}
+
+#[test]
+fn threads_that_map_and_unmap_do_not_disturb_those_that_meet_a_truncation() {
+    isolated(|| {
+        let healthy = file_of(2 * PAGE);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let mapping = FileMapping::open(&healthy.path).unwrap();
+                        assert_eq!(mapping.read_vec(..).unwrap(), [7; 2 * PAGE]);
+                        mapping.check().unwrap();
+                    }
+                });
+            }
+            let meet = || {
+                for _ in 0..500 {
+                    let memory = MemFd::create("met", SIZE as u64).unwrap();
+                    let mapping = memory.map().unwrap();
+                    memory.resize(0).unwrap();
+                    assert_eq!(errno(mapping.read_vec(..)), "EFAULT");
+                }
+            };
+            let meeting: Vec<_> = (0..2).map(|_| scope.spawn(meet)).collect();
+            let met: Vec<_> = meeting.into_iter().map(|thread| thread.join()).collect();
+            done.store(true, Ordering::Relaxed);
+            assert!(met.iter().all(Result::is_ok));
+        });
+    });
 }

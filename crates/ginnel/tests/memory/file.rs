@@ -191,7 +191,7 @@ fn opening_with_a_size_never_cuts_what_another_makes_longer() {
         const SIZES: [u64; 2] = [4096, 8192];
         let directory = temp_dir();
         let gate = Anonymous::map(PAGE).unwrap();
-        let rounds = 3000;
+        let rounds = 10_000;
         let open_all = |size: u64| {
             for round in 0..rounds {
                 // Both at once.
@@ -199,7 +199,7 @@ fn opening_with_a_size_never_cuts_what_another_makes_longer() {
                 arrived.fetch_add(1, Ordering::SeqCst);
                 let both = 2 * (round * 4 / PAGE + 1) as u32;
                 while arrived.load(Ordering::SeqCst) < both {
-                    std::hint::spin_loop();
+                    std::thread::yield_now();
                 }
                 FileMapping::create(directory.path().join(round.to_string()), size).unwrap();
             }
@@ -254,5 +254,21 @@ fn closing_a_mapped_file_keeps_the_processs_own_locks_on_it() {
         drop((mapping, locks));
         let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
         assert!(open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).all(|target| target != path));
+    });
+}
+
+#[test]
+fn a_flush_of_what_was_truncated_away_is_no_success() {
+    isolated(|| {
+        let directory = temp_dir();
+        let path = directory.path().join("data");
+        let file = FileMapping::create(&path, 4 * PAGE as u64).unwrap();
+        file.fill(.., 1).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(2 * PAGE as u64).unwrap();
+        file.flush(..2 * PAGE).unwrap();
+        file.flush(0..0).unwrap();
+        assert_eq!(errno(file.flush(..)), "EFAULT");
+        assert_eq!(errno(file.flush_async(PAGE..3 * PAGE)), "EFAULT");
+        file.check().unwrap();
     });
 }

@@ -353,3 +353,18 @@ fn nothing_is_attached_at_null() {
         assert_eq!(segment.status().unwrap().attached, 0);
     });
 }
+
+#[test]
+fn an_owner_may_change_what_its_mode_does_not_let_him_read() {
+    isolated(|| {
+        unprivileged(|| {
+            let segment = SysvSegment::private(64).unwrap();
+            segment.set(Change { mode: Some(0o200), ..Change::default() }).unwrap();
+            assert_eq!(errno(segment.status()), "EACCES");
+            segment.set(Change { mode: Some(0o640), ..Change::default() }).unwrap();
+            let permissions = segment.status().unwrap().permissions;
+            assert_eq!((permissions.mode, permissions.uid), (0o640, permissions.creator_uid));
+        })
+        .assert_ok();
+    });
+}

@@ -523,3 +523,18 @@ fn the_maker_of_a_private_set_may_use_it() {
         .assert_ok();
     });
 }
+
+#[test]
+fn an_owner_may_change_what_its_mode_does_not_let_him_read() {
+    isolated(|| {
+        unprivileged(|| {
+            let set = SysvSemaphores::private(1).unwrap();
+            set.set(Change { mode: Some(0o200), ..Change::default() }).unwrap();
+            assert_eq!(set.status().unwrap_err().errno_name(), "EACCES");
+            set.set(Change { mode: Some(0o640), ..Change::default() }).unwrap();
+            let permissions = set.status().unwrap().permissions;
+            assert_eq!((permissions.mode, permissions.uid), (0o640, permissions.creator_uid));
+        })
+        .assert_ok();
+    });
+}
