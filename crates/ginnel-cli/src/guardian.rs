@@ -20,7 +20,7 @@ use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use ginnel::Endpoint;
 use ginnel::notify::{PidFd, Signal};
 
-use crate::failure::{Context, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::objects;
 
 /// The verb that turns this program into a guardian.
@@ -75,6 +75,13 @@ impl Guardian {
     }
 
     fn tell(&mut self, line: std::fmt::Arguments<'_>) -> Result<()> {
+        let line = line.to_string();
+        // It would be two lines, and the second might name somebody else's directory to remove.
+        if line.contains('\n') {
+            return Err(Failure::failed(format!(
+                "a name with a line feed in it cannot be guarded: {line:?}"
+            )));
+        }
         match &mut self.pipe {
             Some(pipe) => writeln!(pipe, "{line}").context("telling the guardian process"),
             None => Ok(()),

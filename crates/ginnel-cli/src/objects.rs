@@ -9,7 +9,7 @@ use ginnel::message::{PosixQueue, SysvQueue};
 use ginnel::notify::{PidFd, Signal};
 use ginnel::sync::{PosixSemaphore, SysvSemaphores};
 use rustix::fs::{Mode, OFlags};
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
 use crate::failure::{Failure, Result};
 
@@ -73,9 +73,14 @@ pub(crate) fn terminal_settings() -> Option<Termios> {
     termios::tcgetattr(terminal).ok()
 }
 
-/// Puts the terminal's settings back, where they differ.
+/// Puts the terminal's settings back if a line editor of ours has left it raw: signals are off, as no shell's own editor
+/// leaves them. Anything else is somebody else's doing by now, such as the shell's.
 pub(crate) fn restore_terminal(settings: Option<Termios>) {
     if let (Some(settings), Some(terminal)) = (settings, open_terminal()) {
+        let has_signals = |settings: &Termios| settings.local_modes.contains(LocalModes::ISIG);
+        if !has_signals(&settings) || termios::tcgetattr(&terminal).is_ok_and(|now| has_signals(&now)) {
+            return;
+        }
         // There is nobody left to tell.
         let _ = termios::tcsetattr(terminal, OptionalActions::Now, &settings);
     }
