@@ -156,7 +156,7 @@ impl SysvQueueOptions {
     pub fn open(self, key: impl Into<Key>) -> Result<SysvQueue> {
         let key = key.into();
         // SAFETY: msgget takes no pointers.
-        match check(unsafe { libc::msgget(key.raw(), self.flags.raw()) }) {
+        match check(unsafe { libc::msgget(key.raw(), self.flags.raw(key)) }) {
             Ok(id) => {
                 Ok(SysvQueue { id: id as i32, object: sysv::label(FAMILY, key, id as i32), removed_by: None })
             }
