@@ -1,20 +1,24 @@
-//! Forking, for mechanisms that only relatives can share: `fork(2)`, `waitpid(2)`.
+//! Making processes that share something with their parent: `fork(2)`, `waitpid(2)`, and what a command inherits.
 //!
 //! What a parent passes to its children without a name (an anonymous mapping, an unnamed semaphore in one) survives
-//! `fork` and not `exec`, so [`std::process::Command`] cannot pass it on. [`fork`] can.
+//! `fork` and not `exec`, so [`std::process::Command`] cannot pass it on. [`fork`] can. A descriptor can go to a command
+//! too: [`inherit`].
 #![allow(unsafe_code)]
 
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::process::{Pid, WaitOptions};
 
 use crate::Deadline;
 use crate::error::{Error, Label, Result};
+use crate::notify::{PidFd, Signal, SignalSet, Target};
 use crate::wait::{self, check};
 
 /// A child process made by [`fork`]. Dropping it neither ends nor reaps the child; [`ForkedChild::wait`] does.
@@ -27,35 +31,126 @@ use crate::wait::{self, check};
 #[derive(Debug)]
 pub struct ForkedChild {
     pid: Pid,
+    /// Its id may be another process's now.
+    reaped: AtomicBool,
 }
 
 /// Runs `body` in a child process, which ends with its value as the exit status (101 for a panic).
 ///
 /// The child is a copy of this process: it has the same memory (copied when written, except what is mapped shared),
 /// the same descriptors and the same mappings. It ends by `_exit`: no destructor, no `atexit` function of the parent
-/// runs in it.
+/// runs in it. What it printed is flushed; what the parent had printed before, earlier, by this function.
 ///
 /// # Errors
 /// `EBUSY`: this process has more than one thread. A fork would copy the locks that the other threads hold, and nobody
-/// would ever release them; fork first, start threads later. `EAGAIN`: the limit of processes (`RLIMIT_NPROC`).
-/// `ENOMEM`.
+/// would ever release them; fork first, start threads later. `EAGAIN`: the limit of processes (`RLIMIT_NPROC`,
+/// `kernel.pid_max`, the cgroup's `pids.max`). `ENOMEM`.
 pub fn fork(body: impl FnOnce() -> u8) -> Result<ForkedChild> {
     let object = Label::from("fork");
-    let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
-    if threads != 1 {
-        return Err(Error::new("fork", Errno::BUSY, &object)
-            .with_hint(format!("this process has {threads} threads; fork before any thread is started")));
+    match std::fs::read_dir("/proc/self/task").map(Iterator::count) {
+        Ok(1) => {}
+        Ok(threads) => {
+            return Err(Error::new("fork", Errno::BUSY, &object).with_hint(format!(
+                "this process has {threads} threads; fork before any thread is started"
+            )));
+        }
+        Err(error) => {
+            return Err(Error::from_io("readdir", &error, &object)
+                .with_hint("whether there are other threads is read from /proc/self/task"));
+        }
     }
+    // What is buffered would be printed twice.
+    let _ = std::io::stdout().flush();
     // SAFETY: this process has this thread only, so the child is a full copy with no lock held by a thread it lacks.
     match check(unsafe { libc::fork() }) {
-        Err(errno) => Err(Error::new("fork", errno, &object)),
+        Err(errno) => Err(Error::new("fork", errno, &object).with_hint(match errno {
+            Errno::AGAIN => "the limit of processes: RLIMIT_NPROC (`ulimit -u`), kernel.pid_max, pids.max",
+            _ => "not enough memory",
+        })),
         Ok(0) => {
-            let status = catch_unwind(AssertUnwindSafe(body)).unwrap_or(101);
+            let status = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+                // Its destructor could panic again, and unwind into the parent's code.
+                std::mem::forget(panic);
+                101
+            });
+            let _ = std::io::stdout().flush();
             // SAFETY: _exit is always sound; the parent's destructors must not run here.
             unsafe { libc::_exit(status.into()) }
         }
-        Ok(pid) => Ok(ForkedChild { pid: Pid::from_raw(pid as i32).expect("fork gives a positive number") }),
+        Ok(pid) => Ok(ForkedChild {
+            pid: Pid::from_raw(pid as i32).expect("fork gives a positive number"),
+            reaped: AtomicBool::new(false),
+        }),
     }
+}
+
+/// Lets a command inherit a descriptor: the number that it has there.
+///
+/// Descriptors are close-on-exec. This one, a duplicate, is kept by `command` and made inheritable in the child only, after
+/// the fork: a command that another thread starts meanwhile does not get it. It is closed here when `command` is
+/// dropped; until then a pipe, for one, has another end open.
+///
+/// ```
+/// use std::process::Command;
+/// use ginnel::notify::EventFd;
+///
+/// let event = EventFd::new()?;
+/// let mut command = Command::new("sh");
+/// let number = ginnel::process::inherit(&mut command, &event)?;
+/// // Eight bytes, 1 in the machine's order: what eventfd(2) has a program write.
+/// command.arg("-c").arg(format!(r"printf '\1\0\0\0\0\0\0\0' >&{number}"));
+/// assert!(command.status().unwrap().success());
+/// # #[cfg(target_endian = "little")]
+/// assert_eq!(event.wait()?, 1);
+/// # Ok::<(), ginnel::Error>(())
+/// ```
+///
+/// # Errors
+/// `EMFILE`: no more descriptors.
+pub fn inherit(command: &mut Command, descriptor: impl AsFd) -> Result<RawFd> {
+    // From 3: the child's standard streams are put in place before.
+    let duplicate = rustix::io::fcntl_dupfd_cloexec(descriptor, 3)
+        .map_err(|errno| Error::new("fcntl", errno, &"descriptor".into()))?;
+    let number = duplicate.as_raw_fd();
+    let prepare = move || Ok(rustix::io::fcntl_setfd(&duplicate, rustix::io::FdFlags::empty())?);
+    // SAFETY: the closure makes one system call, which is async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
+    Ok(number)
+}
+
+/// Has a command start with no signal blocked and none ignored, whatever its parent has done.
+///
+/// A child inherits what its parent blocks and ignores, and keeps it over `exec`: a command started by a program that
+/// takes `SIGTERM` by a [`SignalFd`](crate::notify::SignalFd) cannot be terminated, one started under `nohup` does not
+/// hear of a hang-up.
+///
+/// ```
+/// use ginnel::notify::Signal;
+///
+/// let _blocked = (Signal::TERM | Signal::INT).block()?;
+/// let mut command = std::process::Command::new("grep");
+/// command.args(["-q", "^SigBlk:.*[1-9a-f]", "/proc/self/status"]);
+/// assert!(command.status().unwrap().success(), "SigBlk has a bit set");
+/// ginnel::process::reset_signals(&mut command);
+/// assert!(!command.status().unwrap().success(), "SigBlk is all zeros");
+/// # Ok::<(), ginnel::Error>(())
+/// ```
+pub fn reset_signals(command: &mut Command) {
+    let none = SignalSet::EMPTY.to_libc();
+    let last = libc::SIGRTMAX();
+    let prepare = move || {
+        // SAFETY: signal and pthread_sigmask are async-signal-safe and take valid arguments; a signal that has no other
+        // disposition than its default, or that the C library keeps for itself, is an error of no consequence.
+        unsafe {
+            for signal in 1..=last {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes async-signal-safe calls only.
+    unsafe { command.pre_exec(prepare) };
 }
 
 impl ForkedChild {
@@ -69,7 +164,25 @@ impl ForkedChild {
     /// # Errors
     /// `ESRCH`: it was waited for already.
     pub fn kill(&self) -> Result<()> {
-        rustix::process::kill_process(self.pid, Signal::KILL).map_err(|errno| self.error("kill", errno))
+        self.signal(Signal::KILL)
+    }
+
+    /// Sends the child a signal. Before it was waited for nobody else has its id.
+    ///
+    /// # Errors
+    /// `ESRCH`: it was waited for already. `EPERM`: it has become another user.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.check_not_reaped("kill")?;
+        Target::Process(self.pid()).send(signal)
+    }
+
+    /// A descriptor of the child: to poll for its end, to wait with a deadline, to signal it from elsewhere.
+    ///
+    /// # Errors
+    /// As [`PidFd::open`]. `ESRCH`: it was waited for already.
+    pub fn pidfd(&self) -> Result<PidFd> {
+        self.check_not_reaped("pidfd_open")?;
+        PidFd::open(self.pid())
     }
 
     /// Waits for the child's end and reaps it. `waitpid(2)`.
@@ -93,22 +206,35 @@ impl ForkedChild {
     /// # Errors
     /// `ETIMEDOUT`: it still runs. `ECHILD`: it was waited for already. `EINTR`: a signal handler ran.
     pub fn wait_deadline(&self, deadline: impl Into<Deadline>) -> Result<ExitStatus> {
-        let pidfd = rustix::process::pidfd_open(self.pid, PidfdFlags::empty())
-            .map_err(|errno| self.error("pidfd_open", errno))?;
-        let deadline = deadline.into();
-        wait::until_ready(&pidfd, PollFlags::IN, deadline, "waitpid", &self.label(), |_| {
-            match rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG)? {
-                Some((_, status)) => Ok(ExitStatus::from_raw(status.as_raw())),
-                None => Err(Errno::AGAIN),
-            }
+        if self.reaped.load(Ordering::Relaxed) {
+            return Err(self.error("waitpid", Errno::CHILD));
+        }
+        let pidfd = self.pidfd()?;
+        wait::until_ready(&pidfd, PollFlags::IN, deadline.into(), "waitpid", &self.label(), |_| {
+            self.waitpid(WaitOptions::NOHANG)?.ok_or(Errno::AGAIN)
         })
     }
 
     fn reap(&self, options: WaitOptions) -> Result<Option<ExitStatus>> {
-        match rustix::process::waitpid(Some(self.pid), options) {
-            Ok(reaped) => Ok(reaped.map(|(_, status)| ExitStatus::from_raw(status.as_raw()))),
-            Err(errno) => Err(self.error("waitpid", errno)),
+        self.waitpid(options).map_err(|errno| self.error("waitpid", errno))
+    }
+
+    fn waitpid(&self, options: WaitOptions) -> Result<Option<ExitStatus>, Errno> {
+        if self.reaped.load(Ordering::Relaxed) {
+            return Err(Errno::CHILD);
         }
+        let outcome = rustix::process::waitpid(Some(self.pid), options)?;
+        if outcome.is_some() {
+            self.reaped.store(true, Ordering::Relaxed);
+        }
+        Ok(outcome.map(|(_, status)| ExitStatus::from_raw(status.as_raw())))
+    }
+
+    fn check_not_reaped(&self, operation: &'static str) -> Result<()> {
+        if self.reaped.load(Ordering::Relaxed) {
+            return Err(self.error(operation, Errno::SRCH).with_hint("it was waited for already"));
+        }
+        Ok(())
     }
 
     fn error(&self, operation: &'static str, errno: Errno) -> Error {

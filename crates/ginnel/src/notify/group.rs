@@ -10,18 +10,22 @@
 //!
 //! A process in the background that sets the terminal's foreground group is stopped by `SIGTTOU`:
 //! [`Group::to_foreground`] blocks that signal for the call, as every shell does.
+//!
+//! A group or session whose number lies outside of the caller's PID namespace has the number 0, as the kernel says it:
+//! such a one can be compared and not signalled. ([`Target::OwnGroup`] reaches one's own, whatever its number.)
+//! rustix takes that 0 for impossible, so this file asks libc.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::process::Pid;
 
 use super::pidfd::waitid;
 use super::siginfo::Info;
 use super::signal::{Signal, Target};
 use super::signal_set::SignalSet;
 use crate::error::{Error, Label, Result};
+use crate::wait::check;
 use crate::{Deadline, interrupt};
 
 /// A process group.
@@ -43,12 +47,13 @@ use crate::{Deadline, interrupt};
 /// # Ok::<(), ginnel::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Group(Pid);
+pub struct Group(i32);
 
 impl Group {
     /// The calling process's group.
     pub fn own() -> Group {
-        Group(rustix::process::getpgrp())
+        // SAFETY: getpgrp takes nothing and cannot fail.
+        Group(unsafe { libc::getpgrp() })
     }
 
     /// The group that a process is in. `getpgid(2)`.
@@ -57,8 +62,12 @@ impl Group {
     /// `ESRCH`: there is no such process. `EINVAL`: an id is greater than 0.
     pub fn of(pid: i32) -> Result<Group> {
         let object = process(pid);
-        let pid = valid("getpgid", pid, &object)?;
-        rustix::process::getpgid(Some(pid)).map(Group).map_err(|errno| failed("getpgid", errno, &object))
+        valid("getpgid", pid, &object)?;
+        // SAFETY: getpgid takes a number.
+        match check(unsafe { libc::getpgid(pid) }) {
+            Ok(id) => Ok(Group(id as i32)),
+            Err(errno) => Err(failed("getpgid", errno, &object)),
+        }
     }
 
     /// The group with this number, which is not looked at before the first call on it.
@@ -66,7 +75,8 @@ impl Group {
     /// # Errors
     /// `EINVAL`: it is not greater than 0.
     pub fn from_id(id: i32) -> Result<Group> {
-        Ok(Group(valid("getpgid", id, &label(id))?))
+        valid("getpgid", id, &label(id))?;
+        Ok(Group(id))
     }
 
     /// Puts the calling process into a new group, which it leads.
@@ -74,8 +84,8 @@ impl Group {
     /// # Errors
     /// `EPERM`: it leads a session.
     pub fn create() -> Result<Group> {
-        let me = rustix::process::getpid();
-        Group(me).adopt(me.as_raw_nonzero().get())?;
+        let me = std::process::id() as i32;
+        Group(me).adopt(me)?;
         Ok(Group(me))
     }
 
@@ -95,13 +105,17 @@ impl Group {
     /// neither the caller nor its child.
     pub fn adopt(self, pid: i32) -> Result<()> {
         let object = process(pid);
-        let raw = valid("setpgid", pid, &object)?;
-        rustix::process::setpgid(Some(raw), Some(self.0)).map_err(|errno| failed("setpgid", errno, &object))
+        valid("setpgid", pid, &object)?;
+        valid("setpgid", self.0, &label(self.0))?;
+        // SAFETY: setpgid takes numbers.
+        check(unsafe { libc::setpgid(pid, self.0) })
+            .map(drop)
+            .map_err(|errno| failed("setpgid", errno, &object))
     }
 
     /// Its number: the id of the process that made it.
-    pub fn id(self) -> i32 {
-        self.0.as_raw_nonzero().get()
+    pub const fn id(self) -> i32 {
+        self.0
     }
 
     /// The target for a signal.
@@ -172,9 +186,13 @@ impl Group {
     /// The group in the foreground of a terminal. `tcgetpgrp(3)`.
     ///
     /// # Errors
-    /// `ENOTTY`: it is no terminal, or not the caller's. `EOPNOTSUPP`: no group is in the foreground.
+    /// `ENOTTY`: it is no terminal, or not the caller's.
     pub fn in_foreground(terminal: impl AsFd) -> Result<Group> {
-        rustix::termios::tcgetpgrp(terminal).map(Group).map_err(|errno| on_terminal("tcgetpgrp", errno))
+        // SAFETY: the descriptor is open.
+        match check(unsafe { libc::tcgetpgrp(terminal.as_fd().as_raw_fd()) }) {
+            Ok(id) => Ok(Group(id as i32)),
+            Err(errno) => Err(on_terminal("tcgetpgrp", errno)),
+        }
     }
 
     /// Puts this group into the foreground of the caller's terminal until the guard is dropped: the group that was there
@@ -190,7 +208,7 @@ impl Group {
             .try_clone_to_owned()
             .map_err(|error| Error::from_io("fcntl", &error, &"terminal".into()))?;
         set_foreground(&terminal, self)?;
-        Ok(Foreground { terminal, before })
+        Ok(Foreground { terminal, before: Some(before) })
     }
 }
 
@@ -216,34 +234,31 @@ impl std::fmt::Display for Group {
 #[must_use = "the foreground goes back when this is dropped"]
 pub struct Foreground {
     terminal: OwnedFd,
-    before: Group,
+    before: Option<Group>,
 }
 
 impl Foreground {
-    /// The group that was in the foreground before.
-    pub fn before(&self) -> Group {
-        self.before
-    }
-
     /// Leaves the group in the foreground.
-    pub fn keep(self) {
-        let Foreground { ref terminal, .. } = self;
-        // The descriptor is closed; only the giving back is left out.
-        let duplicate = terminal.try_clone();
-        drop(duplicate);
-        std::mem::forget(self);
+    pub fn keep(mut self) {
+        self.before = None;
     }
 }
 
 impl Drop for Foreground {
     fn drop(&mut self) {
-        let _ = set_foreground(&self.terminal, self.before);
+        if let Some(before) = self.before {
+            // Its processes may all be gone.
+            let _ = set_foreground(&self.terminal, before);
+        }
     }
 }
 
 fn set_foreground(terminal: &OwnedFd, group: Group) -> Result<()> {
     let _blocked = SignalSet::from(Signal::TTOU).block()?;
-    rustix::termios::tcsetpgrp(terminal, group.0).map_err(|errno| on_terminal("tcsetpgrp", errno))
+    // SAFETY: the descriptor is open; the group is a number.
+    check(unsafe { libc::tcsetpgrp(terminal.as_raw_fd(), group.0) })
+        .map(drop)
+        .map_err(|errno| on_terminal("tcsetpgrp", errno))
 }
 
 /// Whether the calling process is in the foreground of its terminal: may it read the keyboard?
@@ -275,12 +290,13 @@ pub fn is_foreground() -> Result<bool> {
 /// # Ok::<(), ginnel::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Session(Option<Pid>);
+pub struct Session(i32);
 
 impl Session {
     /// The calling process's session.
     pub fn own() -> Session {
-        Session(rustix::process::getsid(None).ok())
+        // SAFETY: getsid takes a number, and 0, the caller, always is there.
+        Session(unsafe { libc::getsid(0) })
     }
 
     /// The session that a process is in. `getsid(2)`.
@@ -289,10 +305,12 @@ impl Session {
     /// `ESRCH`: there is no such process. `EINVAL`: an id is greater than 0.
     pub fn of(pid: i32) -> Result<Session> {
         let object = process(pid);
-        let pid = valid("getsid", pid, &object)?;
-        rustix::process::getsid(Some(pid))
-            .map(|id| Session(Some(id)))
-            .map_err(|errno| failed("getsid", errno, &object))
+        valid("getsid", pid, &object)?;
+        // SAFETY: getsid takes a number.
+        match check(unsafe { libc::getsid(pid) }) {
+            Ok(id) => Ok(Session(id as i32)),
+            Err(errno) => Err(failed("getsid", errno, &object)),
+        }
     }
 
     /// Begins a new session with a new group, which the calling process leads, without a terminal. `setsid(2)`.
@@ -300,9 +318,11 @@ impl Session {
     /// # Errors
     /// `EPERM`: the caller leads a group already; fork first.
     pub fn create() -> Result<Session> {
-        rustix::process::setsid()
-            .map(|id| Session(Some(id)))
-            .map_err(|errno| failed("setsid", errno, &process(std::process::id() as i32)))
+        // SAFETY: setsid takes nothing.
+        match check(unsafe { libc::setsid() }) {
+            Ok(id) => Ok(Session(id as i32)),
+            Err(errno) => Err(failed("setsid", errno, &process(std::process::id() as i32))),
+        }
     }
 
     /// The session of a terminal. `tcgetsid(3)`.
@@ -310,14 +330,16 @@ impl Session {
     /// # Errors
     /// `ENOTTY`: it is no terminal, or no session's.
     pub fn of_terminal(terminal: impl AsFd) -> Result<Session> {
-        rustix::termios::tcgetsid(terminal)
-            .map(|id| Session(Some(id)))
-            .map_err(|errno| on_terminal("tcgetsid", errno))
+        // SAFETY: the descriptor is open.
+        match check(unsafe { libc::tcgetsid(terminal.as_fd().as_raw_fd()) }) {
+            Ok(id) => Ok(Session(id as i32)),
+            Err(errno) => Err(on_terminal("tcgetsid", errno)),
+        }
     }
 
     /// Its number: its leader's process id; 0 when that is outside of the caller's PID namespace.
-    pub fn id(self) -> i32 {
-        self.0.map_or(0, |pid| pid.as_raw_nonzero().get())
+    pub const fn id(self) -> i32 {
+        self.0
     }
 
     /// Makes a terminal the controlling terminal of the caller, who must lead a session that has none (`TIOCSCTTY`).
@@ -336,10 +358,8 @@ fn group_of(pid: i32) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(2)?.parse().ok()
 }
 
-fn valid(operation: &'static str, pid: i32, object: &Label) -> Result<Pid> {
-    Pid::from_raw(pid)
-        .filter(|_| pid > 0)
-        .ok_or_else(|| Error::invalid(operation, object, "an id is greater than 0"))
+fn valid(operation: &'static str, id: i32, object: &Label) -> Result<()> {
+    if id > 0 { Ok(()) } else { Err(Error::invalid(operation, object, "an id is greater than 0")) }
 }
 
 fn process(pid: i32) -> Label {

@@ -173,10 +173,6 @@ impl Signal {
         STANDARD.iter().find(|row| row.0 == self)
     }
 
-    pub(super) fn rustix(self) -> Option<rustix::process::Signal> {
-        rustix::process::Signal::from_named_raw(self.0)
-    }
-
     /// Sends it to the calling thread: `raise(3)`. It is delivered before this returns, unless it is blocked.
     ///
     /// # Errors

@@ -88,10 +88,6 @@ impl SignalSet {
         SignalSet(bits & SignalSet::full().0)
     }
 
-    pub(super) fn bits(self) -> u64 {
-        self.0
-    }
-
     pub(crate) fn to_libc(self) -> libc::sigset_t {
         let mut set = MaybeUninit::uninit();
         // SAFETY: sigemptyset initialises the set, sigaddset changes it; the numbers are signals.
@@ -221,8 +217,9 @@ impl SignalSet {
         let deadline = deadline.into();
         let left = timespec(deadline);
         let limit = left.as_ref().map_or(ptr::null(), ptr::from_ref);
+        let mask = self.to_libc();
         // SAFETY: no descriptors, so no array; the timespec (or null) and the mask are valid for the call.
-        let outcome = check(unsafe { libc::ppoll(ptr::null_mut(), 0, limit, &raw const *&self.to_libc()) });
+        let outcome = check(unsafe { libc::ppoll(ptr::null_mut(), 0, limit, &raw const mask) });
         match outcome {
             Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(self.error("ppoll", errno)),

@@ -129,14 +129,15 @@ impl AsFd for SignalFd {
 
 /// `signalfd(2)`, close-on-exec: a new descriptor for -1, else the same one with other signals.
 fn signalfd(fd: i32, signals: SignalSet) -> Result<i32> {
+    let set = signals.to_libc();
     // SAFETY: the set is initialised and valid for the call; any descriptor number is.
-    check(unsafe { libc::signalfd(fd, &raw const *&signals.to_libc(), libc::SFD_CLOEXEC) })
-        .map(|fd| fd as i32)
-        .map_err(|errno| {
+    check(unsafe { libc::signalfd(fd, &raw const set, libc::SFD_CLOEXEC) }).map(|fd| fd as i32).map_err(
+        |errno| {
             let error: Error = signals.error("signalfd", errno);
             match errno {
                 Errno::MFILE => error.with_hint("raise the limit of descriptors (`ulimit -n`)"),
                 _ => error,
             }
-        })
+        },
+    )
 }
