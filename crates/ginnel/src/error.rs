@@ -294,6 +294,7 @@ pub(crate) fn errno_name(errno: Errno) -> &'static str {
         (Errno::SPIPE, "ESPIPE"),
         (Errno::SRCH, "ESRCH"),
         (Errno::TIMEDOUT, "ETIMEDOUT"),
+        (Errno::TOOMANYREFS, "ETOOMANYREFS"),
         (Errno::TXTBSY, "ETXTBSY"),
         (Errno::UCLEAN, "EUCLEAN"),
         (Errno::XDEV, "EXDEV"),

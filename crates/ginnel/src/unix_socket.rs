@@ -220,6 +220,21 @@ pub(crate) fn pair(kind: SocketType, object: &Label) -> Result<(OwnedFd, OwnedFd
         .map_err(|errno| Error::new("socketpair", errno, object))
 }
 
+/// That `socket`, which came from outside, is a Unix socket of `kind`.
+///
+/// # Errors
+/// `EPROTOTYPE`: it is of another type or family. `ENOTSOCK`: it is no socket.
+pub(crate) fn check_type(socket: BorrowedFd<'_>, kind: SocketType, object: &Label) -> Result<()> {
+    let found = rustix::net::sockopt::socket_domain(socket)
+        .and_then(|domain| Ok((domain, rustix::net::sockopt::socket_type(socket)?)))
+        .map_err(|errno| Error::new("getsockopt", errno, object))?;
+    if found == (AddressFamily::UNIX, kind) {
+        return Ok(());
+    }
+    Err(Error::new("getsockopt", Errno::PROTOTYPE, object)
+        .with_hint("the descriptor is a socket of another type or family"))
+}
+
 /// How [`bind`] makes the socket file; neither counts for an abstract name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BindOptions {
@@ -255,11 +270,6 @@ fn identity(status: &std::fs::Metadata) -> Identity {
 impl BoundPath {
     /// Nothing to remove: an abstract or unnamed socket.
     pub(crate) const NONE: BoundPath = BoundPath(None);
-
-    /// Leaves the file where it is.
-    pub(crate) fn keep(&mut self) {
-        self.0 = None;
-    }
 }
 
 impl Drop for BoundPath {
@@ -388,6 +398,7 @@ pub(crate) fn explain_reach(error: Error, address: &UnixAddress) -> Error {
         (Errno::CONNREFUSED, _) => error.with_hint("nobody has this name in this network namespace"),
         (Errno::NOENT, _) => error.with_hint("no such file: the server was not started yet"),
         (Errno::ACCESS, _) => error.with_hint("connecting needs write permission on the socket file"),
+        (Errno::PERM, _) => error.with_hint("that socket is connected, and receives from its peer only"),
         (Errno::PROTOTYPE, _) => {
             error.with_hint("the socket there is of another type (stream, datagram, seqpacket)")
         }

@@ -228,6 +228,42 @@ impl SysvQueue {
         self.removed_by = None;
     }
 
+    /// Every queue of the IPC namespace with its state, whatever its mode: what `ipcs -q` shows (`MSG_STAT_ANY`, since
+    /// Linux 4.17; before, only those that the caller may read).
+    ///
+    /// ```
+    /// # ginnel_testkit::private();
+    /// use ginnel::message::SysvQueue;
+    ///
+    /// let queue = SysvQueue::private()?;
+    /// let listed = SysvQueue::list()?;
+    /// assert!(listed.iter().any(|(id, status)| *id == queue.id() && status.messages == 0));
+    /// # Ok::<(), ginnel::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `ENOSYS`: a kernel without System V IPC.
+    pub fn list() -> Result<Vec<(i32, Status)>> {
+        Ok(all_queues()?.map(|(id, raw)| (id, Status::from_raw(&raw))).collect())
+    }
+
+    /// The IPC namespace's limits, and what of them is used (`IPC_INFO` and `MSG_INFO`).
+    ///
+    /// # Errors
+    /// `ENOSYS`: a kernel without System V IPC.
+    pub fn limits() -> Result<Limits> {
+        let (limits, _) = info(libc::IPC_INFO)?;
+        let (used, _) = info(libc::MSG_INFO)?;
+        Ok(Limits {
+            queues_max: limits.msgmni as u64,
+            message_bytes_max: limits.msgmax as u64,
+            queue_bytes_max: limits.msgmnb as u64,
+            queues: used.msgpool as u64,
+            messages: used.msgmap as u64,
+            bytes: used.msgtql as u64,
+        })
+    }
+
     /// Sends a message; waits while the queue is full.
     ///
     /// # Errors
@@ -236,8 +272,9 @@ impl SysvQueue {
     /// `EINTR`: a signal handler ran. `ENOMEM`.
     ///
     /// # Blocking
-    /// Until `msg_qbytes` and, where it is smaller, the number of messages leave room. Linux serves waiting senders in
-    /// order. A message longer than the queue's `msg_qbytes` never fits: it waits for ever. `msgsnd(2)`.
+    /// Until the queue's bytes and its number of messages, both with it at most `msg_qbytes`, leave room. Waiting senders
+    /// are woken in order; a call that just then finds room goes first. A message longer than the queue's `msg_qbytes`
+    /// never fits: it waits for ever. `msgsnd(2)`.
     pub fn send(&self, message_type: i64, payload: &[u8]) -> Result<()> {
         self.send_deadline(message_type, payload, Deadline::NEVER)
     }
@@ -373,7 +410,11 @@ impl SysvQueue {
     /// `EPERM`: the caller is neither owner nor creator nor privileged, or `bytes_max` is above `kernel.msgmnb` and the
     /// caller lacks `CAP_SYS_RESOURCE`. `EINVAL`, `EIDRM`: removed.
     pub fn set(&self, change: Change) -> Result<()> {
-        let mut raw = self.stat()?;
+        let mut raw = match self.stat() {
+            // An owner may change a queue that its mode does not let him read, and reading is what IPC_STAT asks for.
+            Err(error) if error.raw() == Errno::ACCESS => self.stat_any().ok_or(error)?,
+            other => other?,
+        };
         raw.msg_perm.uid = change.uid.unwrap_or(raw.msg_perm.uid);
         raw.msg_perm.gid = change.gid.unwrap_or(raw.msg_perm.gid);
         raw.msg_perm.mode = change.mode.map_or(raw.msg_perm.mode, |mode| mode as _);
@@ -440,10 +481,13 @@ impl SysvQueue {
     }
 
     fn stat(&self) -> Result<libc::msqid_ds> {
-        // SAFETY: a msqid_ds is numbers only, for which all zeros is a value.
-        let mut raw: libc::msqid_ds = unsafe { MaybeUninit::zeroed().assume_init() };
+        let mut raw = zeroed_status();
         self.control(libc::IPC_STAT, &raw mut raw)?;
         Ok(raw)
+    }
+
+    fn stat_any(&self) -> Option<libc::msqid_ds> {
+        all_queues().ok()?.find(|(id, _)| *id == self.id).map(|(_, raw)| raw)
     }
 
     /// `msgctl(2)`; the commands used here read or fill a `msqid_ds`, or use no buffer.
@@ -456,8 +500,7 @@ impl SysvQueue {
 
     /// Whether the id no longer names a queue.
     fn is_gone(&self) -> bool {
-        // SAFETY: as in `stat`.
-        let mut raw: libc::msqid_ds = unsafe { MaybeUninit::zeroed().assume_init() };
+        let mut raw = zeroed_status();
         // SAFETY: the buffer is a whole msqid_ds.
         let outcome = check(unsafe { libc::msgctl(self.id, libc::IPC_STAT, &raw mut raw) });
         matches!(outcome, Err(Errno::INVAL | Errno::IDRM))
@@ -532,6 +575,23 @@ impl Status {
     }
 }
 
+/// What an IPC namespace allows, and what of it is in use: [`SysvQueue::limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most queues (`kernel.msgmni`).
+    pub queues_max: u64,
+    /// The longest message (`kernel.msgmax`).
+    pub message_bytes_max: u64,
+    /// What a new queue may hold (`kernel.msgmnb`): the start value of [`Status::bytes_max`].
+    pub queue_bytes_max: u64,
+    /// Queues there are.
+    pub queues: u64,
+    /// Messages in all of them.
+    pub messages: u64,
+    /// Bytes of payload in all of them.
+    pub bytes: u64,
+}
+
 /// What [`SysvQueue::set`] is to change; `None` leaves it as it is.
 ///
 /// ```
@@ -552,6 +612,36 @@ pub struct Change {
     pub mode: Option<u32>,
     /// The new `msg_qbytes`.
     pub bytes_max: Option<u64>,
+}
+
+fn zeroed_status() -> libc::msqid_ds {
+    // SAFETY: a msqid_ds is numbers only, for which all zeros is a value.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+/// `IPC_INFO` or `MSG_INFO`, and the highest slot in use.
+fn info(command: i32) -> Result<(libc::msginfo, i32)> {
+    // SAFETY: a msginfo is numbers only, for which all zeros is a value.
+    let mut raw: libc::msginfo = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: these two commands fill a msginfo, whatever the declared type of the pointer.
+    let highest = check(unsafe { libc::msgctl(0, command, (&raw mut raw).cast()) })
+        .map_err(|errno| Error::new("msgctl", errno, &FAMILY.into()))?;
+    Ok((raw, highest as i32))
+}
+
+/// Every queue that is there while its slot is looked at. Slots may be empty, and empty themselves meanwhile.
+fn all_queues() -> Result<impl Iterator<Item = (i32, libc::msqid_ds)>> {
+    const MSG_STAT_ANY: i32 = 13;
+    let (_, highest) = info(libc::MSG_INFO)?;
+    Ok((0..=highest).filter_map(|slot| {
+        let mut raw = zeroed_status();
+        // SAFETY: these commands take a slot in place of an id, and fill a whole msqid_ds.
+        let found = unsafe {
+            check(libc::msgctl(slot, MSG_STAT_ANY, &raw mut raw))
+                .or_else(|_| check(libc::msgctl(slot, libc::MSG_STAT, &raw mut raw)))
+        };
+        found.ok().map(|id| (id as i32, raw))
+    }))
 }
 
 fn no_wait(attempt: Attempt) -> i32 {

@@ -1,0 +1,443 @@
+//! Unix seqpacket socket: a connection of whole messages (`unix(7)`, `accept(2)`, `send(2)`, `recv(2)`).
+//!
+//! # What a user sees
+//! A connection as of a stream socket, with the boundaries of a datagram socket: each `recv` gives what one `send` sent,
+//! in order, nothing lost, and the end is seen. A message has at most the size of the sender's buffer.
+//!
+//! The kernel gives 0 bytes both for the end and for an empty message. Here the end is `None`, and an empty message
+//! `Some(0)`. After the peer has gone, what it sent is still received first; if it left messages unread, then one receive
+//! fails with `ECONNRESET`, as the kernel tells that they are lost.
+//!
+//! # How it works inside
+//! A connection that this library makes has `SO_TIMESTAMP` on: a message carries a time stamp then, however short it is,
+//! and the end does not. That tells them apart, and nothing else does for a socket whose peer has closed.
+//!
+//! `accept(2)` and `connect(2)` have no flag that keeps one call from waiting. A listener is made with `O_NONBLOCK`, and
+//! all its forms poll. A connecting socket has nobody who shares it yet: it gets `O_NONBLOCK` for the one attempt that
+//! must not wait, and waits for room in the listener's queue, which `poll(2)` does not tell, in the plain call with the
+//! thread's alarm (see [`crate::deadline_signal`]).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, SocketType};
+
+use crate::Deadline;
+use crate::error::{Error, Label, Result};
+use crate::interrupt;
+use crate::message::control::{self, Incoming};
+use crate::message::packet::{self, BufferSizes, Datagram};
+use crate::unix_socket::{self, BindOptions, BoundPath, Credentials, UnixAddress};
+use crate::wait::{self, Attempt};
+
+const FAMILY: &str = "unix-seqpacket";
+/// As `std`'s listeners: the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A connected Unix seqpacket socket.
+///
+/// ```
+/// use ginnel::message::UnixSeqpacket;
+///
+/// let (parent, child) = UnixSeqpacket::pair()?;
+/// parent.send(b"one")?;
+/// parent.send(b"")?;
+/// drop(parent);
+/// let mut buffer = [0; 64];
+/// assert_eq!(child.recv(&mut buffer)?, Some(3));
+/// assert_eq!(child.recv(&mut buffer)?, Some(0));
+/// assert_eq!(child.recv(&mut buffer)?, None);
+/// # Ok::<(), ginnel::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct UnixSeqpacket {
+    fd: OwnedFd,
+    object: Label,
+}
+
+/// A Unix seqpacket socket that takes connections.
+///
+/// ```
+/// use ginnel::message::{UnixSeqpacket, UnixSeqpacketListener};
+///
+/// let name = format!("@ginnel-doc-{}", std::process::id());
+/// let listener = UnixSeqpacketListener::bind(&name)?;
+/// let client = UnixSeqpacket::connect(&name)?;
+/// let server = listener.accept()?;
+/// client.send(b"hello")?;
+/// assert_eq!(server.recv_vec()?, Some(b"hello".to_vec()));
+/// assert_eq!(server.peer_credentials()?.pid, std::process::id() as i32);
+/// # Ok::<(), ginnel::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct UnixSeqpacketListener {
+    fd: OwnedFd,
+    object: Label,
+    _bound: BoundPath,
+}
+
+/// How to bind a [`UnixSeqpacketListener`]: see [`UnixSeqpacketListener::options`].
+///
+/// ```
+/// use ginnel::message::UnixSeqpacketListener;
+///
+/// let name = format!("@ginnel-doc-options-{}", std::process::id());
+/// let listener = UnixSeqpacketListener::options().backlog(5).bind(&name)?;
+/// assert!(listener.try_accept().unwrap_err().is_would_block());
+/// # Ok::<(), ginnel::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct UnixSeqpacketListenerOptions {
+    bind: BindOptions,
+    backlog: i32,
+}
+
+impl UnixSeqpacketListenerOptions {
+    /// The permission bits of the socket file, of which the umask takes away; 0600 unless said. Connecting needs write
+    /// permission.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.bind.mode = mode;
+        self
+    }
+
+    /// Replace a socket file that a killed process has left: one to which no socket is bound.
+    pub fn replace_stale(mut self, replace_stale: bool) -> Self {
+        self.bind.replace_stale = replace_stale;
+        self
+    }
+
+    /// How many connections may wait to be accepted; 4096 unless said, and at most `net.core.somaxconn`.
+    pub fn backlog(mut self, connections: u16) -> Self {
+        self.backlog = connections.into();
+        self
+    }
+
+    /// Makes a socket of this name that takes connections.
+    ///
+    /// # Errors
+    /// `EADDRINUSE`: the name is taken. `ENOENT`: no such directory. `EACCES`, `EROFS`: no right to make a file there.
+    /// `EINVAL`, `ENAMETOOLONG`: no name for a socket. `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub fn bind(self, address: impl Into<UnixAddress>) -> Result<UnixSeqpacketListener> {
+        let address = address.into();
+        let object = address.label(FAMILY);
+        let fd = unix_socket::socket(SocketType::SEQPACKET, &object)?;
+        // Ours alone up to here: see the file's head.
+        rustix::io::ioctl_fionbio(&fd, true).map_err(|errno| Error::new("ioctl", errno, &object))?;
+        let bound = unix_socket::bind(fd.as_fd(), &address, self.bind, &object)?;
+        rustix::net::listen(&fd, self.backlog).map_err(|errno| Error::new("listen", errno, &object))?;
+        Ok(UnixSeqpacketListener { fd, object, _bound: bound })
+    }
+}
+
+impl UnixSeqpacketListener {
+    /// Binds with every choice spelled out.
+    pub fn options() -> UnixSeqpacketListenerOptions {
+        UnixSeqpacketListenerOptions { bind: BindOptions::DEFAULT, backlog: BACKLOG }
+    }
+
+    /// Takes connections under this name: a path, whose file goes with the listener, or `@name`.
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacketListenerOptions::bind`].
+    pub fn bind(address: impl Into<UnixAddress>) -> Result<UnixSeqpacketListener> {
+        UnixSeqpacketListener::options().bind(address)
+    }
+
+    /// Takes the next connection; waits until there is one.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`: the connection goes on waiting. `EINTR`: a signal handler ran.
+    ///
+    /// # Blocking
+    /// Until a client connects. `accept4(2)`.
+    pub fn accept(&self) -> Result<UnixSeqpacket> {
+        self.accept_deadline(Deadline::NEVER)
+    }
+
+    /// Takes the next connection if there is one now.
+    ///
+    /// # Errors
+    /// `EAGAIN`: there is none. Else as [`UnixSeqpacketListener::accept`].
+    pub fn try_accept(&self) -> Result<UnixSeqpacket> {
+        self.accept_deadline(Deadline::NOW)
+    }
+
+    /// Takes the next connection; waits until the deadline for one.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT`: the deadline passed. Else as [`UnixSeqpacketListener::accept`].
+    pub fn accept_deadline(&self, deadline: impl Into<Deadline>) -> Result<UnixSeqpacket> {
+        let deadline = deadline.into();
+        let fd = wait::until_ready(&self.fd, PollFlags::IN, deadline, "accept4", &self.object, |_| {
+            rustix::net::accept_with(&self.fd, SocketFlags::CLOEXEC)
+        })?;
+        UnixSeqpacket::from_labelled(fd, self.object.clone())
+    }
+
+    /// Where this socket is bound.
+    ///
+    /// # Errors
+    /// None that this type can provoke.
+    pub fn local_address(&self) -> Result<UnixAddress> {
+        UnixAddress::of(self.fd.as_fd()).map_err(|errno| Error::new("getsockname", errno, &self.object))
+    }
+}
+
+impl AsFd for UnixSeqpacketListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl UnixSeqpacket {
+    /// Connects to the listener of this name; waits while its queue of connections is full.
+    ///
+    /// # Errors
+    /// `ECONNREFUSED`: there is a file, and nobody listens. `ENOENT`: no such file. `EACCES`: no write permission on it.
+    /// `EPROTOTYPE`: a socket of another type. `EINVAL`, `ENAMETOOLONG`: no name for a socket. `EMFILE`, `ENFILE`,
+    /// `ENOMEM`. `EINTR`: a signal handler ran.
+    ///
+    /// # Blocking
+    /// Until the listener's queue has room; not until it accepts. `connect(2)`.
+    pub fn connect(address: impl Into<UnixAddress>) -> Result<UnixSeqpacket> {
+        UnixSeqpacket::connect_deadline(address, Deadline::NEVER)
+    }
+
+    /// Connects if the listener has room in its queue now.
+    ///
+    /// # Errors
+    /// `EAGAIN`: it has none. Else as [`UnixSeqpacket::connect`].
+    pub fn try_connect(address: impl Into<UnixAddress>) -> Result<UnixSeqpacket> {
+        UnixSeqpacket::connect_deadline(address, Deadline::NOW)
+    }
+
+    /// Connects; waits until the deadline for room in the listener's queue.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT`: the deadline passed. Else as [`UnixSeqpacket::connect`].
+    pub fn connect_deadline(
+        address: impl Into<UnixAddress>,
+        deadline: impl Into<Deadline>,
+    ) -> Result<UnixSeqpacket> {
+        let address = address.into();
+        let object = address.label(FAMILY);
+        let raw = address.to_raw("connect", &object)?;
+        let fd = unix_socket::socket(SocketType::SEQPACKET, &object)?;
+        interrupt::until(deadline.into(), "connect", &object, |attempt| {
+            rustix::io::ioctl_fionbio(&fd, attempt == Attempt::NonBlocking)?;
+            rustix::net::connect(&fd, &raw)
+        })
+        .map_err(|error| unix_socket::explain_reach(error, &address))?;
+        rustix::io::ioctl_fionbio(&fd, false).map_err(|errno| Error::new("ioctl", errno, &object))?;
+        UnixSeqpacket::from_labelled(fd, object)
+    }
+
+    /// Makes two sockets that are each other's peer, for a parent and the child that it forks.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub fn pair() -> Result<(UnixSeqpacket, UnixSeqpacket)> {
+        let object = Label::from("unix-seqpacket pair");
+        let (a, b) = unix_socket::pair(SocketType::SEQPACKET, &object)?;
+        Ok((UnixSeqpacket::from_labelled(a, object.clone())?, UnixSeqpacket::from_labelled(b, object)?))
+    }
+
+    /// A connected socket that came as a descriptor: inherited, or passed over another socket.
+    ///
+    /// Turns the socket's `SO_TIMESTAMP` on, which whoever shares the socket and receives control data sees.
+    ///
+    /// # Errors
+    /// `EPROTOTYPE`: the descriptor is not a Unix seqpacket socket. `ENOTSOCK`.
+    pub fn from_fd(fd: OwnedFd) -> Result<UnixSeqpacket> {
+        unix_socket::check_type(fd.as_fd(), SocketType::SEQPACKET, &FAMILY.into())?;
+        UnixSeqpacket::from_labelled(fd, FAMILY.into())
+    }
+
+    fn from_labelled(fd: OwnedFd, object: Label) -> Result<UnixSeqpacket> {
+        control::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)
+            .map_err(|errno| Error::new("setsockopt", errno, &object))?;
+        Ok(UnixSeqpacket { fd, object })
+    }
+
+    /// Who is at the other end: the process that connected, listened or made the pair.
+    ///
+    /// # Errors
+    /// None that this type can provoke.
+    pub fn peer_credentials(&self) -> Result<Credentials> {
+        unix_socket::peer_credentials(self.fd.as_fd(), &self.object)
+    }
+
+    /// Where this socket is bound.
+    ///
+    /// # Errors
+    /// None that this type can provoke.
+    pub fn local_address(&self) -> Result<UnixAddress> {
+        UnixAddress::of(self.fd.as_fd()).map_err(|errno| Error::new("getsockname", errno, &self.object))
+    }
+
+    /// Where the other end is bound.
+    ///
+    /// # Errors
+    /// `ENOTCONN`: it was shut down.
+    pub fn peer_address(&self) -> Result<UnixAddress> {
+        UnixAddress::of_peer(self.fd.as_fd()).map_err(|errno| Error::new("getpeername", errno, &self.object))
+    }
+
+    /// Sends a message; waits while the send buffer is full. Messages can be empty.
+    ///
+    /// # Errors
+    /// `EPIPE`: the peer has closed, or was shut down; no `SIGPIPE` is raised. `ECONNRESET`: it closed with messages
+    /// unread. `EMSGSIZE`: longer than the send buffer. `ENOBUFS`, `ENOMEM`. `EINTR`: a signal handler ran.
+    ///
+    /// # Blocking
+    /// Until the receiver has made room. `send(2)`.
+    pub fn send(&self, payload: &[u8]) -> Result<()> {
+        self.send_deadline(payload, Deadline::NEVER)
+    }
+
+    /// Sends a message if there is room now.
+    ///
+    /// # Errors
+    /// `EAGAIN`: there is none. Else as [`UnixSeqpacket::send`].
+    pub fn try_send(&self, payload: &[u8]) -> Result<()> {
+        self.send_deadline(payload, Deadline::NOW)
+    }
+
+    /// Sends a message; waits until the deadline for room.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT`: the deadline passed; nothing was sent. Else as [`UnixSeqpacket::send`].
+    pub fn send_deadline(&self, payload: &[u8], deadline: impl Into<Deadline>) -> Result<()> {
+        packet::send(self.fd.as_fd(), payload, deadline.into(), &self.object).map_err(|error| {
+            match error.raw() {
+                Errno::PIPE | Errno::CONNRESET => error.with_hint("the peer has closed its socket"),
+                _ => error,
+            }
+        })
+    }
+
+    /// Receives a message into `buffer` and gives its length, `None` at the end; waits until there is one.
+    ///
+    /// # Errors
+    /// `EMSGSIZE`: the message was longer than `buffer`, and its rest is lost. `ECONNRESET`: the peer closed with messages
+    /// from here unread. `EINTR`: a signal handler ran.
+    ///
+    /// # Blocking
+    /// Until a message comes or the peer closes. `recv(2)`.
+    pub fn recv(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        self.recv_deadline(buffer, Deadline::NEVER)
+    }
+
+    /// Receives a message if there is one now; `None` at the end.
+    ///
+    /// # Errors
+    /// `EAGAIN`: there is none. Else as [`UnixSeqpacket::recv`].
+    pub fn try_recv(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        self.recv_deadline(buffer, Deadline::NOW)
+    }
+
+    /// Receives a message, `None` at the end; waits until the deadline for one.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT`: the deadline passed. Else as [`UnixSeqpacket::recv`].
+    pub fn recv_deadline(&self, buffer: &mut [u8], deadline: impl Into<Deadline>) -> Result<Option<usize>> {
+        match self.recv_truncated(buffer, deadline)? {
+            Some(got) => Ok(Some(got.whole(&self.object)?.len)),
+            None => Ok(None),
+        }
+    }
+
+    /// Receives as much of a message as the buffer holds; [`Datagram::full_len`] tells what it had, the rest is lost.
+    ///
+    /// # Errors
+    /// As [`UnixSeqpacket::recv_deadline`], without `EMSGSIZE`.
+    pub fn recv_truncated(
+        &self,
+        buffer: &mut [u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<Option<Datagram<()>>> {
+        self.recv_flags(buffer, 0, deadline.into())
+    }
+
+    /// Looks at the next message and leaves it where it is (`MSG_PEEK`), `None` at the end; waits until the deadline.
+    ///
+    /// # Errors
+    /// As [`UnixSeqpacket::recv_truncated`].
+    pub fn peek(&self, buffer: &mut [u8], deadline: impl Into<Deadline>) -> Result<Option<Datagram<()>>> {
+        self.recv_flags(buffer, libc::MSG_PEEK, deadline.into())
+    }
+
+    /// Receives a message of any length, `None` at the end; waits until there is one.
+    ///
+    /// # Errors
+    /// As [`UnixSeqpacket::recv`]; `EMSGSIZE` only when several receivers share the socket and another one was faster.
+    pub fn recv_vec(&self) -> Result<Option<Vec<u8>>> {
+        self.recv_vec_deadline(Deadline::NEVER)
+    }
+
+    /// Receives a message of any length, `None` at the end; waits until the deadline for one.
+    ///
+    /// # Errors
+    /// As [`UnixSeqpacket::recv_vec`], and `ETIMEDOUT`.
+    pub fn recv_vec_deadline(&self, deadline: impl Into<Deadline>) -> Result<Option<Vec<u8>>> {
+        let deadline = deadline.into();
+        let Some(next) = self.peek(&mut [], deadline)? else { return Ok(None) };
+        let mut payload = vec![0; next.full_len];
+        let Some(len) = self.recv_deadline(&mut payload, deadline)? else { return Ok(None) };
+        payload.truncate(len);
+        Ok(Some(payload))
+    }
+
+    /// How much the socket buffers; the send buffer bounds the length of a message.
+    ///
+    /// # Errors
+    /// None that this type can provoke.
+    pub fn buffer_sizes(&self) -> Result<BufferSizes> {
+        packet::buffer_sizes(self.fd.as_fd(), &self.object)
+    }
+
+    /// Sets the send buffer. The kernel doubles it, and silently caps it at `net.core.wmem_max`.
+    ///
+    /// # Errors
+    /// None that this type can provoke.
+    pub fn set_send_buffer(&self, bytes: usize) -> Result<()> {
+        packet::set_buffer_sizes(self.fd.as_fd(), Some(bytes), None, &self.object)
+    }
+
+    /// Ends one direction or both, for everybody who shares the socket (`shutdown(2)`).
+    ///
+    /// # Errors
+    /// `ENOTCONN`: the peer is gone.
+    pub fn shutdown(&self, how: std::net::Shutdown) -> Result<()> {
+        let how = match how {
+            std::net::Shutdown::Read => rustix::net::Shutdown::Read,
+            std::net::Shutdown::Write => rustix::net::Shutdown::Write,
+            std::net::Shutdown::Both => rustix::net::Shutdown::Both,
+        };
+        rustix::net::shutdown(&self.fd, how).map_err(|errno| Error::new("shutdown", errno, &self.object))
+    }
+
+    fn recv_flags(&self, buffer: &mut [u8], flags: i32, deadline: Deadline) -> Result<Option<Datagram<()>>> {
+        let got: Incoming =
+            wait::until_ready(&self.fd, PollFlags::IN, deadline, "recvmsg", &self.object, |attempt| {
+                control::receive(self.fd.as_fd(), buffer, flags | libc::MSG_TRUNC, attempt)
+            })?;
+        if got.len == 0 && !got.has_timestamp {
+            return Ok(None);
+        }
+        Ok(Some(Datagram { len: got.len.min(buffer.len()), full_len: got.len, sender: () }))
+    }
+}
+
+impl AsFd for UnixSeqpacket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<UnixSeqpacket> for OwnedFd {
+    fn from(socket: UnixSeqpacket) -> OwnedFd {
+        socket.fd
+    }
+}
