@@ -22,6 +22,9 @@ Exit codes: 0 done, 1 failed or found something, 2 wrong usage.";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Tour(cmd::tour::Args),
+    Serve(cmd::serve::Args),
+    Call(cmd::call::Args),
+    Chat(cmd::chat::Args),
     Endpoints(cmd::endpoints::Args),
     Completions(cmd::completions::Args),
     Man(cmd::man::Args),

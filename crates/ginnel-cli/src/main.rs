@@ -4,12 +4,15 @@
 //! codes), [`output`] (tables, JSON, a closed pipe), [`guardian`] (nothing stays behind, whatever kills us).
 #![forbid(unsafe_code)]
 
+mod args;
 mod cli;
 mod cmd;
 mod failure;
 mod guardian;
 mod objects;
 mod output;
+mod rpc;
+mod talk;
 mod tour;
 mod units;
 

@@ -1,8 +1,11 @@
 //! The verbs, one file each.
 
+pub(crate) mod call;
+pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod endpoints;
 pub(crate) mod man;
+pub(crate) mod serve;
 pub(crate) mod tour;
 
 use crate::cli::Verb;
@@ -12,6 +15,9 @@ use crate::failure::Result;
 pub(crate) fn run(verb: Verb) -> Result {
     match verb {
         Verb::Tour(args) => tour::run(args),
+        Verb::Serve(args) => serve::run(args),
+        Verb::Call(args) => call::run(args),
+        Verb::Chat(args) => chat::run(args),
         Verb::Endpoints(args) => endpoints::run(args),
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),
