@@ -89,15 +89,6 @@ pub(crate) fn select(text: &str) -> Result<Select, String> {
     })
 }
 
-/// A number, in decimal or with `0x` in hex.
-pub(crate) fn number(text: &str) -> Result<u64, String> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => text.parse(),
-    }
-    .map_err(|_| "a number, or 0x and hex digits".into())
-}
-
 fn number_and_unit(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     (&text[..end], text[end..].trim_start())
@@ -151,12 +142,5 @@ mod tests {
         for nonsense in ["", "!", "!0", "<=x", "--3", "-0"] {
             assert!(select(nonsense).is_err(), "{nonsense}");
         }
-    }
-
-    #[test]
-    fn numbers_in_hex_too() {
-        assert_eq!(number("0x10"), Ok(16));
-        assert_eq!(number("10"), Ok(10));
-        assert!(number("x").is_err());
     }
 }

@@ -25,6 +25,7 @@ pub(crate) enum Verb {
     Serve(cmd::serve::Args),
     Call(cmd::call::Args),
     Chat(cmd::chat::Args),
+    Pipe(cmd::pipe::Args),
     Endpoints(cmd::endpoints::Args),
     Completions(cmd::completions::Args),
     Man(cmd::man::Args),

@@ -6,6 +6,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use crate::output;
+
 /// Why a verb ends early.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -33,11 +35,11 @@ impl Failure {
         match self {
             Failure::OutputClosed => ExitCode::SUCCESS,
             Failure::Failed(why) => {
-                eprintln!("ginnel: {why}");
+                output::tell(format!("ginnel: {why}\n"));
                 ExitCode::from(1)
             }
             Failure::Usage(why) => {
-                eprintln!("ginnel: {why}\nFor more, try `ginnel help`.");
+                output::tell(format!("ginnel: {why}\nFor more, try `ginnel help`.\n"));
                 ExitCode::from(2)
             }
         }

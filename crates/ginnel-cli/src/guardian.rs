@@ -7,13 +7,17 @@
 //!
 //! # Protocol
 //! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
-//! removed by ourselves, `/PATH` a directory to remove with all it holds. `!PID` a process group that is to end with us,
-//! `~PID` one that has ended. `&JSON` a chat's seat ([`Seat`]), which is left when we are gone. `.` we have closed
-//! everything ourselves and wait for the guardian's end: it need not wait for ours.
+//! removed by ourselves, `/PATH` a directory to remove with all it holds, `~` to leave the terminal as it is, `PID` a
+//! child of ours to kill with all its own (written by that child itself, before its `execve`). `!PID` a process group
+//! that is to end with us, `^PID` one that has ended. `&JSON` a chat's seat ([`Seat`]), to be left when we are gone.
+//! `=PID` comes first and says who we are, and a `.` last, that we end by ourselves. Where that is missing the guardian
+//! waits until we are gone: the kernel closes the pipe of a killed process before what it opened later, which looks alive
+//! until then.
 
 use std::fs;
 use std::io::{self, BufRead, Write};
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -28,7 +32,7 @@ use crate::talk::Seat;
 /// The verb that turns this program into a guardian.
 pub(crate) const VERB: &str = "__guardian";
 
-/// How long it waits for the end of others: the process that it guards, and what that one has started.
+/// How long a process group has to end after it was asked to.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The running guardian of this process.
@@ -49,7 +53,9 @@ impl Guardian {
             .spawn()
             .context("starting the guardian process")?;
         let pipe = child.stdin.take();
-        Ok(Guardian { child, pipe })
+        let mut guardian = Guardian { child, pipe };
+        guardian.tell(format_args!("={}", std::process::id()))?;
+        Ok(guardian)
     }
 
     /// To be removed when this process ends. Say so before making it.
@@ -67,14 +73,26 @@ impl Guardian {
         self.tell(format_args!("/{}", path.display()))
     }
 
-    /// A process group that is to end when this process ends: asked by `SIGTERM` first.
+    /// The terminal's settings are others' to change, and are to stay as they are.
+    pub(crate) fn leave_terminal(&mut self) -> Result<()> {
+        self.tell(format_args!("~"))
+    }
+
+    /// A descriptor to which children of this process write their process ids, a line each: they are to be killed, with
+    /// all that they start, when this process ends.
+    pub(crate) fn process_ids(&self) -> Result<OwnedFd> {
+        let pipe = self.pipe.as_ref().expect("it is there until this is dropped");
+        pipe.as_fd().try_clone_to_owned().context("the guardian's pipe")
+    }
+
+    /// A process group that is to end when this process ends, by `SIGTERM` if it takes that.
     pub(crate) fn adopt_group(&mut self, leader: i32) -> Result<()> {
         self.tell(format_args!("!{leader}"))
     }
 
     /// The process group has ended.
     pub(crate) fn release_group(&mut self, leader: i32) -> Result<()> {
-        self.tell(format_args!("~{leader}"))
+        self.tell(format_args!("^{leader}"))
     }
 
     /// A seat in a chat, to be left when this process ends.
@@ -103,59 +121,67 @@ impl Drop for Guardian {
 
 /// Is the guardian: reads names until the pipe closes, then removes what is left of them.
 pub(crate) fn run() -> Result {
-    // From the background it may set the terminal only if it ignores the signal that this brings.
+    let mut charge = Charge { terminal: objects::terminal_settings(), ..Charge::default() };
+    // What a process gets that sets the terminal from the background, as this one does.
     Signal::TTOU.ignore()?;
-    let terminal = objects::terminal_settings();
-    let guarded = PidFd::open(std::os::unix::process::parent_id() as i32);
-    let mut charge = Charge::default();
     for line in io::stdin().lock().lines() {
         charge.take(&line.context("reading from the process that is guarded")?)?;
     }
-    // The pipe closes a little before the rest of what a dying process has open: locks, the ends of FIFOs.
-    if let (false, Ok(guarded)) = (charge.orderly, guarded) {
-        let _ = guarded.wait_deadline(PATIENCE);
+    if let Some(guarded) = &charge.guarded {
+        let _ = guarded.wait();
     }
-    objects::restore_terminal(terminal);
     charge.clean_up();
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is to be removed.
+/// What a guardian has been told.
 #[derive(Default)]
 struct Charge {
+    /// Whom to wait for: nobody, if it ends by itself.
+    guarded: Option<PidFd>,
+    terminal: Option<objects::Terminal>,
     endpoints: Vec<Endpoint>,
     directories: Vec<String>,
+    processes: Vec<PidFd>,
     groups: Vec<i32>,
     seat: Option<Seat>,
-    orderly: bool,
 }
 
 impl Charge {
     fn take(&mut self, line: &str) -> Result<()> {
         match line.split_at_checked(1) {
+            // Not our parent any more: it is gone.
+            Some(("=", pid)) if pid == parent_id().to_string() => {
+                self.guarded = PidFd::open(parent_id() as i32).ok();
+            }
+            Some(("=", _)) => {}
+            Some((".", _)) => self.guarded = None,
             Some(("+", name)) => self.endpoints.push(name.parse()?),
             Some(("-", name)) => {
                 let released: Endpoint = name.parse()?;
                 self.endpoints.retain(|endpoint| *endpoint != released);
             }
+            Some(("~", _)) => self.terminal = None,
             Some(("/", path)) => self.directories.push(path.to_string()),
-            Some(("!", leader)) => self.groups.extend(leader.parse::<i32>().ok()),
-            Some(("~", leader)) => self.groups.retain(|group| leader.parse() != Ok(*group)),
+            Some(("!", leader)) => self.groups.extend(leader.parse::<i32>()),
+            Some(("^", leader)) => self.groups.retain(|group| leader.parse() != Ok(*group)),
             Some(("&", seat)) => self.seat = serde_json::from_str(seat).ok(),
-            Some((".", "")) => self.orderly = true,
-            _ => {}
+            // One that has gone already needs no killing.
+            _ => self.processes.extend(line.parse().ok().and_then(|pid| PidFd::open(pid).ok())),
         }
         Ok(())
     }
 
     /// What is gone already was removed by its maker: every removal here may fail for that reason.
     fn clean_up(self) {
+        self.processes.iter().for_each(objects::kill_tree);
         for endpoint in &self.endpoints {
-            let _ = objects::remove(endpoint);
+            let _ = objects::sweep(endpoint);
         }
         for directory in &self.directories {
             let _ = fs::remove_dir_all(directory);
         }
+        objects::restore_terminal(self.terminal);
         if let Some(seat) = &self.seat {
             let _ = seat.leave();
         }

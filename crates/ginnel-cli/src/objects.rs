@@ -1,10 +1,16 @@
 //! Making and removing whatever an endpoint names, and the terminal's settings.
 
+use std::fs;
+use std::path::Path;
+
 use ginnel::Endpoint;
 use ginnel::endpoint::SysvName;
-use ginnel::message::{PosixQueue, SysvQueue, UnixDatagram, UnixSeqpacketListener};
-use ginnel::stream::UnixListener;
+use ginnel::memory::{PosixShm, SysvSegment};
+use ginnel::message::{PosixQueue, SysvQueue, UnixDatagram};
+use ginnel::notify::{PidFd, Signal};
+use ginnel::sync::{PosixSemaphore, SysvSemaphores};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
 use crate::failure::{Failure, Result};
@@ -14,34 +20,92 @@ pub(crate) fn remove(endpoint: &Endpoint) -> Result<()> {
     match endpoint {
         Endpoint::SysvQueue(SysvName::Key(key)) => SysvQueue::open(*key)?.remove()?,
         Endpoint::SysvQueue(SysvName::Id(id)) => SysvQueue::from_id(*id).remove()?,
+        Endpoint::SysvSegment(SysvName::Key(key)) => SysvSegment::open(*key)?.remove()?,
+        Endpoint::SysvSegment(SysvName::Id(id)) => SysvSegment::from_id(*id).remove()?,
+        Endpoint::SysvSemaphore(SysvName::Key(key), _) => SysvSemaphores::open(*key)?.remove()?,
+        Endpoint::SysvSemaphore(SysvName::Id(id), _) => SysvSemaphores::from_id(*id).remove()?,
+        Endpoint::PosixShm(name) => PosixShm::remove(name)?,
+        Endpoint::PosixSemaphore(name) => PosixSemaphore::remove(name)?,
         Endpoint::PosixQueue(name) => PosixQueue::remove(name)?,
-        // Only a file that nobody listens on any more is ours to remove: binding to it replaces such a file, and no other.
-        Endpoint::UnixStream(name) => drop(UnixListener::options().replace_stale(true).bind(name)?),
-        Endpoint::UnixSeqpacket(name) => {
-            drop(UnixSeqpacketListener::options().replace_stale(true).bind(name)?);
-        }
-        Endpoint::UnixDatagram(name) => drop(UnixDatagram::options().replace_stale(true).bind(name)?),
         other => return Err(Failure::usage(format!("{other} is nothing that can be removed"))),
     }
     Ok(())
 }
 
-/// The settings of the terminal that this process belongs to, if it has one.
-pub(crate) fn terminal_settings() -> Option<Termios> {
-    let terminal = open_terminal()?;
-    termios::tcgetattr(terminal).ok()
+/// Kills a process and all that it has started, and what that has started.
+///
+/// Each is stopped before its children are listed, so that it starts no more.
+pub(crate) fn kill_tree(process: &PidFd) {
+    if !process.is_alive() {
+        return;
+    }
+    // Whatever ends by itself meanwhile is what is wanted too.
+    let _ = process.send(Signal::STOP);
+    for child in children(process.pid()) {
+        kill_tree(&child);
+    }
+    let _ = process.send(Signal::KILL);
 }
 
-/// Puts the terminal's settings back if a line editor of ours has left it raw: signals are off, as no shell's own editor
-/// leaves them. Anything else is somebody else's doing by now, such as the shell's.
-pub(crate) fn restore_terminal(settings: Option<Termios>) {
-    if let (Some(settings), Some(terminal)) = (settings, open_terminal()) {
-        let has_signals = |settings: &Termios| settings.local_modes.contains(LocalModes::ISIG);
-        if !has_signals(&settings) || termios::tcgetattr(&terminal).is_ok_and(|now| has_signals(&now)) {
-            return;
+/// Sends a signal to a process and to all that it has started: as the terminal does, which has a group for that.
+pub(crate) fn signal_tree(process: &PidFd, signal: Signal) {
+    if !process.is_alive() {
+        return;
+    }
+    // Listed first: the children of one that ends are no longer its own.
+    let children = children(process.pid());
+    // Whatever ends by itself meanwhile needs no signal.
+    let _ = process.send(signal);
+    children.iter().for_each(|child| signal_tree(child, signal));
+}
+
+/// The children of a process, of all its threads.
+fn children(pid: i32) -> Vec<PidFd> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let pids: Vec<i32> = lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    pids.into_iter().filter_map(|pid| PidFd::open(pid).ok()).collect()
+}
+
+/// Removes what a process that is gone has made: a socket file only if nobody has it any more.
+pub(crate) fn sweep(endpoint: &Endpoint) -> Result<()> {
+    match endpoint {
+        Endpoint::UnixStream(name) | Endpoint::UnixDatagram(name) | Endpoint::UnixSeqpacket(name) => {
+            if Path::new(name).exists() {
+                // Replaces a file that nobody is bound to, whatever the type of its socket was, and removes its own.
+                drop(UnixDatagram::options().replace_stale(true).bind(name)?);
+            }
+            Ok(())
         }
+        other => remove(other),
+    }
+}
+
+/// A terminal's settings, and which process group had it then.
+pub(crate) struct Terminal {
+    settings: Termios,
+    foreground: Option<Pid>,
+}
+
+/// The settings of the terminal that this process belongs to, if it has one.
+pub(crate) fn terminal_settings() -> Option<Terminal> {
+    let terminal = open_terminal()?;
+    let settings = termios::tcgetattr(&terminal).ok()?;
+    Some(Terminal { settings, foreground: termios::tcgetpgrp(terminal).ok() })
+}
+
+/// Puts the terminal's settings back. Where somebody else has the terminal by now, such as the shell, only if a line editor
+/// of ours has left it raw: with signals off, as no shell's own editor has it.
+pub(crate) fn restore_terminal(before: Option<Terminal>) {
+    let (Some(before), Some(terminal)) = (before, open_terminal()) else { return };
+    let is_ours = termios::tcgetpgrp(&terminal).ok() == before.foreground;
+    let has_signals = |settings: &Termios| settings.local_modes.contains(LocalModes::ISIG);
+    let is_raw = || termios::tcgetattr(&terminal).is_ok_and(|now| !has_signals(&now));
+    if is_ours || (has_signals(&before.settings) && is_raw()) {
         // There is nobody left to tell.
-        let _ = termios::tcsetattr(terminal, OptionalActions::Now, &settings);
+        let _ = termios::tcsetattr(&terminal, OptionalActions::Now, &before.settings);
     }
 }
 

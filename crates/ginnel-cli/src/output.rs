@@ -21,6 +21,11 @@ pub(crate) fn line(text: impl AsRef<str>) -> Result<()> {
     print(format!("{}\n", text.as_ref()))
 }
 
+/// Writes to standard error. Where nobody reads that there is nobody to tell so.
+pub(crate) fn tell(text: impl AsRef<str>) {
+    let _ = io::stderr().write_all(text.as_ref().as_bytes());
+}
+
 /// Writes a value as JSON, indented on a terminal and for files alike.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let text =

@@ -23,7 +23,7 @@ use crate::wait::{self, check};
 
 /// A child process made by [`fork`]. Dropping it neither ends nor reaps the child; [`ForkedChild::wait`] does.
 ///
-/// ```no_run
+/// ```standalone_crate
 /// let child = ginnel::process::fork(|| 7)?;
 /// assert_eq!(child.wait()?.code(), Some(7));
 /// # Ok::<(), ginnel::Error>(())
@@ -137,16 +137,26 @@ pub fn inherit(command: &mut Command, descriptor: impl AsFd) -> Result<RawFd> {
 /// ```
 pub fn reset_signals(command: &mut Command) {
     let none = SignalSet::EMPTY.to_libc();
-    let last = libc::SIGRTMAX();
     let prepare = move || {
-        // SAFETY: signal and pthread_sigmask are async-signal-safe and take valid arguments; a signal that has no other
-        // disposition than its default, or that the C library keeps for itself, is an error of no consequence.
-        unsafe {
-            for signal in 1..=last {
-                libc::signal(signal, libc::SIG_DFL);
+        // The kernel's struct sigaction: SIG_DFL, no flags, no restorer, an empty mask. The system call and not libc's
+        // function, which leaves out the two signals of its own; a parent may have ignored those as well.
+        let default = [0_usize; 4];
+        let mask_bytes = 8;
+        for signal in 1..=64 {
+            // SAFETY: async-signal-safe, with a valid argument; EINVAL for SIGKILL and SIGSTOP is of no consequence. The C
+            // library loses handlers that exec would take from it next.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_rt_sigaction,
+                    signal,
+                    default.as_ptr(),
+                    std::ptr::null_mut::<usize>(),
+                    mask_bytes,
+                );
             }
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
         }
+        // SAFETY: pthread_sigmask is async-signal-safe in practice (one system call), and the set is valid.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
         Ok(())
     };
     // SAFETY: the closure makes async-signal-safe calls only.
@@ -206,8 +216,8 @@ impl ForkedChild {
     /// # Errors
     /// `ETIMEDOUT`: it still runs. `ECHILD`: it was waited for already. `EINTR`: a signal handler ran.
     pub fn wait_deadline(&self, deadline: impl Into<Deadline>) -> Result<ExitStatus> {
-        if self.reaped.load(Ordering::Relaxed) {
-            return Err(self.error("waitpid", Errno::CHILD));
+        if let Some(status) = self.reap(WaitOptions::NOHANG)? {
+            return Ok(status);
         }
         let pidfd = self.pidfd()?;
         wait::until_ready(&pidfd, PollFlags::IN, deadline.into(), "waitpid", &self.label(), |_| {

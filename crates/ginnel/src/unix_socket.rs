@@ -270,6 +270,11 @@ fn identity(status: &std::fs::Metadata) -> Identity {
 impl BoundPath {
     /// Nothing to remove: an abstract or unnamed socket.
     pub(crate) const NONE: BoundPath = BoundPath(None);
+
+    /// Lets the socket file stay when this is dropped.
+    pub(crate) fn keep(&mut self) {
+        self.0 = None;
+    }
 }
 
 impl Drop for BoundPath {

@@ -5,6 +5,7 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod endpoints;
 pub(crate) mod man;
+pub(crate) mod pipe;
 pub(crate) mod serve;
 pub(crate) mod tour;
 
@@ -18,6 +19,7 @@ pub(crate) fn run(verb: Verb) -> Result {
         Verb::Serve(args) => serve::run(args),
         Verb::Call(args) => call::run(args),
         Verb::Chat(args) => chat::run(args),
+        Verb::Pipe(args) => pipe::run(args),
         Verb::Endpoints(args) => endpoints::run(args),
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),

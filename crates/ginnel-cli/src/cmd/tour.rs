@@ -189,8 +189,14 @@ fn text(lines: &[Line]) -> String {
         }
     }
     let verified = lines.iter().filter(|line| matches!(line.outcome, Outcome::Verified(_))).count();
-    text + &format!("\n{verified} of {} verified\n", lines.len())
+    text + &format!("\n{verified} of {} verified\n{LEGEND}", lines.len())
 }
+
+const LEGEND: &str = "\
+RTT: a request and its reply, 64 B each; semaphores: a turn there and back; locks: lock, count and unlock, while another
+process does the same; signals: there and back; pidfd: from the kill to the news. Two processes, payload written, read and
+checked; shared memory hands over by looking and yielding. Figures of one short run: compare rows, not machines.
+";
 
 fn cells(line: &Line) -> Vec<String> {
     let mut cells = vec![

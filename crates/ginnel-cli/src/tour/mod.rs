@@ -4,9 +4,12 @@
 //! *peer* (`ginnel __tour-row NAME --peer ...`), works through it and prints its [`Outcome`] as JSON. So a row that
 //! hangs or crashes is a failed row, and nothing of one row reaches the next.
 
+pub(crate) mod memory;
 pub(crate) mod message;
 pub(crate) mod notify;
 pub(crate) mod peer;
+pub(crate) mod stream;
+pub(crate) mod sync;
 pub(crate) mod work;
 
 use std::fs::DirBuilder;
@@ -187,7 +190,7 @@ pub(crate) fn no_peer(_: &[String]) -> RowResult<()> {
 
 /// All rows, in the order of the table.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
-    [message::ROWS, notify::ROWS].into_iter().flatten()
+    [stream::ROWS, message::ROWS, memory::ROWS, sync::ROWS, notify::ROWS].into_iter().flatten()
 }
 
 /// One row, or its other end.

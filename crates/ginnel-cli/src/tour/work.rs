@@ -4,6 +4,7 @@
 //! with its complement, so a reply that is right has been through the peer's hands.
 
 use std::io::{Read, Write};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -143,6 +144,66 @@ pub(crate) fn operations_per_s(
     Ok(throughput(operations, 0, start.elapsed()))
 }
 
+/// Both measurements for a filter that turns every bit: what is written comes out as its complement.
+pub(crate) fn through(
+    mut writer: impl Write + Send,
+    mut reader: impl Read + Send,
+    message_bytes: usize,
+) -> RowResult<Measured> {
+    let (mut request, mut reply, mut due) = ([0; SMALL_BYTES], [0; SMALL_BYTES], [0; SMALL_BYTES]);
+    let round_trip = time_trips(|sequence| {
+        fill(&mut request, sequence);
+        writer.write_all(&request)?;
+        reader.read_exact(&mut reply)?;
+        complement(&request, &mut due);
+        ensure(reply == due, format!("message {sequence} is not what was to come out"))
+    })?;
+    let start = Instant::now();
+    // Moved in, so closed at the end: the filter's input ends.
+    let feed = move || -> std::io::Result<()> {
+        let mut payload = vec![0; message_bytes];
+        for sequence in 0.. {
+            let last = sequence > 0 && start.elapsed() >= BUDGET;
+            fill(&mut payload, if last { LAST } else { sequence });
+            writer.write_all(&payload)?;
+            if last {
+                break;
+            }
+        }
+        Ok(())
+    };
+    // What does not fit the pipes would block a single thread that writes before it reads.
+    let messages = std::thread::scope(|scope| {
+        let feeder = scope.spawn(feed);
+        // Moved in, so closed on an error: the feeder gets EPIPE, and does not wait for ever.
+        let messages = take_complements(reader, message_bytes)?;
+        feeder.join().map_err(|_| RowError::Failed("the writing thread panicked".into()))??;
+        Ok::<_, RowError>(messages)
+    })?;
+    let throughput = throughput(messages, message_bytes, start.elapsed());
+    let checked = format!(
+        "{} times {SMALL_BYTES} B and {messages} times {message_bytes} B, each turned by every stage",
+        round_trip.count
+    );
+    Ok(Measured { checked, round_trip: Some(round_trip), throughput: Some(throughput) })
+}
+
+fn take_complements(mut reader: impl Read, message_bytes: usize) -> RowResult<u64> {
+    let (mut payload, mut plain) = (vec![0; message_bytes], vec![0; message_bytes]);
+    for due in 0.. {
+        reader.read_exact(&mut payload)?;
+        complement(&payload, &mut plain);
+        let sequence = sequence_of(&plain);
+        ensure(is_filled(&plain, sequence), format!("message {due} came out changed"))?;
+        if sequence == LAST {
+            ensure(reader.read(&mut [0; 1])? == 0, "more came out than went in")?;
+            return Ok(due);
+        }
+        ensure(sequence == due, format!("message {sequence} came where {due} was due"))?;
+    }
+    Ok(0)
+}
+
 fn round_trips(channel: &mut impl Channel) -> RowResult<RoundTrip> {
     let mut request = [0; SMALL_BYTES];
     let mut reply = [0; SMALL_BYTES];
@@ -234,22 +295,41 @@ pub(crate) fn throughput(messages: u64, message_bytes: usize, elapsed: Duration)
     Throughput { messages, message_bytes, messages_per_s, bytes_per_s: messages_per_s * message_bytes as f64 }
 }
 
-/// The pattern of a sequence number: the number itself, then words that depend on it and on where they stand.
+/// The pattern of a sequence number: the number itself, then random bytes from a place that depends on it.
+///
+/// Made and compared at the speed of memory, so that a flood measures the mechanism.
 pub(crate) fn fill(payload: &mut [u8], sequence: u64) {
-    for (index, chunk) in payload.chunks_mut(8).enumerate() {
-        chunk.copy_from_slice(&pattern_word(sequence, index).to_le_bytes()[..chunk.len()]);
-    }
+    payload.copy_from_slice(&pattern(sequence)[..payload.len()]);
+    let number = sequence.to_le_bytes();
+    let len = payload.len().min(number.len());
+    payload[..len].copy_from_slice(&number[..len]);
 }
 
 pub(crate) fn is_filled(payload: &[u8], sequence: u64) -> bool {
-    payload
-        .chunks(8)
-        .enumerate()
-        .all(|(index, chunk)| *chunk == pattern_word(sequence, index).to_le_bytes()[..chunk.len()])
+    let number = sequence.to_le_bytes();
+    let split = payload.len().min(number.len());
+    payload[..split] == number[..split] && payload[split..] == pattern(sequence)[split..payload.len()]
 }
 
-fn pattern_word(sequence: u64, index: usize) -> u64 {
-    if index == 0 { sequence } else { (sequence ^ index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
+/// The longest message of a flood.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// How many places there are for a pattern to begin.
+const PLACES: u64 = 4099;
+
+fn pattern(sequence: u64) -> &'static [u8] {
+    static RANDOM: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let words = (MESSAGE_BYTES_MAX + 8 * PLACES as usize) as u64 / 8;
+        (1..=words).flat_map(|word| scramble(word).to_le_bytes()).collect()
+    });
+    &RANDOM[8 * (sequence % PLACES) as usize..]
+}
+
+/// The last steps of splitmix64: every bit of the result depends on every bit of the word.
+fn scramble(word: u64) -> u64 {
+    let word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
 }
 
 fn sequence_of(payload: &[u8]) -> u64 {

@@ -1,9 +1,9 @@
 //! Anonymous shared memory: `mmap(2)` with `MAP_SHARED | MAP_ANONYMOUS`.
 //!
 //! # What a user sees
-//! Memory without a name that a process shares with the children it forks afterwards ([`crate::process::fork`]); a child
-//! by `exec` does not have it (a [`MemFd`](super::MemFd) passes through `exec`). It is gone with the last process that has
-//! it mapped.
+//! Memory without a name that a process shares with the children it forks afterwards ([`crate::process::fork`]); a
+//! child by `exec` does not have it (a [`MemFd`](super::MemFd) passes through `exec`). It is gone with the last
+//! process that has it mapped.
 #![allow(unsafe_code)]
 
 use std::ptr;
@@ -94,8 +94,8 @@ impl AnonymousOptions {
     /// Maps that many bytes of zeros.
     ///
     /// # Errors
-    /// `EINVAL`: 0 bytes. `ENOMEM`: no memory, no address space (`RLIMIT_AS`), or no huge pages. `EAGAIN`, `EPERM`: more
-    /// locked memory than `RLIMIT_MEMLOCK` allows.
+    /// `EINVAL`: 0 bytes. `ENOMEM`: no memory, no address space (`RLIMIT_AS`), or no huge pages. `EAGAIN`, `EPERM`:
+    /// more locked memory than `RLIMIT_MEMLOCK` allows.
     pub fn map(self, size_bytes: usize) -> Result<Mapping<ReadWrite>> {
         let object = Label::from("anonymous mapping");
         let mut flags = MapFlags::SHARED;

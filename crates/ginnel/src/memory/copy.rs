@@ -12,7 +12,7 @@
 //! sees both sides, and the processors define it: each aligned access is one.)
 //!
 //! # How fast
-//! Up to 64 bytes: by words. From there on x86-64 copies 64 bytes a turn with SSE2, and from 1 KiB on by
+//! Up to 64 bytes: by words. From there on x86-64 copies 64 bytes a turn with SSE2, and from 1.5 KiB on by
 //! `rep movsb`, which is what glibc's `memcpy` comes to as well. Elsewhere: 8 words a turn.
 //!
 //! An aligned value of 1, 2, 4 or 8 bytes is read and written in one piece.
@@ -24,13 +24,13 @@ const WORD: usize = size_of::<u64>();
 /// The bytes of one turn of the wide loop.
 const TURN: usize = 8 * WORD;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-const REP_MIN: usize = 1024;
+const REP_MIN: usize = 1536;
 
 /// Copies `len` bytes out of shared memory.
 ///
 /// # Safety
-/// `from` is valid for reads of `len` bytes that are accessed by atomics and such copies only; `to` is valid for writes of
-/// `len` bytes, the caller's own, and does not overlap with them.
+/// `from` is valid for reads of `len` bytes that are accessed by atomics and such copies only; `to` is valid for
+/// writes of `len` bytes, the caller's own, and does not overlap with them.
 pub(super) unsafe fn load(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: the caller's promise; each branch stays within `len` bytes of both.
     unsafe {
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn every_length_and_alignment_is_copied_and_nothing_else() {
-        let lengths = (0..300).chain([1023, 1024, 1025, 4096, 9999]);
+        let lengths = (0..300).chain([1023, 1024, 1025, 1535, 1536, 1537, 4096, 9999]);
         for len in lengths {
             for copy in [load, store, load_words, store_words].into_iter().chain(TURNS) {
                 if TURNS.iter().any(|turns| std::ptr::fn_addr_eq(*turns, copy)) && len % TURN != 0 {

@@ -6,10 +6,10 @@
 //! `EFAULT`, as a system call given that memory would; [`Mapping::check`](super::Mapping::check) tells it of accesses
 //! through references to atomics.
 //!
-//! A handler for `SIGBUS` is installed with the first mapping of the process and stays. A `SIGBUS` that is not about one
-//! of our mappings goes to the handler that was there before, under its own flags and mask, and kills where that would
-//! have been the default. Two limits: a program that installs a handler *later* must call the one it replaced, and a
-//! thread that blocks `SIGBUS` is killed (the kernel delivers no blocked fault).
+//! A handler for `SIGBUS` is installed with the first mapping of the process and stays. A `SIGBUS` that is not about
+//! one of our mappings goes to the handler that was there before, under its own flags and mask, and kills where that
+//! would have been the default. Two limits: a program that installs a handler *later* must call the one it replaced,
+//! and a thread that blocks `SIGBUS` is killed (the kernel delivers no blocked fault).
 //!
 //! # How it works inside
 //! The handler finds the mapping in a list that it walks without a lock, notes the page as lost, and *then* puts an
@@ -198,8 +198,9 @@ fn replace_page_of(entry: &Entry, memory: Range<usize>, writable: bool, address:
         entry.lost_start.fetch_min(page, Ordering::SeqCst);
         entry.lost_end.fetch_max(page + page_bytes, Ordering::SeqCst);
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
-        // SAFETY: these addresses belong to a mapping of ours (whole pages of it), which the faulting code has borrowed.
-        // It holds no Rust object: all access is by raw copies and atomics, for which a page of zeros will do.
+        // SAFETY: these addresses belong to a mapping of ours (whole pages of it), which the faulting code has
+        // borrowed. It holds no Rust object: all access is by raw copies and atomics, for which a page of zeros will
+        // do.
         let replaced = unsafe {
             rustix::mm::mmap_anonymous(page as *mut c_void, page_bytes, ProtFlags::READ | write, flags)
         };

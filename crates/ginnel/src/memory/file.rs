@@ -1,15 +1,15 @@
 //! File mapping: `mmap(2)`, `msync(2)`, `madvise(2)`.
 //!
 //! # What a user sees
-//! A file, or any part of it, as memory: shared, so that every process that maps the file and every `read(2)` of it sees
-//! a write at once, or private (copy on write). What is written stays in the file after all processes have gone;
+//! A file, or any part of it, as memory: shared, so that every process that maps the file and every `read(2)` of it
+//! sees a write at once, or private (copy on write). What is written stays in the file after all processes have gone;
 //! [`Mapping::flush`] waits until it is on the disk.
 //!
-//! Differences from the bare calls: a part may begin and end anywhere (`mmap` wants a page's beginning); a range beyond
-//! the file's end is refused when it is mapped; a file that grows through [`FileMapping::resize`] gets its disk blocks
-//! then; and a file that another process truncates is an error (`EFAULT`), not a `SIGBUS`. Only the rest of the last page
-//! behind a file's end can be neither refused nor noticed: it reads as zeros, and what is written there is lost. `mmap(2)`
-//! says so, and no program can tell.
+//! Differences from the bare calls: a part may begin and end anywhere (`mmap` wants a page's beginning); a range
+//! beyond the file's end is refused when it is mapped; a file that grows through [`FileMapping::resize`] gets its disk
+//! blocks then; and a file that another process truncates is an error (`EFAULT`), not a `SIGBUS`. Only the rest of the
+//! last page behind a file's end can be neither refused nor noticed: it reads as zeros, and what is written there is
+//! lost. `mmap(2)` says so, and no program can tell.
 //!
 //! A mapping does not lock: see [`crate::sync`] for record locks, which go well with parts of files.
 
@@ -123,8 +123,8 @@ impl FileOptions {
         self
     }
 
-    /// Copy a page when this process first writes to it, so that nobody else sees the change (`MAP_PRIVATE`). The right to
-    /// read the file is enough. Whether others' later changes to the file are seen is not specified.
+    /// Copy a page when this process first writes to it, so that nobody else sees the change (`MAP_PRIVATE`). The
+    /// right to read the file is enough. Whether others' later changes to the file are seen is not specified.
     pub fn private(mut self, private: bool) -> Self {
         self.what.kind = if private { Kind::Private } else { Kind::Shared };
         self
@@ -139,9 +139,9 @@ impl FileOptions {
     /// Opens a file and maps it for reading and writing.
     ///
     /// # Errors
-    /// As `open(2)`: `ENOENT`, `EEXIST`, `EACCES`, `EISDIR`, `EROFS`, `ETXTBSY`, ... `EINVAL`: the file is empty, or has
-    /// no such range. `ENODEV`: this kind of file cannot be mapped. `ENOSPC`: no blocks for the size. `ENOMEM`: no address
-    /// space.
+    /// As `open(2)`: `ENOENT`, `EEXIST`, `EACCES`, `EISDIR`, `EROFS`, `ETXTBSY`, ... `EINVAL`: the file is empty, or
+    /// has no such range. `ENODEV`: this kind of file cannot be mapped. `ENOSPC`: no blocks for the size. `ENOMEM`: no
+    /// address space.
     pub fn open(self, path: impl AsRef<Path>) -> Result<FileMapping<ReadWrite>> {
         self.open_as(path.as_ref())
     }
@@ -246,9 +246,9 @@ impl FileMapping {
     /// Makes the file that long, and maps it anew as [`FileMapping::refresh`] does. What it grows by has its blocks.
     ///
     /// # Errors
-    /// `ENOSPC`: no blocks for it. `EBADF`, `EINVAL`: the file is open for reading only. `EFBIG`: more than the file system
-    /// or `RLIMIT_FSIZE` allows (the process gets `SIGXFSZ`). `EINTR`. Else as [`FileMapping::refresh`]. When it fails, the
-    /// mapping is as it was.
+    /// `ENOSPC`: no blocks for it. `EBADF`, `EINVAL`: the file is open for reading only. `EFBIG`: more than the file
+    /// system or `RLIMIT_FSIZE` allows (the process gets `SIGXFSZ`). `EINTR`. Else as [`FileMapping::refresh`]. When
+    /// it fails, the mapping is as it was.
     pub fn resize(&mut self, size_bytes: u64) -> Result<()> {
         backing::set_size(self.fd.as_fd(), size_bytes, Reserve::Growth, &self.object)?;
         self.refresh()
@@ -260,7 +260,8 @@ impl<A: Access> FileMapping<A> {
     /// changes of a private mapping are lost.
     ///
     /// # Errors
-    /// `EINVAL`: the file is empty now, or no longer has the range. `ENOMEM`: no address space. The mapping is as it was.
+    /// `EINVAL`: the file is empty now, or no longer has the range. `ENOMEM`: no address space. The mapping is as it
+    /// was.
     pub fn refresh(&mut self) -> Result<()> {
         self.mapping = self.what.map(self.fd.as_fd(), &self.object)?;
         Ok(())

@@ -1,13 +1,13 @@
 //! A piece of shared memory in this process's address space: `mmap(2)`, `msync(2)`, `madvise(2)`, `mlock(2)`.
 //!
 //! # What a user sees
-//! Every mechanism of this family ends in a [`Mapping`]: bytes that other processes see, and may change at any time. So
-//! there is never a Rust reference to them: they are copied in and out (`read_at`, `write_at`, `read_bytes`, ...), or
-//! accessed as atomics (`atomic_u32`, ...). Offsets count from the mapping's first byte; all of them are checked. What may
-//! be written is in the type: a `Mapping<ReadOnly>` has no method that writes.
+//! Every mechanism of this family ends in a [`Mapping`]: bytes that other processes see, and may change at any time.
+//! So there is never a Rust reference to them: they are copied in and out (`read_at`, `write_at`, `read_bytes`, ...),
+//! or accessed as atomics (`atomic_u32`, ...). Offsets count from the mapping's first byte; all of them are checked.
+//! What may be written is in the type: a `Mapping<ReadOnly>` has no method that writes.
 //!
-//! A file that is truncated under a mapping gives an error (`EFAULT`), not a `SIGBUS`. A process-wide handler sees to it:
-//! it is installed with the first mapping, and hands on every `SIGBUS` that is not about one of them.
+//! A file that is truncated under a mapping gives an error (`EFAULT`), not a `SIGBUS`. A process-wide handler sees to
+//! it: it is installed with the first mapping, and hands on every `SIGBUS` that is not about one of them.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -91,8 +91,8 @@ pub(super) enum Kind {
     Attached,
 }
 
-// SAFETY: the memory is accessed through atomics and racy copies only, from any thread; the pointer is not to anything of
-// one thread's.
+// SAFETY: the memory is accessed through atomics and racy copies only, from any thread; the pointer is not to anything
+// of one thread's.
 unsafe impl<A: Access> Send for Mapping<A> {}
 // SAFETY: as above.
 unsafe impl<A: Access> Sync for Mapping<A> {}
@@ -109,8 +109,8 @@ pub enum Advice {
     Random,
     /// It will be needed soon: begin to read it in.
     WillNeed,
-    /// It will not be needed soon: give the pages back; they come again from the object. Refused for a private mapping,
-    /// which would lose its changes: see [`Mapping::revert`].
+    /// It will not be needed soon: give the pages back; they come again from the object. Refused for a private
+    /// mapping, which would lose its changes: see [`Mapping::revert`].
     DontNeed,
     /// Let huge pages be used.
     HugePage,
@@ -169,7 +169,8 @@ impl HugePages {
     /// The host's default size: `Hugepagesize` in `/proc/meminfo`.
     pub const DEFAULT: HugePages = HugePages { log2: 0 };
 
-    /// Huge pages of that size: a power of two, of which the hosts's `/sys/kernel/mm/hugepages` tells the possible ones.
+    /// Huge pages of that size: a power of two, of which the host's `/sys/kernel/mm/hugepages` tells the possible
+    /// ones.
     pub const fn of_bytes(bytes: u64) -> Option<HugePages> {
         if bytes.is_power_of_two() && bytes > 1 { Some(HugePages { log2: bytes.ilog2() }) } else { None }
     }
@@ -229,8 +230,8 @@ impl<A: Access> Mapping<A> {
     /// Takes over what was mapped, and unmaps it if that fails.
     ///
     /// # Safety
-    /// `base` is `pages_len` mapped bytes (whole pages) that nobody else unmaps, with `A`'s protection, got as `kind` says;
-    /// `lead + len` is not more than that.
+    /// `base` is `pages_len` mapped bytes (whole pages) that nobody else unmaps, with `A`'s protection, got as `kind`
+    /// says; `lead + len` is not more than that.
     pub(super) unsafe fn adopt(
         base: *mut c_void,
         pages_len: usize,
@@ -279,8 +280,8 @@ impl<A: Access> Mapping<A> {
 
     /// Whether all of it is still there.
     ///
-    /// References to atomics have no way to fail: after the memory behind one is gone (the file was truncated), it is an
-    /// atomic of this process alone, that was 0 at first. This tells.
+    /// References to atomics have no way to fail: after the memory behind one is gone (the file was truncated), it is
+    /// an atomic of this process alone, that was 0 at first. This tells.
     ///
     /// # Errors
     /// `EFAULT`: this process accessed a page that was gone. It stays gone for this mapping: map again.
@@ -312,8 +313,8 @@ impl<A: Access> Mapping<A> {
     ///
     /// # Errors
     /// `EINVAL`: the range is not within the mapping, or the advice means nothing for this kind of memory.
-    /// `EFAULT`, `ENOMEM` ([`Advice::PopulateRead`], [`Advice::PopulateWrite`]): a page is beyond the file's end, or there is
-    /// no memory. `EIO`: the disk failed.
+    /// `EFAULT`, `ENOMEM` ([`Advice::PopulateRead`], [`Advice::PopulateWrite`]): a page is beyond the file's end, or
+    /// there is no memory. `EIO`: the disk failed.
     pub fn advise(&self, range: impl RangeBounds<usize>, advice: Advice) -> Result<()> {
         if advice == Advice::DontNeed && self.is_private() {
             return Err(Error::invalid(
@@ -464,8 +465,8 @@ impl Mapping<ReadWrite> {
     /// `madvise(2)` with `MADV_REMOVE`.
     ///
     /// # Errors
-    /// `EINVAL`: the range is not within the mapping, does not begin and end with a page, or the mapping is private or of
-    /// huge pages. `EACCES`: it is not shared and writable. `EOPNOTSUPP`: the file system cannot punch holes.
+    /// `EINVAL`: the range is not within the mapping, or does not begin and end with a page. `EACCES`: the mapping is
+    /// private. `EOPNOTSUPP`: the file system cannot punch holes.
     pub fn discard(&self, range: impl RangeBounds<usize>) -> Result<()> {
         // A range that ends with the mapping but within a page would take what follows it in the file along.
         let bytes = self.aligned("discard", range, false)?;
@@ -490,7 +491,8 @@ impl Mapping<ReadWrite> {
         self.madvise(bytes, rustix::mm::Advice::LinuxDontNeed)
     }
 
-    /// For advice that changes content: the range if it is whole pages. A page that the mapping ends within may count as one.
+    /// For advice that changes content: the range if it is whole pages. A page that the mapping ends within may count
+    /// as one.
     fn aligned(
         &self,
         what: &str,
@@ -517,8 +519,8 @@ impl<A: Access> Drop for Mapping<A> {
             return;
         }
         let base: *mut c_void = ptr::with_exposed_provenance_mut(self.pages.start);
-        // SAFETY: mapped by us and unmapped once; every reference to an atomic in there borrows `self`. shmdt leaves a page
-        // that was lost and replaced where it is, which is sound.
+        // SAFETY: mapped by us and unmapped once; every reference to an atomic in there borrows `self`. shmdt leaves a
+        // page that was lost and replaced where it is, which is sound.
         unsafe {
             match self.kind {
                 Kind::Attached => drop(libc::shmdt(base)),

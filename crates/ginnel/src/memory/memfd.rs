@@ -1,15 +1,16 @@
 //! Memory behind a descriptor, with seals: `memfd_create(2)`, `fcntl(2)` `F_ADD_SEALS`.
 //!
 //! # What a user sees
-//! Shared memory without a name in any file system, gone with its last descriptor and mapping. Others get it by a fork, by
-//! an inherited descriptor, or in a message over a Unix socket.
+//! Shared memory without a name in any file system, gone with its last descriptor and mapping. Others get it by a
+//! fork, by an inherited descriptor, or in a message over a Unix socket.
 //!
 //! A seal is a promise that the kernel keeps, for everybody and for good. It is what lets a receiver trust memory
 //! from a stranger:
 //!
-//! - [`Seals::SHRINK`]: no byte goes away. A read of it never meets a missing page, so it never fails with `EFAULT`, and a
-//!   reference to an atomic in it stays one to shared memory.
-//! - [`Seals::WRITE`] as well: no byte changes. What was checked once stays checked; it can be handed round without copying.
+//! - [`Seals::SHRINK`]: no byte goes away. A read of it never meets a missing page, so it never fails with `EFAULT`,
+//!   and a reference to an atomic in it stays one to shared memory.
+//! - [`Seals::WRITE`] as well: no byte changes. What was checked once stays checked; it can be handed round without
+//!   copying.
 //!
 //! The receiver asks with [`MemFd::require`] *before* it maps, since a seal, once seen, stays.
 
@@ -147,7 +148,8 @@ impl MemFdOptions {
         self
     }
 
-    /// Make it of huge pages (`MFD_HUGETLB`), of which the host must have some reserved. Its size is a multiple of theirs.
+    /// Make it of huge pages (`MFD_HUGETLB`), of which the host must have some reserved. Its size is a multiple of
+    /// theirs.
     pub fn huge_pages(mut self, size: HugePages) -> Self {
         self.huge_pages = Some(size);
         self
@@ -168,7 +170,8 @@ impl MemFdOptions {
     /// Makes it. The name is for people only (`/proc/PID/maps`), and need not be unique.
     ///
     /// # Errors
-    /// `EINVAL`: the name is longer than 249 bytes or has a NUL in it, or the kernel does not know an option. `ENOSPC`,
+    /// `EINVAL`: the name is longer than 249 bytes or has a NUL in it, or the kernel does not know an option.
+    /// `ENOSPC`,
     /// `ENOMEM`: no memory, or no huge pages. `EACCES`: the host lets nobody make executable ones (`vm.memfd_noexec`).
     /// `EMFILE`, `ENFILE`: no more descriptors. `EPERM`: no right to huge pages.
     pub fn create(self, name: &str) -> Result<MemFd> {
@@ -275,7 +278,8 @@ impl MemFd {
     /// Maps all of it for reading and writing.
     ///
     /// # Errors
-    /// `EPERM`: sealed with [`Seals::WRITE`] or [`Seals::FUTURE_WRITE`]. `EACCES`: the descriptor is not open for writing.
+    /// `EPERM`: sealed with [`Seals::WRITE`] or [`Seals::FUTURE_WRITE`]. `EACCES`: the descriptor is not open for
+    /// writing.
     /// `EINVAL`: it has no bytes yet. `ENOMEM`: no address space.
     pub fn map(&self) -> Result<Mapping<ReadWrite>> {
         map_part(self.fd.as_fd(), None, Kind::Shared, false, &self.object)

@@ -1,12 +1,12 @@
 //! POSIX shared memory: `shm_overview(7)`, `shm_open(3)`.
 //!
 //! # What a user sees
-//! Memory with a name (`/x`), that outlives its processes until it is removed or the host restarts. Linux keeps it as the
-//! file `/dev/shm/x`.
+//! Memory with a name (`/x`), that outlives its processes until it is removed or the host restarts. Linux keeps it as
+//! the file `/dev/shm/x`.
 //!
 //! Two differences from the bare calls. Memory is reserved when the size is set: where there is none, that fails
-//! with `ENOSPC`, and no later access gets a `SIGBUS`. And memory that is made with a size appears under its name with that
-//! size: no other process ever opens it while it is still empty.
+//! with `ENOSPC`, and no later access gets a `SIGBUS`. And memory that is made with a size appears under its name with
+//! that size: no other process ever opens it while it is still empty.
 //!
 //! # How it works inside
 //! `O_TMPFILE`, then the size, then `linkat`. A size for memory that exists already (made by a program that called
@@ -104,9 +104,11 @@ impl PosixShmOptions {
     /// Opens the shared memory of this name: `/`, then up to 254 bytes without a slash.
     ///
     /// # Errors
-    /// `ENOENT`: there is none, and it was not to be made. `EEXIST`: it exists and was to be new. `EACCES`: its mode does
-    /// not grant it. `EINVAL`: no such name is allowed, or a size for memory opened read-only that has fewer bytes.
-    /// `ENAMETOOLONG`. `ENOSPC`: no memory left for the size. `ELOOP`: the name is a symbolic link. `EMFILE`, `ENFILE`.
+    /// `ENOENT`: there is none, and it was not to be made. `EEXIST`: it exists and was to be new. `EACCES`: its mode
+    /// does not grant it. `EINVAL`: no such name is allowed, or a size for memory opened read-only that has fewer
+    /// bytes.
+    /// `ENAMETOOLONG`. `ENOSPC`: no memory left for the size. `ELOOP`: the name is a symbolic link. `EMFILE`,
+    /// `ENFILE`.
     pub fn open(self, name: &str) -> Result<PosixShm> {
         let object = label(name);
         let path = path(name, "shm_open", &object)?;
@@ -243,8 +245,9 @@ impl PosixShm {
     /// Mappings stay as they are: to see more, map again; what a mapping has beyond the new end is gone.
     ///
     /// # Errors
-    /// `ENOSPC`: there is no memory for it; it stays as it was. `EBADF`, `EINVAL`: open for reading only. `EFBIG`: more
-    /// than `RLIMIT_FSIZE` (the process gets `SIGXFSZ`). `EINTR`: a signal came while memory was reserved; nothing was.
+    /// `ENOSPC`: there is no memory for it; it stays as it was. `EBADF`, `EINVAL`: open for reading only. `EFBIG`:
+    /// more than `RLIMIT_FSIZE` (the process gets `SIGXFSZ`). `EINTR`: a signal came while memory was reserved;
+    /// nothing was.
     pub fn resize(&self, size_bytes: u64) -> Result<()> {
         backing::set_size(self.fd.as_fd(), size_bytes, Reserve::All, &self.object)
     }

@@ -1,8 +1,8 @@
 //! System V shared memory segment: `shmget(2)`, `shmop(2)`, `shmctl(2)`.
 //!
 //! # What a user sees
-//! A segment of a fixed size, reached by a [`Key`] or by its id, that outlives its processes. [`SysvSegment::attach`] maps
-//! it; dropping the [`Mapping`] detaches it (`shmdt`), and so does the end of the process, `SIGKILL` included.
+//! A segment of a fixed size, reached by a [`Key`] or by its id, that outlives its processes. [`SysvSegment::attach`]
+//! maps it; dropping the [`Mapping`] detaches it (`shmdt`), and so does the end of the process, `SIGKILL` included.
 //!
 //! Removal is deferred: [`SysvSegment::remove`] takes the key away at once, and the segment goes with its last attach.
 //! Until then Linux (unlike other systems) still lets processes attach it by its id.
@@ -116,10 +116,11 @@ impl SysvSegmentOptions {
     /// Opens the segment with this key.
     ///
     /// # Errors
-    /// `ENOENT`: no such segment, and it was not to be made. `EEXIST`: it exists and was to be new. `EACCES`: the mode of
-    /// the existing segment grants less than was asked for. `EINVAL`: the size is 0 for a new one, above
+    /// `ENOENT`: no such segment, and it was not to be made. `EEXIST`: it exists and was to be new. `EACCES`: the mode
+    /// of the existing segment grants less than was asked for. `EINVAL`: the size is 0 for a new one, above
     /// `kernel.shmmax`, or above the existing one's. `ENOSPC`: the host has `kernel.shmmni` segments, or
-    /// `kernel.shmall` pages in segments, already. `ENOMEM`: no memory, or no huge pages. `EPERM`: no right to huge pages.
+    /// `kernel.shmall` pages in segments, already. `ENOMEM`: no memory, or no huge pages. `EPERM`: no right to huge
+    /// pages.
     /// `ENOSYS`: a kernel without System V IPC.
     pub fn open(self, key: impl Into<Key>) -> Result<SysvSegment> {
         let key = key.into();
@@ -140,7 +141,6 @@ impl SysvSegmentOptions {
     }
 
     fn explain(self, error: Error, key: Key) -> Error {
-        let size = self.size_bytes;
         match error.raw() {
             Errno::NOENT => error.with_hint("no segment has this key; make it first, or open with `create`"),
             Errno::EXIST => {
@@ -149,14 +149,7 @@ impl SysvSegmentOptions {
             Errno::ACCESS => {
                 error.with_hint("its mode does not grant this user what was asked; see `ipcs -m -i ID`")
             }
-            Errno::INVAL => match SysvSegment::open(key).and_then(|existing| existing.status()) {
-                Ok(existing) if !key.is_private() => error.with_hint(format!(
-                    "a segment with this key exists and has {} bytes, fewer than {size}",
-                    existing.size_bytes
-                )),
-                _ if size == 0 => error.with_hint("a new segment has at least one byte"),
-                _ => error.with_hint(sysv::limit_hint(&format!("{size} bytes"), "kernel.shmmax")),
-            },
+            Errno::INVAL => error.with_hint(self.why_invalid(key)),
             Errno::NOSPC => error.with_hint(match limits() {
                 Ok(limits) if limits.segments >= limits.segments_max => {
                     sysv::limit_hint("no more segments on this host", "kernel.shmmni")
@@ -165,6 +158,20 @@ impl SysvSegmentOptions {
             }),
             Errno::NOMEM | Errno::PERM if self.huge_pages.is_some() => error.with_hint(HugePages::HINT),
             _ => error,
+        }
+    }
+
+    fn why_invalid(self, key: Key) -> String {
+        let size = self.size_bytes;
+        // A private key never finds what exists, and asks for a new segment.
+        let existing = if key.is_private() { None } else { SysvSegment::open(key).ok() };
+        match existing.and_then(|existing| existing.status().ok()) {
+            Some(existing) => format!(
+                "a segment with this key exists and has {} bytes, fewer than {size}",
+                existing.size_bytes
+            ),
+            None if size == 0 => "a new segment has at least one byte".to_string(),
+            None => sysv::limit_hint(&format!("{size} bytes"), "kernel.shmmax"),
         }
     }
 }
@@ -189,8 +196,8 @@ pub struct AttachOptions<'a> {
 }
 
 impl AttachOptions<'_> {
-    /// Attach at this address, where nothing may be mapped; the kernel chooses unless said. It is a multiple of `SHMLBA`,
-    /// the page size, unless it is to be [rounded](AttachOptions::round).
+    /// Attach at this address, where nothing may be mapped; the kernel chooses unless said. It is a multiple of
+    /// `SHMLBA`, the page size, unless it is to be [rounded](AttachOptions::round).
     pub fn at(mut self, address: usize) -> Self {
         self.address = address;
         self
@@ -211,8 +218,9 @@ impl AttachOptions<'_> {
     /// Attaches it for reading and writing.
     ///
     /// # Errors
-    /// `EACCES`: the mode does not grant it. `EINVAL`: the address is not a multiple of `SHMLBA`, or something is mapped
-    /// there, or the segment is gone ([`Error::is_removed`]). `EIDRM`: gone. `ENOMEM`: no memory or address space.
+    /// `EACCES`: the mode does not grant it. `EINVAL`: the address is not a multiple of `SHMLBA`, or something is
+    /// mapped there, or the segment is gone ([`Error::is_removed`]). `EIDRM`: gone. `ENOMEM`: no memory or address
+    /// space.
     pub fn attach(self) -> Result<Mapping<ReadWrite>> {
         self.map()
     }
@@ -288,8 +296,8 @@ impl SysvSegment {
 
     /// Makes a segment without a key (mode 0600), removed when this handle is dropped.
     ///
-    /// Other processes reach it by [`SysvSegment::id`], passed on to them, and [`SysvSegment::from_id`]. In a child made
-    /// by `fork` the handle does not remove it. [`SysvSegment::keep`] lets it stay.
+    /// Other processes reach it by [`SysvSegment::id`], passed on to them, and [`SysvSegment::from_id`]. In a child
+    /// made by `fork` the handle does not remove it. [`SysvSegment::keep`] lets it stay.
     ///
     /// # Errors
     /// See [`SysvSegmentOptions::open`].
@@ -346,8 +354,8 @@ impl SysvSegment {
     /// Changes owner, group and mode (`IPC_SET`): what `change` leaves out stays.
     ///
     /// # Errors
-    /// `EPERM`: the caller is neither owner nor creator nor privileged. `EACCES`: no read permission. `EINVAL`, `EIDRM`:
-    /// gone.
+    /// `EPERM`: the caller is neither owner nor creator nor privileged. `EACCES`: no read permission. `EINVAL`,
+    /// `EIDRM`: gone.
     pub fn set(&self, change: Change) -> Result<()> {
         let mut raw = self.stat()?;
         raw.shm_perm.uid = change.uid.unwrap_or(raw.shm_perm.uid);

@@ -2,8 +2,9 @@
 //!
 //! # What a user sees
 //! Another process may write at any time, so nothing here is a reference to the memory, but for atomics. A copy that
-//! races with a write holds some old and some new bytes; only an aligned value of 1, 2, 4 or 8 bytes is never torn. What
-//! must be consistent stands under a lock, or is published by an atomic: the writer stores the data, then the flag with
+//! races with a write holds some old and some new bytes; only an aligned value of 1, 2, 4 or 8 bytes is never torn.
+//! What must be consistent stands under a lock, or is published by an atomic: the writer stores the data, then the
+//! flag with
 //! `Release`; the reader loads the flag with `Acquire`, then the data.
 //!
 //! Linked structures hold [`Offset`]s: a pointer is good in one process only, as each maps the memory elsewhere.

@@ -6,9 +6,9 @@
 //! kernel: a process without privileges can send its own only.
 //!
 //! It works on what has a Unix socket's descriptor: [`UnixDatagram`](super::UnixDatagram),
-//! [`UnixSeqpacket`](super::UnixSeqpacket), this library's and `std`'s Unix streams. On a stream the descriptors come with
-//! the first byte that was sent with them, and a read never runs past them; as on any stream, fewer bytes may be sent
-//! or received than were asked for.
+//! [`UnixSeqpacket`](super::UnixSeqpacket), this library's and `std`'s Unix streams. On a stream one receive brings the
+//! descriptors of one send: it can begin with bytes that were sent before theirs, and ends with theirs at the latest. As on
+//! any stream, fewer bytes may be sent or received than were asked for.
 //!
 //! Nothing leaks: when a message is refused, because it was cut or this process may not have so many descriptors, those
 //! that arrived are closed.

@@ -132,7 +132,10 @@ impl IcmpEchoOptions {
         };
         let fail = |operation, errno| Error::new(operation, errno, &object);
         if let (Some(identifier), false) = (self.identifier, is_raw) {
-            // A ping socket's port is its identifier.
+            // A ping socket's port is its identifier. The kernel makes ping sockets with SO_REUSEADDR on, and two of them
+            // with one identifier would take each other's replies.
+            rustix::net::sockopt::set_socket_reuseaddr(&fd, false)
+                .map_err(|errno| fail("setsockopt", errno))?;
             let any = if host.is_ipv6() { IpAddr::from([0_u16; 8]) } else { IpAddr::from([0, 0, 0, 0]) };
             rustix::net::bind(&fd, &SocketAddr::new(any, identifier)).map_err(|errno| fail("bind", errno))?;
         }

@@ -23,7 +23,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::event::PollFlags;
+use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::process::Resource;
 
 use crate::error::{Error, Label, Result};
@@ -306,29 +308,29 @@ impl PosixQueue {
         }
     }
 
-    /// The names of all queues of the IPC namespace whose mqueue file system is mounted, sorted.
+    /// The names of all queues of the IPC namespace, sorted.
+    ///
+    /// Reads the mqueue file system: a mount of its own that is attached nowhere, or, for a caller that may not mount,
+    /// the one that is attached (`/dev/mqueue` as a rule), which shows the IPC namespace that it was mounted in.
     ///
     /// # Errors
-    /// `ENOENT`: none is mounted (`mount -t mqueue none /dev/mqueue`, as root). `EACCES`: the directory may not be read.
+    /// `ENOENT`: none is attached, and this process may not mount. `EACCES`: the directory may not be read.
     pub fn list() -> Result<Vec<String>> {
-        let object = Label::from("posix-mq");
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let mount = mounts.lines().find_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let (place, kind) = (fields.next()?, fields.next()?);
-            (kind == "mqueue").then(|| place.replace("\\040", " "))
-        });
-        let Some(mount) = mount else {
-            return Err(Error::new("opendir", Errno::NOENT, &object).with_hint(
+        let fail = |errno| Error::new("opendir", errno, &"posix-mq".into());
+        let directory = mqueue_directory().map_err(|errno| match errno {
+            Errno::NOENT => fail(errno).with_hint(
                 "listing needs the mqueue file system: `mount -t mqueue none /dev/mqueue` (as root); \
                  using queues does not",
-            ));
-        };
-        let fail = |error: std::io::Error| Error::from_io("opendir", &error, &object);
-        let mut names = std::fs::read_dir(mount)
-            .map_err(fail)?
-            .map(|entry| Ok(format!("/{}", entry.map_err(fail)?.file_name().to_string_lossy())))
-            .collect::<Result<Vec<_>>>()?;
+            ),
+            _ => fail(errno),
+        })?;
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&directory).map_err(fail)? {
+            let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(format!("/{name}"));
+            }
+        }
         names.sort();
         Ok(names)
     }
@@ -549,6 +551,25 @@ fn zeroed_attributes() -> libc::mq_attr {
 
 fn label(name: &str) -> Label {
     Label::new(format!("posix-mq:{name}"))
+}
+
+fn mqueue_directory() -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let detached = || {
+        let context = rustix::mount::fsopen("mqueue", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_create(&context)?;
+        let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+        rustix::fs::openat(&mount, ".", flags, Mode::empty())
+    };
+    detached().or_else(|_: Errno| {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let place = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (place, kind) = (fields.next()?, fields.next()?);
+            (kind == "mqueue").then(|| place.replace("\\040", " "))
+        });
+        rustix::fs::open(place.ok_or(Errno::NOENT)?, flags, Mode::empty())
+    })
 }
 
 /// The name for the kernel, or the errno that it would give, with the reason in words.

@@ -10,7 +10,9 @@
 //!
 //! # How it works inside
 //! A connection that this library makes has `SO_TIMESTAMP` on: a message carries a time stamp then, however short it is,
-//! and the end does not. That tells them apart, and nothing else does for a socket whose peer has closed.
+//! and the end does not. That tells them apart, and nothing else does for a socket whose peer has closed. A program that
+//! gets the socket and receives control data would see the time stamps: `OwnedFd::from` turns them off, and
+//! [`UnixSeqpacket::from_fd`] does not turn them on. On such a socket an empty message just before the end is lost in it.
 //!
 //! `accept(2)` and `connect(2)` have no flag that keeps one call from waiting. A listener is made with `O_NONBLOCK`, and
 //! all its forms poll. A connecting socket has nobody who shares it yet: it gets `O_NONBLOCK` for the one attempt that
@@ -19,7 +21,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, SocketType};
 
@@ -54,6 +56,7 @@ const BACKLOG: i32 = 4096;
 pub struct UnixSeqpacket {
     fd: OwnedFd,
     object: Label,
+    has_timestamps: bool,
 }
 
 /// A Unix seqpacket socket that takes connections.
@@ -245,19 +248,20 @@ impl UnixSeqpacket {
 
     /// A connected socket that came as a descriptor: inherited, or passed over another socket.
     ///
-    /// Turns the socket's `SO_TIMESTAMP` on, which whoever shares the socket and receives control data sees.
+    /// Its options are left as they are, for others may share it: an empty message just before the end is taken for the
+    /// end.
     ///
     /// # Errors
     /// `EPROTOTYPE`: the descriptor is not a Unix seqpacket socket. `ENOTSOCK`.
     pub fn from_fd(fd: OwnedFd) -> Result<UnixSeqpacket> {
         unix_socket::check_type(fd.as_fd(), SocketType::SEQPACKET, &FAMILY.into())?;
-        UnixSeqpacket::from_labelled(fd, FAMILY.into())
+        Ok(UnixSeqpacket { fd, object: FAMILY.into(), has_timestamps: false })
     }
 
     fn from_labelled(fd: OwnedFd, object: Label) -> Result<UnixSeqpacket> {
         control::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)
             .map_err(|errno| Error::new("setsockopt", errno, &object))?;
-        Ok(UnixSeqpacket { fd, object })
+        Ok(UnixSeqpacket { fd, object, has_timestamps: true })
     }
 
     /// Who is at the other end: the process that connected, listened or made the pair.
@@ -418,12 +422,18 @@ impl UnixSeqpacket {
         rustix::net::shutdown(&self.fd, how).map_err(|errno| Error::new("shutdown", errno, &self.object))
     }
 
+    fn has_peer_closed(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::RDHUP)];
+        let no_wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut fds, Some(&no_wait)).is_ok_and(|ready| ready > 0)
+    }
+
     fn recv_flags(&self, buffer: &mut [u8], flags: i32, deadline: Deadline) -> Result<Option<Datagram<()>>> {
         let got: Incoming =
             wait::until_ready(&self.fd, PollFlags::IN, deadline, "recvmsg", &self.object, |attempt| {
                 control::receive(self.fd.as_fd(), buffer, flags | libc::MSG_TRUNC, attempt)
             })?;
-        if got.len == 0 && !got.has_timestamp {
+        if got.len == 0 && !got.has_timestamp && (self.has_timestamps || self.has_peer_closed()) {
             return Ok(None);
         }
         Ok(Some(Datagram { len: got.len.min(buffer.len()), full_len: got.len, sender: () }))
@@ -431,6 +441,7 @@ impl UnixSeqpacket {
 }
 
 impl AsFd for UnixSeqpacket {
+    /// A program that is handed a duplicate, and not this handle by `OwnedFd::from`, finds `SO_TIMESTAMP` on.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -438,6 +449,10 @@ impl AsFd for UnixSeqpacket {
 
 impl From<UnixSeqpacket> for OwnedFd {
     fn from(socket: UnixSeqpacket) -> OwnedFd {
+        if socket.has_timestamps {
+            // It cannot fail on a socket that took it.
+            let _ = control::set_option(socket.fd.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMP, 0);
+        }
         socket.fd
     }
 }

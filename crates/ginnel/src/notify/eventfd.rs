@@ -9,7 +9,8 @@
 //! # How it works inside
 //! Reading without waiting is one `preadv2` with `RWF_NOWAIT`. The kernel has no such thing for *writing* an eventfd,
 //! so `try_add` looks first: `poll` says whether one fits, `/proc/self/fdinfo` whether more do. Should two that add at
-//! the same time fill a counter that only one of them fits into, the other waits, at most 1 ms (then it says `EAGAIN`).
+//! the same time fill a counter that only one of them fits into, the other waits, at most 1 ms (then it says `EAGAIN`): see
+//! [`deadline_signal`](crate::deadline_signal) for how.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

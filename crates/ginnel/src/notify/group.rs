@@ -274,18 +274,15 @@ pub fn is_foreground() -> Result<bool> {
 
 /// A session: the groups on one terminal, or a daemon's, on none.
 ///
-/// ```
+/// ```standalone_crate
 /// use ginnel::notify::{Group, Session};
 ///
 /// let child = ginnel::process::fork(|| {
 ///     // A forked child leads no group, so it may begin a session.
 ///     let session = Session::create().unwrap();
 ///     u8::from(session.id() != Group::own().id())
-/// });
-/// # // A doctest's process has threads or not, as rustdoc likes.
-/// # if let Ok(child) = child {
+/// })?;
 /// assert_eq!(child.wait()?.code(), Some(0));
-/// # }
 /// assert_eq!(Session::own(), Session::of(std::process::id() as i32)?);
 /// # Ok::<(), ginnel::Error>(())
 /// ```

@@ -10,7 +10,8 @@
 //!
 //! # How it works inside
 //! The handler writes the `siginfo_t`, 128 bytes, into a pipe of which the writing end does not block. What does not fit
-//! (512 signals unread) is counted and lost: [`Handler::lost`]. A [`SignalFd`](super::SignalFd) has no such limit.
+//! (512 signals unread; fewer for a user at `fs.pipe-user-pages-soft`) is counted and lost: [`Handler::lost`]. A
+//! [`SignalFd`](super::SignalFd) has no such limit.
 //! In a child made by `fork` the handler writes nothing: the pipe is its parent's.
 #![allow(unsafe_code)]
 
@@ -173,7 +174,8 @@ fn recorder(writer: OwnedFd, lost: Arc<AtomicU64>) -> impl Fn(&libc::siginfo_t) 
 /// ```
 ///
 /// # Blocking
-/// The signal ends a blocking call of its thread with `EINTR`, so that the loop around it gets to look at the flag.
+/// The signal ends a blocking call of its thread with `EINTR`, so that the loop around it gets to look at the flag. That
+/// holds for all who catch the signal, and stays when the flag is dropped ([`Signal::set_interrupts`] undoes it).
 /// A signal that comes just before the call is not seen until the call ends: to wait for other things *and* signals,
 /// poll a [`Handler`] or a [`SignalFd`](super::SignalFd).
 #[derive(Debug)]

@@ -99,7 +99,8 @@ impl PidFd {
 
     fn open_with(pid: i32, flags: PidfdFlags, kind: &str) -> Result<PidFd> {
         let object = label(kind, pid);
-        let valid = Pid::from_raw(pid).filter(|_| pid > 0);
+        // Pid::from_raw panics on a negative number.
+        let valid = (pid > 0).then(|| Pid::from_raw(pid)).flatten();
         let valid = valid.ok_or_else(|| Error::invalid("pidfd_open", &object, "an id is greater than 0"))?;
         match rustix::process::pidfd_open(valid, flags) {
             Ok(fd) => Ok(PidFd { fd, object, pid }),

@@ -19,7 +19,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
-use std::mem::MaybeUninit;
+use std::marker::PhantomData;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use crate::Deadline;
 use crate::error::{Error, Label, Result, last_errno};
 use crate::interrupt::timespec;
+use crate::memory::Mapping;
 use crate::wait::check;
 
 const FAMILY: &str = "posix-sem";
@@ -425,20 +426,21 @@ impl Drop for PosixSemaphore {
 /// # Ok::<(), ginnel::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct UnnamedSemaphore {
+pub struct UnnamedSemaphore<'a> {
     semaphore: Semaphore,
     /// Whether the memory is a mapping of our own.
     mapped: bool,
+    memory: PhantomData<&'a Mapping>,
 }
 
 const NOUN: &str = "unnamed semaphore";
 
-impl UnnamedSemaphore {
+impl UnnamedSemaphore<'static> {
     /// A new semaphore in a mapping of its own, shared with the children that this process forks.
     ///
     /// # Errors
     /// `EINVAL`: a value above [`VALUE_MAX`]. `ENOMEM`.
-    pub fn anonymous(value: u32) -> Result<UnnamedSemaphore> {
+    pub fn anonymous(value: u32) -> Result<UnnamedSemaphore<'static>> {
         let object = Label::from(NOUN);
         // SAFETY: a new mapping, where the kernel chooses.
         let mapped = unsafe {
@@ -451,11 +453,64 @@ impl UnnamedSemaphore {
         };
         let raw = mapped.map_err(|errno| Error::new("mmap", errno, &object))?.cast::<libc::sem_t>();
         let raw = NonNull::new(raw).ok_or_else(|| Error::new("mmap", Errno::NOMEM, &object))?;
-        let made = UnnamedSemaphore { semaphore: Semaphore { raw, object }, mapped: true };
+        let made =
+            UnnamedSemaphore { semaphore: Semaphore { raw, object }, mapped: true, memory: PhantomData };
         // SAFETY: the mapping is large enough, aligned to a page, and nobody else's yet.
         unsafe { initialise(raw, value, &made.semaphore.object)? };
         Ok(made)
     }
+}
+
+impl<'a> UnnamedSemaphore<'a> {
+    /// Makes a semaphore in shared memory, at an offset that is a multiple of [`UnnamedSemaphore::ALIGN`], of
+    /// [`UnnamedSemaphore::BYTES`] bytes. For the process that makes the memory, before the others use it.
+    ///
+    /// ```
+    /// # ginnel_testkit::private();
+    /// use ginnel::memory::PosixShm;
+    /// use ginnel::sync::UnnamedSemaphore;
+    ///
+    /// let ours = PosixShm::create("/ring", 4096)?.map()?;
+    /// let full = UnnamedSemaphore::in_mapping(&ours, 64, 0)?;
+    ///
+    /// let theirs = PosixShm::open("/ring")?.map()?; // in another process, as a rule
+    /// UnnamedSemaphore::open_in_mapping(&theirs, 64)?.post()?;
+    /// full.wait()?;
+    /// # PosixShm::remove("/ring")?;
+    /// # Ok::<(), ginnel::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `EINVAL`: a value above [`VALUE_MAX`], an offset that is not aligned or not within the mapping, or the mapping is
+    /// private. `EFAULT`: the memory is gone.
+    pub fn in_mapping(mapping: &'a Mapping, offset: usize, value: u32) -> Result<UnnamedSemaphore<'a>> {
+        let memory = place(mapping, offset)?;
+        // SAFETY: aligned, within the mapping, writable, and mapped for as long as the semaphore borrows it. Whatever
+        // others write there meanwhile, the calls on it access it by atomics only.
+        unsafe { UnnamedSemaphore::init(memory, value) }
+    }
+
+    /// The semaphore that another process has made in shared memory.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: there is none ([`Error::is_corrupted`]; glibc only). Else as [`UnnamedSemaphore::in_mapping`].
+    pub fn open_in_mapping(mapping: &'a Mapping, offset: usize) -> Result<UnnamedSemaphore<'a>> {
+        let memory = place(mapping, offset)?;
+        // glibc keeps the kind of futex in there. Zeros would be a semaphore of one process: waking others, and being
+        // woken by them, would not work.
+        #[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
+        if mapping.load_u32(offset + 8)? != 128 {
+            return Err(Error::new("sem_init", Errno::UCLEAN, &Label::from(NOUN))
+                .with_hint(format!("at offset {offset}, nobody has made a semaphore that processes share")));
+        }
+        // SAFETY: as in `in_mapping`; on other C libraries all bit patterns are semaphores, of some value.
+        Ok(unsafe { UnnamedSemaphore::from_raw(memory) })
+    }
+
+    /// The bytes that a semaphore takes.
+    pub const BYTES: usize = size_of::<libc::sem_t>();
+    /// What its offset is a multiple of.
+    pub const ALIGN: usize = 8;
 
     /// Makes a semaphore in shared memory (`sem_init(3)` with `pshared`).
     ///
@@ -465,11 +520,12 @@ impl UnnamedSemaphore {
     /// # Safety
     /// `memory` has room for a `sem_t`, is aligned for one, shared, readable and writable, and stays so until the
     /// semaphore is dropped. Nobody uses a semaphore that is there already.
-    pub unsafe fn init(memory: NonNull<libc::sem_t>, value: u32) -> Result<UnnamedSemaphore> {
+    pub unsafe fn init(memory: NonNull<libc::sem_t>, value: u32) -> Result<UnnamedSemaphore<'a>> {
         let object = Label::from(NOUN);
         // SAFETY: the caller promises what sem_init needs.
         unsafe { initialise(memory, value, &object)? };
-        Ok(UnnamedSemaphore { semaphore: Semaphore { raw: memory, object }, mapped: false })
+        // SAFETY: initialised just now.
+        Ok(unsafe { UnnamedSemaphore::from_raw(memory) })
     }
 
     /// The semaphore that another process has made in shared memory.
@@ -477,8 +533,24 @@ impl UnnamedSemaphore {
     /// # Safety
     /// `memory` points to an initialised `sem_t` of this C library, and stays mapped, readable and writable until the
     /// semaphore is dropped.
-    pub unsafe fn from_raw(memory: NonNull<libc::sem_t>) -> UnnamedSemaphore {
-        UnnamedSemaphore { semaphore: Semaphore { raw: memory, object: Label::from(NOUN) }, mapped: false }
+    pub unsafe fn from_raw(memory: NonNull<libc::sem_t>) -> UnnamedSemaphore<'a> {
+        let semaphore = Semaphore { raw: memory, object: Label::from(NOUN) };
+        UnnamedSemaphore { semaphore, mapped: false, memory: PhantomData }
+    }
+}
+
+/// Where a semaphore in a mapping is, if there is room for one.
+fn place(mapping: &Mapping, offset: usize) -> Result<NonNull<libc::sem_t>> {
+    // The mapping says what is wrong with the range.
+    mapping.read_bytes(offset, &mut [0; size_of::<libc::sem_t>()])?;
+    let memory = mapping.as_ptr().wrapping_add(offset).cast::<libc::sem_t>();
+    let refuse = |why: String| Error::invalid("sem_init", &Label::from(NOUN), why);
+    if mapping.is_private() {
+        return Err(refuse("the mapping is private: no other process would see the semaphore".into()));
+    }
+    match NonNull::new(memory) {
+        Some(memory) if memory.addr().get().is_multiple_of(UnnamedSemaphore::ALIGN) => Ok(memory),
+        _ => Err(refuse(format!("offset {offset} is no multiple of {}", UnnamedSemaphore::ALIGN))),
     }
 }
 
@@ -492,7 +564,7 @@ unsafe fn initialise(memory: NonNull<libc::sem_t>, value: u32, object: &Label) -
     })
 }
 
-impl Deref for UnnamedSemaphore {
+impl Deref for UnnamedSemaphore<'_> {
     type Target = Semaphore;
 
     fn deref(&self) -> &Semaphore {
@@ -500,12 +572,12 @@ impl Deref for UnnamedSemaphore {
     }
 }
 
-impl Drop for UnnamedSemaphore {
+impl Drop for UnnamedSemaphore<'_> {
     fn drop(&mut self) {
         if self.mapped {
             let memory = self.semaphore.raw.as_ptr().cast();
             // SAFETY: mapped by `anonymous` with this size; every user of it borrows `self`.
-            let _ = unsafe { rustix::mm::munmap(memory, size_of::<MaybeUninit<libc::sem_t>>()) };
+            let _ = unsafe { rustix::mm::munmap(memory, size_of::<libc::sem_t>()) };
         }
     }
 }

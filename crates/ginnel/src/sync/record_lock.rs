@@ -129,7 +129,7 @@ pub struct Holder {
 /// let other = RecordLocks::open(&path)?;
 /// let _second_page = other.lock(4096..8192, LockKind::Shared)?;
 /// assert!(other.try_lock(100..200, LockKind::Shared).unwrap_err().is_would_block());
-/// assert!(other.lock_deadline(.., LockKind::Exclusive, Duration::from_millis(2)).unwrap_err().is_timed_out());
+/// assert!(other.lock_deadline(..4096, LockKind::Shared, Duration::from_millis(2)).unwrap_err().is_timed_out());
 /// assert_eq!(other.holder(.., LockKind::Exclusive)?.unwrap().pids, [std::process::id() as i32]);
 ///
 /// drop(first_page);
@@ -320,7 +320,7 @@ impl RecordLocks {
     }
 
     /// Somebody else's lock that keeps this handle from locking the range in this way now, if there is one (`F_GETLK`,
-    /// `F_OFD_GETLK`).
+    /// `F_OFD_GETLK`). Where there are several, it is any of them: not always that of the lowest byte.
     ///
     /// Locks of the same owner keep it from nothing, and are not found. The kernel does not say which process holds a
     /// lock that an open file description owns; that is looked up in `/proc`, which takes a moment.

@@ -32,7 +32,7 @@ pub(super) fn set(
     Ok(())
 }
 
-/// The first lock of another owner that would be in the way.
+/// A lock of another owner that would be in the way, if there is one.
 pub(super) fn get(
     file: BorrowedFd<'_>,
     owner: Owner,

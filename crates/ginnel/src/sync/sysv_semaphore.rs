@@ -353,23 +353,22 @@ impl SysvSemaphores {
         let deadline = deadline.into();
         let flags = if deadline.is_now() { libc::IPC_NOWAIT as i16 } else { 0 };
         let mut raw = Vec::with_capacity(operations.len());
-        for operation in operations {
-            raw.push(operation.raw(flags).map_err(|(errno, why)| {
-                Error::new("semop", errno, &self.object).with_hint(format!("{operation:?}: {why}"))
+        for step in operations {
+            raw.push(step.raw(flags).map_err(|(errno, why)| {
+                Error::new("semop", errno, &self.object).with_hint(format!("{step:?}: {why}"))
             })?);
         }
-        let outcome = match deadline.remaining().filter(|_| !deadline.is_now()) {
-            None => {
-                // SAFETY: `raw` holds raw.len() operations.
-                check(unsafe { libc::semop(self.id, raw.as_mut_ptr(), raw.len()) })
-            }
+        let (operation, outcome) = match deadline.remaining().filter(|_| !deadline.is_now()) {
+            // SAFETY: `raw` holds raw.len() operations.
+            None => ("semop", unsafe { libc::semop(self.id, raw.as_mut_ptr(), raw.len()) }),
             Some(left) => {
                 let left = interrupt::timespec(left);
                 // SAFETY: as above; `left` is valid for the call.
-                check(unsafe { semtimedop(self.id, raw.as_mut_ptr(), raw.len(), &raw const left) })
+                let outcome = unsafe { semtimedop(self.id, raw.as_mut_ptr(), raw.len(), &raw const left) };
+                ("semtimedop", outcome)
             }
         };
-        outcome.map(drop).map_err(|errno| {
+        check(outcome).map(drop).map_err(|errno| {
             let errno = match errno {
                 // The kernel's word for a time limit as well as for IPC_NOWAIT.
                 Errno::AGAIN if !deadline.is_now() && !operations.iter().any(Operation::may_not_wait) => {
@@ -378,7 +377,7 @@ impl SysvSemaphores {
                 Errno::AGAIN if !deadline.is_now() && deadline.has_passed() => Errno::TIMEDOUT,
                 errno => errno,
             };
-            self.explain_operation(Error::new("semop", errno, &self.object), operations)
+            self.explain_operation(Error::new(operation, errno, &self.object), operations)
         })
     }
 

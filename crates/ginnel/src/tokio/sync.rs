@@ -63,7 +63,7 @@ impl Polled<PosixSemaphore> {
     }
 }
 
-impl Polled<UnnamedSemaphore> {
+impl Polled<UnnamedSemaphore<'_>> {
     /// [`Semaphore::wait`](crate::sync::Semaphore::wait).
     ///
     /// # Errors

@@ -1,0 +1,205 @@
+//! `ginnel tour`, as a stranger runs it.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use ginnel_testkit::{Exit, Objects, isolated_for, run, run_within, spawn, unprivileged, wait_until};
+use serde_json::Value;
+
+const ROWS: [&str; 34] = [
+    "pipe",
+    "two pipes",
+    "FIFO",
+    "pipeline",
+    "popen",
+    "Unix stream",
+    "socketpair",
+    "TCP",
+    "pseudo-terminal",
+    "System V queue",
+    "POSIX queue",
+    "Unix datagram",
+    "Unix seqpacket",
+    "UDP",
+    "ICMP echo",
+    "passed descriptor",
+    "System V segment",
+    "POSIX shared memory",
+    "mapped file",
+    "anonymous mapping",
+    "memfd",
+    "plain file",
+    "System V semaphore set",
+    "POSIX named semaphore",
+    "POSIX unnamed semaphore",
+    "fcntl record lock",
+    "open-file-description lock",
+    "flock",
+    "signal",
+    "queued real-time signal",
+    "signalfd",
+    "eventfd",
+    "pidfd",
+    "process group",
+];
+
+const MINUTES: Duration = Duration::from_secs(300);
+
+fn tour(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ginnel"));
+    command.arg("tour").args(arguments);
+    command
+}
+
+fn json(arguments: &[&str]) -> (Value, Option<i32>) {
+    let output = run_within(tour(arguments).arg("--json"), MINUTES);
+    let text = String::from_utf8(output.stdout).unwrap();
+    (serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")), output.status.code())
+}
+
+fn row<'a>(report: &'a Value, mechanism: &str) -> &'a Value {
+    let rows = report["rows"].as_array().unwrap();
+    rows.iter()
+        .find(|row| row["mechanism"] == mechanism)
+        .unwrap_or_else(|| panic!("no {mechanism}: {report}"))
+}
+
+#[test]
+fn every_mechanism_is_verified_and_nothing_stays() {
+    isolated_for(MINUTES, || {
+        let before = Objects::snapshot();
+        let (report, code) = json(&[]);
+        let rows = report["rows"].as_array().unwrap();
+        let names: Vec<&str> = rows.iter().map(|row| row["mechanism"].as_str().unwrap()).collect();
+        assert_eq!(names, ROWS);
+        for row in rows {
+            assert_eq!(row["outcome"], "verified", "{row}");
+            assert!(row["checked"].as_str().unwrap().chars().any(|c| c.is_ascii_digit()), "{row}");
+            if row["mechanism"] != "pipe" {
+                let trip = &row["round_trip"];
+                assert!(trip["p50_ns"].as_u64().unwrap() > 0, "{row}");
+                assert!(trip["p99_ns"].as_u64() >= trip["p50_ns"].as_u64(), "{row}");
+                assert!(trip["count"].as_u64().unwrap() >= 100, "{row}");
+            }
+            if ["stream", "memory"].contains(&row["family"].as_str().unwrap()) {
+                assert!(row["throughput"]["bytes_per_s"].as_f64().unwrap() > 0.0, "{row}");
+            }
+        }
+        assert_eq!(code, Some(0));
+        before.assert_same();
+        assert_eq!(std::fs::read_dir("/dev/shm").unwrap().count(), 0, "temporary directories stayed");
+    });
+}
+
+#[test]
+fn the_table_is_aligned_and_has_no_progress_in_it() {
+    isolated_for(MINUTES, || {
+        let output = run_within(&mut tour(&["--only", "pipe,sync"]), MINUTES);
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let column = lines[0].find("NAME SPACE").unwrap();
+        let pipe = lines.iter().find(|line| line.starts_with("  pipe ")).unwrap();
+        assert!(pipe[column..].starts_with("inherited descriptor"), "{text}");
+        assert!(lines.contains(&"stream") && lines.contains(&"sync"), "{text}");
+        assert!(text.contains("\n9 of 9 verified\n"), "{text}");
+    });
+}
+
+#[test]
+fn a_reader_that_leaves_ends_it_quietly() {
+    isolated_for(MINUTES, || {
+        let line = "set -o pipefail; \"$0\" tour --only signalfd | head -1";
+        let output = run(Command::new("bash").args(["-c", line, env!("CARGO_BIN_EXE_ginnel")]));
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert!(String::from_utf8(output.stdout).unwrap().starts_with("MECHANISM"));
+    });
+}
+
+#[test]
+fn an_unknown_row_is_a_usage_error_that_names_the_rows() {
+    let output = run(&mut tour(&["--only", "carrier pigeon"]));
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("carrier pigeon") && text.contains("POSIX unnamed semaphore"), "{text}");
+}
+
+#[test]
+fn what_the_host_lacks_is_named_with_the_reason() {
+    isolated_for(MINUTES, || {
+        for limit in ["kernel/msgmni", "kernel/shmmni", "fs/mqueue/queues_max"] {
+            std::fs::write(format!("/proc/sys/{limit}"), "0").unwrap();
+        }
+        let (report, code) = json(&["--only", "queue,segment"]);
+        let rows = [("System V queue", "kernel.msgmni is 0"), ("System V segment", "kernel.shmmni is 0")];
+        for (mechanism, reason) in rows {
+            let row = row(&report, mechanism);
+            assert_eq!(row["outcome"], "unavailable", "{row}");
+            assert!(row["reason"].as_str().unwrap().contains(reason), "{row}");
+        }
+        assert_eq!(code, Some(0), "what is lacking has not failed");
+    });
+}
+
+#[test]
+fn without_the_right_to_raw_sockets_the_row_says_so() {
+    isolated_for(MINUTES, || {
+        unprivileged(|| {
+            let (report, code) = json(&["--only", "ICMP"]);
+            let row = row(&report, "ICMP echo");
+            assert_eq!(row["outcome"], "unavailable", "{row}");
+            assert!(row["reason"].as_str().unwrap().contains("ping_group_range"), "{row}");
+            assert_eq!(code, Some(0));
+        })
+        .assert_ok();
+    });
+}
+
+#[test]
+fn a_row_that_fails_makes_the_exit_code_1() {
+    isolated_for(MINUTES, || {
+        let output = run(tour(&["--only", "FIFO"]).env("TMPDIR", "/nowhere/at/all"));
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("FIFO FAILED: ") && text.contains("0 of 1 verified"), "{text}");
+    });
+}
+
+#[test]
+fn killed_half_way_it_leaves_nothing() {
+    isolated_for(MINUTES, || {
+        let before = Objects::snapshot();
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
+            let mut command = tour(&["--only", "System V,POSIX,FIFO"]);
+            let child = spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
+            wait_until("the tour makes a queue", || System::queues() > 0);
+            child.signal(signal);
+            assert_eq!(child.wait(), Exit::Signal(signal));
+            wait_until("the guardian has removed everything and ended", || {
+                System::queues() == 0 && System::files() == 0 && System::processes() == 0
+            });
+            before.assert_same();
+        }
+    });
+}
+
+/// What there is in the namespaces of the test.
+struct System;
+
+impl System {
+    fn queues() -> usize {
+        std::fs::read_to_string("/proc/sysvipc/msg").unwrap().lines().count() - 1
+    }
+
+    fn files() -> usize {
+        std::fs::read_dir("/dev/shm").unwrap().count()
+    }
+
+    /// Those that run our program.
+    fn processes() -> usize {
+        let is_ours = |path: std::path::PathBuf| {
+            std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "ginnel")
+        };
+        std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| is_ours(entry.path())).count()
+    }
+}
