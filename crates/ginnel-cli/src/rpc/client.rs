@@ -44,12 +44,23 @@ pub(crate) struct Approach {
 }
 
 enum Wire {
-    Sysv { queue: SysvQueue, servers: Vec<PidFd> },
-    Posix { requests: PosixQueue, replies: PosixQueue, servers: Vec<PidFd>, _guardian: Guardian },
+    Sysv {
+        queue: SysvQueue,
+        servers: Vec<PidFd>,
+    },
+    Posix {
+        requests: PosixQueue,
+        replies: PosixQueue,
+        servers: Vec<PidFd>,
+        _guardian: Guardian,
+    },
     Unix(Framed<UnixStream>),
     Tcp(Framed<TcpStream>),
     Seqpacket(UnixSeqpacket),
-    Datagram { socket: UnixDatagram, server: UnixAddress },
+    Datagram {
+        socket: UnixDatagram,
+        server: UnixAddress,
+    },
     Udp {
         socket: UdpSocket,
         /// The request, to be sent again while nobody listens yet and the client is to wait for a server.
@@ -88,7 +99,14 @@ impl Client {
                     };
                     let tag = Tag { client, number: 0 };
                     let pid_namespace = namespace("pid");
-                    return Ok(Client { endpoint: endpoint.clone(), wire, pid, pid_namespace, tag, was_answered: true });
+                    return Ok(Client {
+                        endpoint: endpoint.clone(),
+                        wire,
+                        pid,
+                        pid_namespace,
+                        tag,
+                        was_answered: true,
+                    });
                 }
                 Err(refusal) => refusal,
             };
@@ -114,7 +132,9 @@ impl Client {
         let Client { pid, pid_namespace, tag, .. } = *self;
         let request = Request { pid, pid_namespace, tag, payload: payload.to_vec() }.encode();
         self.wire.fits(&self.endpoint, request.len())?;
-        self.patiently(deadline, "the request was not taken in time", |wire, slice| wire.send(&request, slice))?;
+        self.patiently(deadline, "the request was not taken in time", |wire, slice| {
+            wire.send(&request, slice)
+        })?;
         loop {
             let received = self.patiently(deadline, "no reply came in time", Wire::recv)?;
             let bytes = received.ok_or_else(|| self.failed(CLOSED))?;
@@ -191,7 +211,8 @@ impl Wire {
                 }
                 // An id that is wrong says so now.
                 queue.status()?;
-                let servers = servers(endpoint, &sysv::place(&queue), foreign, "replies are addressed by PID")?;
+                let servers =
+                    servers(endpoint, &sysv::place(&queue), foreign, "replies are addressed by PID")?;
                 Wire::Sysv { queue, servers }
             }
             Endpoint::PosixQueue(name) => {
@@ -297,7 +318,9 @@ impl Wire {
                 max if bytes > max => too_long(max, "more never fits the queue (its msg_qbytes)"),
                 _ => Ok(()),
             },
-            Wire::Udp { .. } if bytes > UDP_BYTES_MAX => too_long(UDP_BYTES_MAX, "a UDP datagram holds no more"),
+            Wire::Udp { .. } if bytes > UDP_BYTES_MAX => {
+                too_long(UDP_BYTES_MAX, "a UDP datagram holds no more")
+            }
             _ => Ok(()),
         }
     }
@@ -357,4 +380,3 @@ pub(crate) fn not_here(endpoint: &Endpoint) -> Failure {
         endpoint.scheme()
     ))
 }
-

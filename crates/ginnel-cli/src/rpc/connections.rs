@@ -74,7 +74,10 @@ fn accept_all<S>(
                 }
             }
             Err(error) if error.is_interrupted() || error.is_would_block() => {}
-            Err(error) if ["ECONNABORTED", "EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"].contains(&error.errno_name()) => {
+            Err(error)
+                if ["ECONNABORTED", "EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"]
+                    .contains(&error.errno_name()) =>
+            {
                 eprintln!("ginnel: {error}");
                 std::thread::sleep(PAUSE);
             }
@@ -115,7 +118,10 @@ fn answer_packets(socket: &UnixSeqpacket, caller: Caller, jobs: &Jobs) -> ginnel
 /// The longest reply for a send buffer, of which the kernel uses some for itself.
 pub(crate) fn packet_limit(send_buffer_bytes: usize) -> ReplyLimit {
     let bytes = send_buffer_bytes.saturating_sub(REPLY_BYTES + 32);
-    ReplyLimit { bytes, why: format!("the socket's send buffer holds (net.core.wmem_default is {send_buffer_bytes})") }
+    ReplyLimit {
+        bytes,
+        why: format!("the socket's send buffer holds (net.core.wmem_default is {send_buffer_bytes})"),
+    }
 }
 
 /// The whole reply to what should be a request.

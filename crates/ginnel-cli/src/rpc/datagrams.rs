@@ -25,7 +25,12 @@ pub(crate) fn serve_unix(socket: UnixDatagram, jobs: &Arc<Jobs>) -> Result<()> {
         Err(error) if error.is_would_block() => UnixDatagram::unbound()?.try_send_to(reply, client),
         outcome => outcome,
     };
-    serve(jobs, &limit, move || socket.recv_truncated(&mut buffer, ginnel::Deadline::NEVER).map(|got| taken(got, &buffer)), send)
+    serve(
+        jobs,
+        &limit,
+        move || socket.recv_truncated(&mut buffer, ginnel::Deadline::NEVER).map(|got| taken(got, &buffer)),
+        send,
+    )
 }
 
 /// Serves a UDP socket for ever.
@@ -79,7 +84,9 @@ fn serve<A: Send + 'static>(
         let (bytes, client) = match recv() {
             Ok(got) => got,
             // A reply of ours did not reach its client: the socket tells it here.
-            Err(error) if error.is_interrupted() || error.is_not_found() || error.is_disconnected() => continue,
+            Err(error) if error.is_interrupted() || error.is_not_found() || error.is_disconnected() => {
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         match bytes.as_deref().and_then(Request::decode) {

@@ -222,10 +222,9 @@ impl Run<'_> {
         let output = self.output.as_ref().map(|pipe| add(pipe.as_fd(), PollFlags::IN));
         let errors = self.errors.as_ref().map(|pipe| add(pipe.as_fd(), PollFlags::IN));
         let end = (!exited).then(|| add(self.pidfd.as_fd(), PollFlags::IN));
-        let left = deadline.remaining().map(|left| Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: left.subsec_nanos().into(),
-        });
+        let left = deadline
+            .remaining()
+            .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         match rustix::event::poll(&mut fds, left.as_ref()) {
             Ok(0) => return Ok(None),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_neither() {
-        let request = Request { pid: 1, pid_namespace: 0, tag: Tag { client: 1, number: 1 }, payload: vec![] };
+        let request =
+            Request { pid: 1, pid_namespace: 0, tag: Tag { client: 1, number: 1 }, payload: vec![] };
         let bytes = request.encode();
         assert!(Request::decode(&bytes).is_some());
         assert!(Request::decode(&bytes[..REQUEST_BYTES - 1]).is_none());
@@ -178,9 +179,7 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_happened() {
-        let said = |status, text: &str| {
-            Answer { status, payload: text.into() }.into_result().unwrap_err()
-        };
+        let said = |status, text: &str| Answer { status, payload: text.into() }.into_result().unwrap_err();
         assert_eq!(said(3, "no such job"), "the server's command failed with exit status 3: no such job");
         assert_eq!(said(256 + 9, ""), "the server's command was killed by signal 9");
         assert_eq!(said(-1, "too long"), "the server refuses: too long");

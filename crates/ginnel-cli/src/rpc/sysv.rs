@@ -172,7 +172,10 @@ impl Office {
             match Request::decode(&message.payload) {
                 None => eprintln!("ginnel: a message of {} bytes was no request", message.payload.len()),
                 Some(request) if request.pid <= REQUEST as i32 => {
-                    eprintln!("ginnel: a request from PID {} cannot be answered over this queue", request.pid);
+                    eprintln!(
+                        "ginnel: a request from PID {} cannot be answered over this queue",
+                        request.pid
+                    );
                 }
                 Some(request) if ![0, own_namespace].contains(&request.pid_namespace) => eprintln!(
                     "ginnel: a request from PID {} of another PID namespace was refused: replies go to PIDs of this one",

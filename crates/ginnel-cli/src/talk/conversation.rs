@@ -27,7 +27,10 @@ enum Word {
     /// The other side has come: what was kept can go.
     Here,
     /// Nothing more will be said: how many lines could not be delivered is asked for, at once or when all are.
-    Last { patient: bool, kept: Sender<usize> },
+    Last {
+        patient: bool,
+        kept: Sender<usize>,
+    },
 }
 
 /// The way to the speaker.

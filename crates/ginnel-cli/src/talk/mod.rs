@@ -136,10 +136,7 @@ impl Side {
 }
 
 fn lock(directories: &[Flock]) -> Result<Vec<ginnel::sync::FlockGuard<'_>>> {
-    directories
-        .iter()
-        .map(|directory| Ok(directory.lock_deadline(LockKind::Exclusive, PATIENCE)?))
-        .collect()
+    directories.iter().map(|directory| Ok(directory.lock_deadline(LockKind::Exclusive, PATIENCE)?)).collect()
 }
 
 /// Opens a FIFO for reading and takes its lock, which lasts as long as the reader; `None` if somebody has it.
