@@ -8,8 +8,7 @@
 //! # Protocol
 //! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
 //! removed by ourselves, `/PATH` a directory to remove with all it holds, `~` to leave the terminal as it is, `PID` a
-//! child of ours to kill with all its own (written by that child itself, before its `execve`). `!PID` a process group
-//! that is to end with us, `^PID` one that has ended. `&JSON` a chat's seat ([`Seat`]), to be left when we are gone.
+//! child of ours to kill with all its own (written by that child itself, before its `execve`). `&JSON` a chat's seat ([`Seat`]), to be left when we are gone.
 //! `=PID` comes first and says who we are, and a `.` last, that we end by ourselves. Where that is missing the guardian
 //! waits until we are gone: the kernel closes the pipe of a killed process before what it opened later, which looks alive
 //! until then.
@@ -22,7 +21,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use ginnel::notify::{PidFd, Signal, Target};
+use ginnel::notify::{Group, PidFd, Signal, Target};
 use ginnel::{Deadline, Endpoint};
 
 use crate::failure::{Context, Failure, Result};
@@ -32,7 +31,7 @@ use crate::talk::Seat;
 /// The verb that turns this program into a guardian.
 pub(crate) const VERB: &str = "__guardian";
 
-/// How long a process group has to end after it was asked to.
+/// How long what we started has to end after it was asked to.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The running guardian of this process.
@@ -85,14 +84,9 @@ impl Guardian {
         pipe.as_fd().try_clone_to_owned().context("the guardian's pipe")
     }
 
-    /// A process group that is to end when this process ends, by `SIGTERM` if it takes that.
-    pub(crate) fn adopt_group(&mut self, leader: i32) -> Result<()> {
-        self.tell(format_args!("!{leader}"))
-    }
-
-    /// The process group has ended.
-    pub(crate) fn release_group(&mut self, leader: i32) -> Result<()> {
-        self.tell(format_args!("^{leader}"))
+    /// The guardian's process group. A process that we start in there ends with us: it is asked to by `SIGTERM` first.
+    pub(crate) fn group(&self) -> i32 {
+        self.child.id() as i32
     }
 
     /// A seat in a chat, to be left when this process ends.
@@ -143,7 +137,6 @@ struct Charge {
     endpoints: Vec<Endpoint>,
     directories: Vec<String>,
     processes: Vec<PidFd>,
-    groups: Vec<i32>,
     seat: Option<Seat>,
 }
 
@@ -163,8 +156,6 @@ impl Charge {
             }
             Some(("~", _)) => self.terminal = None,
             Some(("/", path)) => self.directories.push(path.to_string()),
-            Some(("!", leader)) => self.groups.extend(leader.parse::<i32>()),
-            Some(("^", leader)) => self.groups.retain(|group| leader.parse() != Ok(*group)),
             Some(("&", seat)) => self.seat = serde_json::from_str(seat).ok(),
             // One that has gone already needs no killing.
             _ => self.processes.extend(line.parse().ok().and_then(|pid| PidFd::open(pid).ok())),
@@ -185,21 +176,26 @@ impl Charge {
         if let Some(seat) = &self.seat {
             let _ = seat.leave();
         }
-        end_groups(&self.groups);
+        end_group();
     }
 }
 
-/// Asks the process groups to end, and ends those that do not.
-fn end_groups(groups: &[i32]) {
-    for group in groups {
-        let _ = Target::Group(*group).send(Signal::TERM);
+/// Asks whoever else is in this process group to end, and ends those who do not.
+fn end_group() {
+    let own = std::process::id() as i32;
+    let others = || Group::own().members().is_ok_and(|members| members.iter().any(|pid| *pid != own));
+    if !others() {
+        return;
     }
+    // It would end the guardian too.
+    let _ = Signal::TERM.ignore();
+    let _ = Target::OwnGroup.send(Signal::TERM);
     let deadline = Deadline::from(PATIENCE);
-    let lives = |group: &i32| matches!(Target::Group(*group).exists(), Ok(true));
-    while groups.iter().any(lives) && !deadline.has_passed() {
+    while others() && !deadline.has_passed() {
         std::thread::sleep(Duration::from_millis(5));
     }
-    for group in groups {
-        let _ = Target::Group(*group).send(Signal::KILL);
+    if others() {
+        // This is the last thing that a guardian does.
+        let _ = Target::OwnGroup.send(Signal::KILL);
     }
 }

@@ -121,14 +121,19 @@ fn ctrl_c_ends_the_commands_that_run() {
             &[
                 "sh",
                 "-c",
-                "trap 'echo >/dev/shm/asked; exit' TERM; echo >/dev/shm/up; while :; do sleep 0.01; done",
+                "trap 'echo >/dev/shm/asked; exit 7' TERM; echo >/dev/shm/up; while :; do sleep 0.01; done",
             ],
         );
         let client = spawn(ginnel().args(["call", "unix:/dev/shm/s", "x"]).stderr(Stdio::piped()));
         wait_until("the command runs", || std::path::Path::new("/dev/shm/up").exists());
         end(server);
         assert!(std::path::Path::new("/dev/shm/asked").exists(), "SIGTERM first");
-        fails(&client.wait_with_output(), "the server died");
+        // Or its command's last word, if that was faster.
+        let output = client.wait_with_output();
+        assert!(
+            stderr(&output).contains("the server died") || stderr(&output).contains("exit status 7"),
+            "{output:?}"
+        );
     });
 }
 
@@ -189,7 +194,7 @@ fn a_line_that_fails_does_not_stop_the_others() {
         );
         client.stdin().unwrap().write_all(b"1\n2\n3").unwrap();
         let output = client.wait_with_output();
-        assert_eq!(output.stdout, b"1\n");
+        assert_eq!(output.stdout, b"1\n3\n");
         assert!(
             stderr(&output).contains("line 2: sysv-msg:0x1: the server's command failed with exit status 9"),
             "{output:?}"
@@ -314,7 +319,7 @@ fn replies_of_dead_clients_do_not_stay() {
             &["sh", "-c", "echo >/dev/shm/up; while [ -e /dev/shm/up ]; do sleep 0.01; done; echo late"],
         );
         assert_eq!(queue.recv_vec(Select::Type(std::process::id().into())).unwrap().payload, reply);
-        assert_eq!(queue.status().unwrap().messages, 0, "the dead one's is dropped");
+        wait_until("the dead one's is dropped", || queue.status().unwrap().messages == 0);
 
         // A client that dies while its command runs gets no reply.
         let client = spawn(ginnel().args(["call", "sysv-msg:0x2a", "x"]));
@@ -401,8 +406,11 @@ fn clients_that_do_not_take_their_replies_hold_nobody_up() {
 fn the_kernel_vouches_for_the_client() {
     isolated(|| {
         for endpoint in ["unix:@s", "unix-seqpacket:@q", "sysv-msg:0x1", "posix-mq:/q", "unix-dgram:@d"] {
-            let server =
-                serve(endpoint, &["--create"], &["sh", "-c", "echo $GINNEL_CLIENT_PID $GINNEL_CLIENT_UID"]);
+            let server = serve(
+                endpoint,
+                &["--create"],
+                &["sh", "-c", "echo \"$GINNEL_CLIENT_PID $GINNEL_CLIENT_UID\""],
+            );
             let client = spawn(ginnel().args(["call", endpoint, "x"]).stdout(Stdio::piped()));
             let pid = client.pid();
             let said = String::from_utf8(client.wait_with_output().stdout).unwrap();

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +65,9 @@ pub(crate) struct Args {
 
 type SharedGuardian = Arc<Mutex<Option<Guardian>>>;
 
+/// A signal has come, and its thread is about to end this process.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 /// The socket file that this server has made: its path, device and inode. The guardian leaves it alone as long as
 /// somebody listens, and we do, to the very end.
 static SOCKET_FILE: Mutex<Option<(PathBuf, u64, u64)>> = Mutex::new(None);
@@ -73,10 +77,17 @@ pub(crate) fn run(args: Args) -> Result {
         Some(jobs) => jobs.into(),
         None => std::thread::available_parallelism().map_or(1, Into::into),
     };
-    let guardian: SharedGuardian = Arc::new(Mutex::new(Some(Guardian::start()?)));
+    let guardian = Guardian::start()?;
+    let jobs = Arc::new(Jobs::new(args.command.clone(), args.timeout, parallel, &guardian));
+    let guardian: SharedGuardian = Arc::new(Mutex::new(Some(guardian)));
     end_by_signal(guardian.clone())?;
-    let jobs = Arc::new(Jobs::new(args.command.clone(), args.timeout, parallel, guardian.clone()));
     let outcome = serve(&args, &jobs, &guardian);
+    if ENDING.load(Ordering::SeqCst) {
+        // What ended the serving is that the queue was removed, by the thread that ends this process.
+        loop {
+            std::thread::park();
+        }
+    }
     clean_up(&guardian);
     outcome.map(|()| ExitCode::SUCCESS)
 }
@@ -93,6 +104,7 @@ fn end_by_signal(guardian: SharedGuardian) -> Result<()> {
     let caught = Handler::new(signals)?;
     std::thread::spawn(move || {
         while caught.wait().is_err() {}
+        ENDING.store(true, Ordering::SeqCst);
         clean_up(&guardian);
         std::process::exit(0);
     });

@@ -5,15 +5,16 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use ginnel::Deadline;
-use ginnel::notify::{PidFd, Signal, Target};
+use ginnel::notify::PidFd;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::Answer;
 use crate::guardian::Guardian;
+use crate::objects;
 
 /// How much of standard error is kept for its last line.
 const COMPLAINT_BYTES: usize = 4096;
@@ -22,11 +23,12 @@ const PIPE_CHUNK: usize = 4096;
 
 /// The command, and how it may be run.
 pub(crate) struct Jobs {
-    pub(crate) command: Vec<OsString>,
+    command: Vec<OsString>,
     /// How long one run may take.
-    pub(crate) limit: Option<Duration>,
+    limit: Option<Duration>,
     pub(crate) parallel: usize,
-    pub(crate) guardian: Arc<Mutex<Option<Guardian>>>,
+    /// The guardian's process group, which ends with us.
+    group: i32,
     running: Mutex<usize>,
     ended: Condvar,
 }
@@ -51,9 +53,16 @@ impl Jobs {
         command: Vec<OsString>,
         limit: Option<Duration>,
         parallel: usize,
-        guardian: Arc<Mutex<Option<Guardian>>>,
+        guardian: &Guardian,
     ) -> Jobs {
-        Jobs { command, limit, parallel, guardian, running: Mutex::new(0), ended: Condvar::new() }
+        Jobs {
+            command,
+            limit,
+            parallel,
+            group: guardian.group(),
+            running: Mutex::new(0),
+            ended: Condvar::new(),
+        }
     }
 
     /// Runs the command for one request, when it is its turn.
@@ -84,7 +93,7 @@ impl Jobs {
 
     fn execute(&self, caller: Caller, payload: &[u8], output_bytes_max: usize) -> io::Result<Outcome> {
         let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]).process_group(0);
+        command.args(&self.command[1..]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for name in ["GINNEL_CLIENT_PID", "GINNEL_CLIENT_UID"] {
             command.env_remove(name);
@@ -95,19 +104,14 @@ impl Jobs {
         if let Some(uid) = caller.uid {
             command.env("GINNEL_CLIENT_UID", uid.to_string());
         }
-        let child = command.spawn()?;
-        let group = child.id() as i32;
-        self.tell(|guardian| guardian.adopt_group(group));
-        let outcome = Run::new(child, payload, output_bytes_max).and_then(|run| run.finish(self.limit));
-        self.tell(|guardian| guardian.release_group(group));
-        outcome
-    }
-
-    /// Without a guardian the commands still run; it is ending us anyway then.
-    fn tell(&self, what: impl FnOnce(&mut Guardian) -> crate::failure::Result<()>) {
-        if let Some(guardian) = &mut *self.guardian.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = what(guardian);
-        }
+        let child = match command.process_group(self.group).spawn() {
+            // The guardian was killed, and its group is gone.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                command.process_group(0).spawn()?
+            }
+            outcome => outcome?,
+        };
+        Run::new(child, payload, output_bytes_max)?.finish(self.limit)
     }
 }
 
@@ -192,8 +196,7 @@ impl Run<'_> {
             let ready = self.poll(exited, deadline)?;
             let Some(ready) = ready else {
                 self.outcome.timed_out = true;
-                // The group may have ended this very moment.
-                let _ = Target::Group(self.child.id() as i32).send(Signal::KILL);
+                objects::kill_tree(&self.pidfd);
                 break;
             };
             exited |= ready.exited;
