@@ -6,7 +6,7 @@
 //! terminal's settings too, and puts them back.
 //!
 //! # Protocol
-//! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
+//! One line each, no answers (but one, that it is there): `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
 //! removed by ourselves, `/PATH` a directory to remove with all it holds, `~` to leave the terminal as it is, `PID` a
 //! child of ours to kill with all its own (written by that child itself, before its `execve`). `&JSON` a chat's seat ([`Seat`]), to be left when we are gone.
 //! `=PID` comes first and says who we are, and a `.` last, that we end by ourselves. Where that is missing the guardian
@@ -14,7 +14,7 @@
 //! until then.
 
 use std::fs;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
@@ -30,6 +30,9 @@ use crate::talk::Seat;
 
 /// The verb that turns this program into a guardian.
 pub(crate) const VERB: &str = "__guardian";
+
+/// What the guardian says, once, to whoever waits for it.
+const READY: &[u8] = b"ready\n";
 
 /// How long what we started has to end after it was asked to.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,7 +50,7 @@ impl Guardian {
         let mut child = Command::new(program)
             .arg(VERB)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .process_group(0)
             .spawn()
             .context("starting the guardian process")?;
@@ -84,6 +87,15 @@ impl Guardian {
         pipe.as_fd().try_clone_to_owned().context("the guardian's pipe")
     }
 
+    /// Waits until it knows the terminal's settings: whoever changes them must wait for that.
+    pub(crate) fn wait_until_ready(&mut self) -> Result<()> {
+        let Some(answers) = &mut self.child.stdout else { return Ok(()) };
+        match answers.read(&mut [0; READY.len()]).context("the guardian process")? {
+            0 => Err(Failure::failed("the guardian process ended")),
+            _ => Ok(()),
+        }
+    }
+
     /// The guardian's process group. A process that we start in there ends with us: it is asked to by `SIGTERM` first.
     pub(crate) fn group(&self) -> i32 {
         self.child.id() as i32
@@ -116,6 +128,8 @@ impl Drop for Guardian {
 /// Is the guardian: reads names until the pipe closes, then removes what is left of them.
 pub(crate) fn run() -> Result {
     let mut charge = Charge { terminal: objects::terminal_settings(), ..Charge::default() };
+    // Most do not wait for it, and some are gone by now.
+    let _ = io::stdout().write_all(READY);
     // What a process gets that sets the terminal from the background, as this one does.
     Signal::TTOU.ignore()?;
     for line in io::stdin().lock().lines() {

@@ -54,8 +54,8 @@ pub(crate) fn run(args: Args) -> Result {
         (None, Some(input), Some(output)) => Seat::of(input, output),
         _ => return Err(Failure::usage("chat: give --name NAME, or the FIFO to read and the FIFO to write")),
     };
-    // First of all: it keeps the terminal's settings as they are now.
     let mut guardian = Guardian::start()?;
+    guardian.wait_until_ready()?;
     guardian.adopt_seat(&seat)?;
     let side = seat.take(args.mode, args.name.is_some())?;
     let outcome = match io::stdin().is_terminal() && io::stdout().is_terminal() {

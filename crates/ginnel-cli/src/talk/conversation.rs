@@ -7,11 +7,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use ginnel::Deadline;
 use ginnel::stream::{ByteRead, ByteWrite, FifoReader, FifoWriter};
 
 use super::Side;
+
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Where what happens is shown.
 pub(crate) trait Screen: Send + Sync + 'static {
@@ -68,8 +71,10 @@ pub(crate) fn start(side: Arc<Side>, screen: Arc<dyn Screen>) -> Speaker {
 
 fn listen(input: &FifoReader, speaker: &Speaker, screen: &dyn Screen) -> ginnel::Result<()> {
     loop {
-        match input.wait_for_writer() {
-            Err(error) if error.is_interrupted() => continue,
+        // The kernel tells of a writer that comes, and not of one that came, wrote and left just before this call: so look
+        // again now and then.
+        match input.wait_for_writer_deadline(LOOK) {
+            Err(error) if error.is_interrupted() || error.is_timed_out() => continue,
             outcome => outcome?,
         }
         // Before the notice: who reads it may answer.
