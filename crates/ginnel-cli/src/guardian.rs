@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use ginnel::notify::{Group, PidFd, Signal, Target};
 use ginnel::{Deadline, Endpoint};
+use rustix::termios::Termios;
 
 use crate::failure::{Context, Failure, Result};
 use crate::objects;
@@ -108,6 +109,13 @@ impl Guardian {
     }
 
     fn tell(&mut self, line: std::fmt::Arguments<'_>) -> Result<()> {
+        let line = line.to_string();
+        // It would be two lines, and the second might name somebody else's directory to remove.
+        if line.contains('\n') {
+            return Err(Failure::failed(format!(
+                "a name with a line feed in it cannot be guarded: {line:?}"
+            )));
+        }
         match &mut self.pipe {
             Some(pipe) => writeln!(pipe, "{line}").context("telling the guardian process"),
             None => Ok(()),
@@ -147,7 +155,7 @@ pub(crate) fn run() -> Result {
 struct Charge {
     /// Whom to wait for: nobody, if it ends by itself.
     guarded: Option<PidFd>,
-    terminal: Option<objects::Terminal>,
+    terminal: Option<Termios>,
     endpoints: Vec<Endpoint>,
     directories: Vec<String>,
     processes: Vec<PidFd>,

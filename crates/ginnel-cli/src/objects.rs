@@ -10,7 +10,6 @@ use ginnel::message::{PosixQueue, SysvQueue, UnixDatagram};
 use ginnel::notify::{PidFd, Signal};
 use ginnel::sync::{PosixSemaphore, SysvSemaphores};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Pid;
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
 use crate::failure::{Failure, Result};
@@ -83,29 +82,22 @@ pub(crate) fn sweep(endpoint: &Endpoint) -> Result<()> {
     }
 }
 
-/// A terminal's settings, and which process group had it then.
-pub(crate) struct Terminal {
-    settings: Termios,
-    foreground: Option<Pid>,
-}
-
 /// The settings of the terminal that this process belongs to, if it has one.
-pub(crate) fn terminal_settings() -> Option<Terminal> {
+pub(crate) fn terminal_settings() -> Option<Termios> {
     let terminal = open_terminal()?;
-    let settings = termios::tcgetattr(&terminal).ok()?;
-    Some(Terminal { settings, foreground: termios::tcgetpgrp(terminal).ok() })
+    termios::tcgetattr(terminal).ok()
 }
 
-/// Puts the terminal's settings back. Where somebody else has the terminal by now, such as the shell, only if a line editor
-/// of ours has left it raw: with signals off, as no shell's own editor has it.
-pub(crate) fn restore_terminal(before: Option<Terminal>) {
-    let (Some(before), Some(terminal)) = (before, open_terminal()) else { return };
-    let is_ours = termios::tcgetpgrp(&terminal).ok() == before.foreground;
-    let has_signals = |settings: &Termios| settings.local_modes.contains(LocalModes::ISIG);
-    let is_raw = || termios::tcgetattr(&terminal).is_ok_and(|now| !has_signals(&now));
-    if is_ours || (has_signals(&before.settings) && is_raw()) {
+/// Puts the terminal's settings back if a line editor of ours has left it raw: signals are off, as no shell's own editor
+/// leaves them. Anything else is somebody else's doing by now, such as the shell's.
+pub(crate) fn restore_terminal(settings: Option<Termios>) {
+    if let (Some(settings), Some(terminal)) = (settings, open_terminal()) {
+        let has_signals = |settings: &Termios| settings.local_modes.contains(LocalModes::ISIG);
+        if !has_signals(&settings) || termios::tcgetattr(&terminal).is_ok_and(|now| has_signals(&now)) {
+            return;
+        }
         // There is nobody left to tell.
-        let _ = termios::tcsetattr(&terminal, OptionalActions::Now, &before.settings);
+        let _ = termios::tcsetattr(terminal, OptionalActions::Now, &settings);
     }
 }
 

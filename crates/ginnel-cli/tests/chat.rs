@@ -245,10 +245,12 @@ fn without_a_terminal_plain_lines() {
         drop(to_b);
         b.assert_ok();
         assert!(fifos(), "one is left");
+        let mut three = [0; 6];
+        std::io::Read::read_exact(&mut a.stdout().unwrap(), &mut three).unwrap();
+        assert_eq!(&three, b"three\n");
         drop(to_a);
         let output = a.wait_with_output();
         assert!(output.status.success());
-        assert_eq!(String::from_utf8(output.stdout).unwrap(), "three\n");
         let notices = String::from_utf8(output.stderr).unwrap();
         assert!(notices.contains(HERE), "{notices}");
         assert!(!fifos(), "the last one removes them");

@@ -56,9 +56,12 @@ pub(crate) fn until_ready<T>(
     loop {
         match attempt(how) {
             Ok(value) => return Ok(value),
-            Err(Errno::AGAIN) if !deadline.is_now() => {
-                ready(fd.as_fd(), events, deadline, operation, object)?
+            // A descriptor may stay ready and the call have nothing for us all the same: other readers are faster each
+            // time, or a child that has ended is its tracer's to reap first.
+            Err(Errno::AGAIN) if deadline.has_passed() => {
+                return Err(Error::new(operation, deadline.errno(), object));
             }
+            Err(Errno::AGAIN) => ready(fd.as_fd(), events, deadline, operation, object)?,
             Err(errno) => return Err(Error::new(operation, errno, object)),
         }
     }

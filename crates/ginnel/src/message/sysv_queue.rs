@@ -31,6 +31,7 @@ const TYPE_BYTES: usize = size_of::<libc::c_long>();
 /// Which message a receiver takes: the `msgtyp` of `msgrcv(2)`.
 ///
 /// ```
+/// # ginnel_testkit::private();
 /// use ginnel::message::{Select, SysvQueue};
 ///
 /// let queue = SysvQueue::private()?;
@@ -89,6 +90,7 @@ pub struct Message {
 /// A System V message queue.
 ///
 /// ```
+/// # ginnel_testkit::private();
 /// use ginnel::message::{Select, SysvQueue};
 ///
 /// let queue = SysvQueue::private()?;
@@ -112,6 +114,7 @@ pub struct SysvQueue {
 /// How to open or make a [`SysvQueue`]: see [`SysvQueue::options`].
 ///
 /// ```
+/// # ginnel_testkit::private();
 /// use ginnel::message::SysvQueue;
 /// use ginnel::sysv::Key;
 ///
@@ -595,6 +598,7 @@ pub struct Limits {
 /// What [`SysvQueue::set`] is to change; `None` leaves it as it is.
 ///
 /// ```
+/// # ginnel_testkit::private();
 /// use ginnel::message::{SysvQueue, sysv_queue::Change};
 ///
 /// let queue = SysvQueue::private()?;

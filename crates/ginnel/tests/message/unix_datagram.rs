@@ -1,6 +1,7 @@
 //! Unix datagram sockets: names of every kind, a full receiver, truncation, death, stale files, and C.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -200,33 +201,51 @@ fn a_dead_server_s_file_is_replaced_and_a_living_one_s_is_not() {
         server.kill();
         server.wait();
         assert!(assert_fails("EADDRINUSE", bind(false)).hint().unwrap().contains("replace_stale"));
-        // Of many that replace it at once, one is it.
-        let racers: Vec<_> = (0..8)
-            .map(|_| {
-                fork(|| match bind(true) {
-                    Ok(server) => {
-                        let mut buffer = [0; 8];
-                        server.recv_deadline(&mut buffer, LONG).unwrap();
-                    }
-                    Err(error) => {
-                        assert_eq!(error.errno_name(), "EADDRINUSE", "{error}");
-                        // Exits with its own status: told apart from the winner below.
-                        // SAFETY: _exit is always sound.
-                        unsafe { libc::_exit(7) }
-                    }
-                })
-            })
-            .collect();
-        ginnel_testkit::wait_until("all but one have lost", || {
-            racers.iter().filter(|racer| racer.is_alive()).count() == 1
-        });
-        UnixDatagram::connect(&path).unwrap().send(b"you won").unwrap();
-        let won = racers
-            .into_iter()
-            .map(ginnel_testkit::Child::wait)
-            .filter(|exit| *exit == ginnel_testkit::Exit::Code(0));
-        assert_eq!(won.count(), 1);
+        UnixDatagram::unbound().unwrap().connect_to(&path).expect_err("nobody is there");
+        let replaced = bind(true).unwrap();
+        UnixDatagram::connect(&path).unwrap().send(b"hello").unwrap();
+        assert_eq!(replaced.recv_vec().unwrap(), b"hello");
+        drop(replaced);
         assert!(!path.exists());
+    });
+}
+
+#[test]
+fn of_many_that_replace_a_stale_file_at_once_one_wins() {
+    isolated(|| {
+        const RACERS: usize = 6;
+        let dir = temp_dir();
+        let path = dir.path().join("server");
+        for _ in 0..40 {
+            drop(std::os::unix::net::UnixDatagram::bind(&path).unwrap());
+            let (go, started) = std::io::pipe().unwrap();
+            let (end, ending) = std::io::pipe().unwrap();
+            let (results, result) = std::io::pipe().unwrap();
+            let racers: Vec<_> = (0..RACERS)
+                .map(|_| {
+                    fork(|| {
+                        // SAFETY: the copies of the parent's descriptors, which only the parent is to hold open; _exit
+                        // keeps their owners in this process from closing them again.
+                        unsafe {
+                            libc::close(started.as_raw_fd());
+                            libc::close(ending.as_raw_fd());
+                        }
+                        assert_eq!((&go).read(&mut [0]).unwrap(), 0);
+                        let bound = UnixDatagram::options().replace_stale(true).bind(&path);
+                        (&result).write_all(if bound.is_ok() { b"w" } else { b"l" }).unwrap();
+                        assert_eq!((&end).read(&mut [0]).unwrap(), 0);
+                    })
+                })
+                .collect();
+            drop(started);
+            let mut told = [0; RACERS];
+            (&results).read_exact(&mut told).unwrap();
+            assert_eq!(told.iter().filter(|letter| **letter == b'w').count(), 1);
+            UnixDatagram::connect(&path).expect("the winner is there");
+            drop(ending);
+            racers.into_iter().for_each(ginnel_testkit::Child::assert_ok);
+            assert!(!path.exists());
+        }
     });
 }
 

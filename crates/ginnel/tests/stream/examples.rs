@@ -7,6 +7,8 @@ use ginnel_testkit::{Exit, Spawned, example, isolated, run, run_ok, spawn, temp_
 
 use super::stay;
 
+const WAITS: &str = "-- nobody there yet; the line waits";
+
 /// A program that one types to, and reads line by line.
 struct Dialogue {
     process: Spawned,
@@ -30,6 +32,16 @@ impl Dialogue {
         let mut line = String::new();
         self.screen.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
+    }
+
+    /// Its next line, whatever it says meanwhile of a line of its own that waits: which of the two comes first is open.
+    fn hears(&mut self) -> String {
+        loop {
+            match self.line() {
+                line if line == WAITS => {}
+                line => return line,
+            }
+        }
     }
 
     fn leaves(mut self) {
@@ -100,35 +112,35 @@ fn fifo_chat_in_any_order() {
         let bob = || Dialogue::start(Command::new(example("fifo_chat")).args([&b, &a]));
         let mut ann_here = ann();
         ann_here.types("is anybody there?");
-        assert_eq!(ann_here.line(), "-- nobody there yet; the line waits");
+        assert_eq!(ann_here.line(), WAITS);
 
         let mut bob_here = bob();
-        assert_eq!(bob_here.line(), "-- the other side is here");
-        assert_eq!(bob_here.line(), "> is anybody there?");
+        assert_eq!(bob_here.hears(), "-- the other side is here");
+        assert_eq!(bob_here.hears(), "> is anybody there?");
         bob_here.types("yes");
-        assert_eq!(ann_here.line(), "-- the other side is here");
-        assert_eq!(ann_here.line(), "> yes");
+        assert_eq!(ann_here.hears(), "-- the other side is here");
+        assert_eq!(ann_here.hears(), "> yes");
         // In real time, both ways.
         for number in 0..20 {
             ann_here.types(&format!("a{number}"));
-            assert_eq!(bob_here.line(), format!("> a{number}"));
+            assert_eq!(bob_here.hears(), format!("> a{number}"));
             bob_here.types(&format!("b{number}"));
-            assert_eq!(ann_here.line(), format!("> b{number}"));
+            assert_eq!(ann_here.hears(), format!("> b{number}"));
         }
         bob_here.leaves();
-        assert_eq!(ann_here.line(), "-- the other side left");
+        assert_eq!(ann_here.hears(), "-- the other side left");
         ann_here.types("come back");
-        assert_eq!(ann_here.line(), "-- nobody there yet; the line waits");
+        assert_eq!(ann_here.line(), WAITS);
         let mut bob_here = bob();
-        assert_eq!(bob_here.line(), "-- the other side is here");
-        assert_eq!(bob_here.line(), "> come back");
+        assert_eq!(bob_here.hears(), "-- the other side is here");
+        assert_eq!(bob_here.hears(), "> come back");
         // Killed, not gone in peace.
         ann_here.process.kill();
         assert_eq!(ann_here.process.wait(), Exit::Signal(libc::SIGKILL));
-        assert_eq!(bob_here.line(), "-- the other side left");
+        assert_eq!(bob_here.hears(), "-- the other side left");
         let mut ann_here = ann();
         bob_here.types("hello again");
-        let mut lines = [ann_here.line(), ann_here.line()];
+        let mut lines = [ann_here.hears(), ann_here.hears()];
         lines.sort();
         assert_eq!(lines, ["-- the other side is here", "> hello again"]);
         bob_here.leaves();

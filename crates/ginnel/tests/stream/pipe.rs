@@ -264,6 +264,16 @@ fn peek_takes_nothing() {
 }
 
 #[test]
+fn peek_has_as_many_slots_as_the_pipe() {
+    isolated(|| {
+        let (reader, writer) = PipeOptions::default().packet(true).capacity(1 << 18).open().unwrap();
+        (0..60).for_each(|_| assert_eq!(writer.try_write(b"x").unwrap(), 1));
+        assert_eq!(reader.try_peek(&mut [0; 100]).unwrap(), 60);
+        assert_eq!(reader.available().unwrap(), 60);
+    });
+}
+
+#[test]
 fn splice_and_tee_move_and_copy() {
     isolated(|| {
         let (a, into_a) = pipe().unwrap();

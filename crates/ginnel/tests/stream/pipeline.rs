@@ -202,13 +202,14 @@ fn in_the_foreground_of_a_terminal() {
         // What is typed while the example's pipeline runs reaches the pipeline, and afterwards the shell again.
         let mut emulator = Pty::options().open().unwrap();
         let mut command = Command::new("sh");
+        // The last stage speaks, so that all have started by then.
         let script =
-            "\"$0\" \"sh -c 'echo pipeline runs; exec sleep 1000' >&2 | sleep 1000\"; read x; echo got $x";
+            "\"$0\" \"sleep 1000 | sh -c 'echo pipeline runs; exec sleep 2000'\"; read x; echo got $x";
         command.args(["-c", script]).arg(example("pipeline"));
         let mut child = emulator.spawn(command).unwrap();
         screen_shows(&emulator, "pipeline runs");
         emulator.write_all(b"\x03").unwrap();
-        let screen = screen_shows(&emulator, "sleep 1000\r\n");
+        let screen = screen_shows(&emulator, "exec sleep 2000\r\n");
         assert_eq!(screen.matches("signal: 2 (SIGINT)").count(), 2, "{screen}");
         emulator.write_all(b"words\r").unwrap();
         screen_shows(&emulator, "got words");
