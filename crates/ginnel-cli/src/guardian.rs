@@ -6,12 +6,16 @@
 //! terminal's settings too, and puts them back.
 //!
 //! # Protocol
-//! One line each, no answers (but one, that it is there): `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
-//! removed by ourselves, `/PATH` a directory to remove with all it holds, `~` to leave the terminal as it is, `PID` a
-//! child of ours to kill with all its own (written by that child itself, before its `execve`). `&JSON` a chat's seat ([`Seat`]), to be left when we are gone.
+//! One line each, no answers (but one, that it is there): `+ENDPOINT` made (told *before* it is made, so that no kill
+//! falls between), `-ENDPOINT` not made after all, `/PATH` a directory to remove with all it holds, `~` to leave the
+//! terminal as it is, `PID` a child of ours to kill with all its own (written by that child itself, before its `execve`),
+//! `&JSON` a chat's seat ([`Seat`]) to be left when we are gone.
+//!
 //! `=PID` comes first and says who we are, and a `.` last, that we end by ourselves. Where that is missing the guardian
-//! waits until we are gone: the kernel closes the pipe of a killed process before what it opened later, which looks alive
-//! until then.
+//! waits until we are gone: the kernel closes the pipe of a killed process before the sockets that it opened later, which
+//! look alive until then.
+//!
+//! Processes that we start in the guardian's own process group end with it.
 
 use std::fs;
 use std::io::{self, BufRead, Read, Write};
@@ -165,7 +169,7 @@ struct Charge {
 impl Charge {
     fn take(&mut self, line: &str) -> Result<()> {
         match line.split_at_checked(1) {
-            // Not our parent any more: it is gone.
+            // If that is not our parent any more, it is gone.
             Some(("=", pid)) if pid == parent_id().to_string() => {
                 self.guarded = PidFd::open(parent_id() as i32).ok();
             }

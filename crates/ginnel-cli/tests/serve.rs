@@ -524,9 +524,11 @@ fn sixty_four_clients_get_their_own_replies() {
 #[test]
 fn a_crowd_over_every_other_mechanism() {
     isolated(|| {
-        for endpoint in ["posix-mq:/jobs", "unix-seqpacket:@q", "unix-dgram:@d", "tcp:127.0.0.1:7000"] {
+        for endpoint in ["unix-seqpacket:@q", "unix-dgram:@d", "tcp:127.0.0.1:7000"] {
             crowd(endpoint, 16, 5);
         }
+        // Few: RLIMIT_MSGQUEUE counts the queues of all tests that run now.
+        crowd("posix-mq:/jobs", 6, 5);
     });
 }
 
