@@ -26,6 +26,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -36,6 +37,9 @@ use super::pipe::{peek, pipe, write_atomic};
 use crate::error::{Error, Label, Result};
 use crate::wait::Attempt;
 use crate::{Deadline, interrupt};
+
+/// How long [`FifoReader::wait_for_writer`] sleeps without a look at what has come meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The name of a FIFO.
 ///
@@ -457,8 +461,8 @@ impl FifoReader {
     /// `EINTR`: a signal handler ran. `EMFILE`, `ENFILE`. `ENOENT`: `/proc` is not mounted.
     ///
     /// # Blocking
-    /// In an `open(2)` of the same FIFO, as [`Fifo::open_reader`] does. A writer that comes and goes at once ends the
-    /// wait too.
+    /// In an `open(2)` of the same FIFO, as [`Fifo::open_reader`] does, with a look at the FIFO every quarter of a
+    /// second. A writer that comes and goes at once ends the wait too.
     pub fn wait_for_writer(&self) -> Result<()> {
         self.wait_for_writer_deadline(Deadline::NEVER)
     }
@@ -476,13 +480,23 @@ impl FifoReader {
     /// # Errors
     /// `ETIMEDOUT`: nobody came. Else as [`FifoReader::wait_for_writer`].
     pub fn wait_for_writer_deadline(&self, deadline: impl Into<Deadline>) -> Result<()> {
-        interrupt::until(deadline.into(), "open", self.stream.object(), |attempt| match attempt {
-            Attempt::NonBlocking => self.has_writer(),
-            Attempt::Blocking => {
-                let path = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
-                open_raw(path.as_ref(), OFlags::RDONLY, attempt).map(drop)
+        let deadline = deadline.into();
+        let fail = |errno| Error::new("open", errno, self.stream.object());
+        let path = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
+        loop {
+            match self.has_writer() {
+                Err(Errno::AGAIN) if deadline.has_passed() => return Err(fail(deadline.errno())),
+                Err(Errno::AGAIN) => {}
+                other => return other.map_err(fail),
             }
-        })
+            // A writer that came, wrote and left between the look and the open would be missed: so look again.
+            let limit = deadline.remaining().map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
+            let open = || open_raw(path.as_ref(), OFlags::RDONLY, Attempt::Blocking);
+            match interrupt::bounded(limit, open) {
+                Err(Errno::TIMEDOUT) => {}
+                other => return other.map(drop).map_err(fail),
+            }
+        }
     }
 
     /// A `tee(2)` of an empty pipe is 0 without a writer and `EAGAIN` with one; it takes nothing.

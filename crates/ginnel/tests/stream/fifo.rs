@@ -360,3 +360,17 @@ fn somebody_elses_descriptor() {
         assert_eq!(reader.try_read(&mut [0]).unwrap(), 0);
     });
 }
+
+#[test]
+fn waiting_for_a_writer_sees_what_one_that_has_left_wrote() {
+    isolated(|| {
+        let directory = temp_dir();
+        let fifo = Fifo::create(directory.path().join("fifo")).unwrap();
+        let mut reader = fifo.try_open_reader().unwrap();
+        fork(|| std::fs::write(fifo.path(), "been here").unwrap()).assert_ok();
+        reader.wait_for_writer().unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "been here");
+    });
+}
