@@ -35,11 +35,12 @@ impl Failure {
         match self {
             Failure::OutputClosed => ExitCode::SUCCESS,
             Failure::Failed(why) => {
-                output::tell(format!("ginnel: {why}\n"));
+                output::note(why);
                 ExitCode::from(1)
             }
             Failure::Usage(why) => {
-                output::tell(format!("ginnel: {why}\nFor more, try `ginnel help`.\n"));
+                output::note(why);
+                output::tell("For more, try `ginnel help`.\n");
                 ExitCode::from(2)
             }
         }

@@ -3,6 +3,8 @@
 //! `cli.rs` says what can be typed, `cmd/<verb>.rs` does it. What the verbs share: [`failure`] (messages and exit
 //! codes), [`output`] (tables, JSON, a closed pipe), [`guardian`] (nothing stays behind, whatever kills us).
 #![forbid(unsafe_code)]
+// They panic where nobody reads what they print.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod cli;
@@ -14,6 +16,7 @@ mod objects;
 mod output;
 mod payload;
 mod rpc;
+mod signals;
 mod source;
 mod state;
 mod streams;

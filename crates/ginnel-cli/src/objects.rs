@@ -353,6 +353,14 @@ pub(crate) fn sysv_semaphores(name: SysvName) -> ginnel::Result<SysvSemaphores> 
     }
 }
 
+/// How many units of a System V semaphore `--count` says.
+pub(crate) fn sysv_units(count: u32) -> Result<u16> {
+    match u16::try_from(count) {
+        Ok(units) if units <= 32767 => Ok(units),
+        _ => Err(Failure::usage("--count: a System V semaphore's value is 32767 at the most")),
+    }
+}
+
 /// As [`explain`], for who looks for an object and would not make it.
 pub(crate) fn explain_missing(endpoint: &Endpoint, error: ginnel::Error) -> Failure {
     match error.errno_name() {
@@ -382,11 +390,11 @@ pub(crate) fn explain(endpoint: &Endpoint, error: ginnel::Error) -> Failure {
             Failure::failed(format!("{what}: there is none; make it with `ginnel create {endpoint}`"))
         }
         "ENOENT" if is_socket => Failure::failed(format!(
-            "{what}: no such socket; start its receiver, for instance `ginnel recv --create {endpoint}`"
+            "{what}: no such socket; `ginnel recv --create {endpoint}` makes it and receives"
         )),
-        "ECONNREFUSED" => Failure::failed(format!(
-            "{what}: nobody receives there; start a receiver, for instance `ginnel recv --create {endpoint}`"
-        )),
+        "ECONNREFUSED" => {
+            Failure::failed(format!("{what}: nobody listens there; `ginnel recv --create {endpoint}` does"))
+        }
         "ETIMEDOUT" => Failure::failed(format!("{what}: the --timeout passed")),
         "EAGAIN" | "ENOMSG" => Failure::failed(format!("{what}: it would have to wait, and --timeout is 0")),
         "EPIPE" | "ECONNRESET" => Failure::failed(format!("{what}: the other end has gone")),

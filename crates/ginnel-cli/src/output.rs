@@ -1,5 +1,7 @@
 //! What goes to standard output: text, aligned tables, JSON. A closed pipe ends the command quietly.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table};
@@ -24,6 +26,25 @@ pub(crate) fn line(text: impl AsRef<str>) -> Result<()> {
 /// Writes to standard error. Where nobody reads that there is nobody to tell so.
 pub(crate) fn tell(text: impl AsRef<str>) {
     let _ = io::stderr().write_all(text.as_ref().as_bytes());
+}
+
+/// Tells something while the verb goes on, in one line. (`eprintln!` would panic where nobody reads it.)
+pub(crate) fn note(what: impl fmt::Display) {
+    tell(format!("ginnel: {}\n", harmless(&what.to_string())));
+}
+
+/// Control characters spelled out: what comes from another user must not command this terminal, nor make a line of its
+/// own.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    let is_harmful = |c: char| c.is_control() && c != '\t';
+    match text.contains(is_harmful) {
+        false => text.into(),
+        true => text
+            .chars()
+            .map(|c| if is_harmful(c) { c.escape_default().to_string() } else { c.to_string() })
+            .collect::<String>()
+            .into(),
+    }
 }
 
 /// Writes a value as JSON, indented on a terminal and for files alike.
@@ -55,4 +76,15 @@ pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
 /// Drops the blanks that padding leaves at the ends of lines.
 pub(crate) fn trim_lines(text: &str) -> String {
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_does_not_command_the_terminal() {
+        assert_eq!(harmless("caf\u{e9}\tau lait"), "caf\u{e9}\tau lait");
+        assert_eq!(harmless("\x1b[2Jgone\r"), "\\u{1b}[2Jgone\\r");
+    }
 }

@@ -29,7 +29,7 @@ pub(crate) enum Cut {
 
 /// One end that gives item after item.
 pub(crate) enum Source {
-    Stream { reader: Reader, peer: Option<String>, cut: Cut, pending: Vec<u8> },
+    Stream { reader: Reader, peer: Option<String>, cut: Cut, pending: Pending },
     SysvQueue(SysvQueue, Select),
     PosixQueue(PosixQueue),
     UnixDatagram(UnixDatagram),
@@ -59,7 +59,7 @@ impl Source {
 
     fn stream(reader: Reader, cut: Cut) -> Source {
         let peer = reader.peer();
-        Source::Stream { reader, peer, cut, pending: Vec::new() }
+        Source::Stream { reader, peer, cut, pending: Pending::default() }
     }
 
     fn seqpacket(socket: UnixSeqpacket) -> Source {
@@ -116,29 +116,60 @@ impl Source {
 fn next_of_stream(
     reader: &Reader,
     cut: Cut,
-    pending: &mut Vec<u8>,
+    pending: &mut Pending,
     deadline: Deadline,
 ) -> Result<Option<Vec<u8>>> {
+    if let Some(line) = pending.next_line() {
+        return Ok(Some(line));
+    }
     let mut buffer = vec![0; if cut == Cut::ExactLines { 1 } else { CHUNK }];
     loop {
-        if cut != Cut::Chunks
-            && let Some(end) = pending.iter().position(|byte| *byte == b'\n')
-        {
-            let rest = pending.split_off(end + 1);
-            let mut line = std::mem::replace(pending, rest);
-            line.pop();
-            return Ok(Some(line));
-        }
         match reader.read(&mut buffer, deadline)? {
-            0 if pending.is_empty() => return Ok(None),
-            // The last line may lack its newline.
-            0 => return Ok(Some(std::mem::take(pending))),
+            0 => return Ok(pending.rest()),
             len if cut == Cut::Chunks => {
                 buffer.truncate(len);
                 return Ok(Some(buffer));
             }
-            len => pending.extend_from_slice(&buffer[..len]),
+            len => pending.bytes.extend_from_slice(&buffer[..len]),
         }
+        if let Some(line) = pending.next_line() {
+            return Ok(Some(line));
+        }
+    }
+}
+
+/// The bytes of a stream that are still to be cut into lines. Each is looked at once, however long its line is.
+#[derive(Default)]
+pub(crate) struct Pending {
+    bytes: Vec<u8>,
+    /// Where the next line begins.
+    start: usize,
+    /// There is no newline from `start` to here.
+    searched: usize,
+}
+
+impl Pending {
+    /// The next line, without its newline, if all of it is there.
+    fn next_line(&mut self) -> Option<Vec<u8>> {
+        match self.bytes[self.searched..].iter().position(|byte| *byte == b'\n') {
+            Some(len) => {
+                let end = self.searched + len;
+                let line = self.bytes[self.start..end].to_vec();
+                (self.start, self.searched) = (end + 1, end + 1);
+                Some(line)
+            }
+            None => {
+                self.bytes.drain(..self.start);
+                (self.start, self.searched) = (0, self.bytes.len());
+                None
+            }
+        }
+    }
+
+    /// At the end: the last line may lack its newline.
+    fn rest(&mut self) -> Option<Vec<u8>> {
+        let rest = std::mem::take(self);
+        (rest.start < rest.bytes.len()).then(|| rest.bytes[rest.start..].to_vec())
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ginnel::endpoint::SysvName;
-use ginnel::message::{PosixQueue, sysv_queue};
+use ginnel::message::{PosixQueue, UnixDatagram, sysv_queue};
 use ginnel::sync::{PosixSemaphore, SysvSemaphores, sysv_semaphore_status};
 use ginnel::{Endpoint, memory};
 use ginnel_inspect::descriptors::{Descriptor, DescriptorTable};
@@ -75,15 +75,19 @@ pub(crate) enum Holds {
         size_bytes: u64,
         used_by: Vec<i32>,
     },
-    Socket {
-        socket: SocketType,
+    Unix {
+        live: bool,
+    },
+    UnixDgram {
+        live: bool,
+    },
+    UnixSeqpacket {
         live: bool,
     },
 }
 
 /// What `/proc/net/unix` calls 1, 2 and 5.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SocketType {
     Stream,
     Datagram,
@@ -136,9 +140,15 @@ impl State {
                     used_by,
                 })
             }
-            Endpoint::UnixStream(name) => State::of_socket(endpoint, name, SocketType::Stream),
-            Endpoint::UnixDatagram(name) => State::of_socket(endpoint, name, SocketType::Datagram),
-            Endpoint::UnixSeqpacket(name) => State::of_socket(endpoint, name, SocketType::Seqpacket),
+            Endpoint::UnixStream(name) => {
+                State::of_socket(endpoint, name, Holds::Unix { live: is_bound(name)? })
+            }
+            Endpoint::UnixDatagram(name) => {
+                State::of_socket(endpoint, name, Holds::UnixDgram { live: is_bound(name)? })
+            }
+            Endpoint::UnixSeqpacket(name) => {
+                State::of_socket(endpoint, name, Holds::UnixSeqpacket { live: is_bound(name)? })
+            }
             other => Err(Failure::usage(objects::not_by_itself(other))),
         }
     }
@@ -242,8 +252,7 @@ impl State {
         })
     }
 
-    pub(crate) fn of_socket(endpoint: &Endpoint, name: &str, socket: SocketType) -> Result<State> {
-        let live = unix_sockets()?.iter().any(|bound| bound.name == name);
+    pub(crate) fn of_socket(endpoint: &Endpoint, name: &str, holds: Holds) -> Result<State> {
         let metadata = if name.starts_with('@') {
             None
         } else {
@@ -255,7 +264,7 @@ impl State {
             id: None,
             uid: metadata.as_ref().map(MetadataExt::uid),
             mode: metadata.as_ref().map(|metadata| metadata.mode() & 0o777),
-            holds: Holds::Socket { socket, live },
+            holds,
         })
     }
 }
@@ -286,8 +295,24 @@ pub(crate) struct UnixSocket {
 
 /// The bound Unix sockets that take connections or datagrams, with their names as endpoints have them.
 pub(crate) fn unix_sockets() -> Result<Vec<UnixSocket>> {
-    let table = fs::read_to_string("/proc/net/unix").context("/proc/net/unix")?;
-    Ok(table.lines().skip(1).filter_map(unix_socket).collect())
+    Ok(unix_socket_table()?.lines().skip(1).filter_map(unix_socket).collect())
+}
+
+/// `/proc/net/unix`. Anybody may bind a name that is no UTF-8; nobody else's names suffer from that.
+pub(crate) fn unix_socket_table() -> Result<String> {
+    let table = fs::read("/proc/net/unix").context("/proc/net/unix")?;
+    Ok(String::from_utf8_lossy(&table).into_owned())
+}
+
+/// Whether any socket is bound to the name. That of a file need not be the one that was bound: `s` and `/tmp/s`.
+fn is_bound(name: &str) -> Result<bool> {
+    let probed = if name.starts_with('@') { None } else { Some(UnixDatagram::connect(name)) };
+    match probed {
+        Some(Ok(_)) => Ok(true),
+        Some(Err(error)) if error.errno_name() == "EPROTOTYPE" => Ok(true),
+        Some(Err(error)) if error.errno_name() == "ECONNREFUSED" => Ok(false),
+        _ => Ok(unix_sockets()?.iter().any(|bound| bound.name == name)),
+    }
 }
 
 /// `0000000000000000: 00000002 00000000 00010000 0001 01 12345 /tmp/s`: the flag says that it listens.
@@ -341,8 +366,8 @@ fn all_users() -> HashMap<File, BTreeSet<i32>> {
                 users.entry((object.device, object.inode)).or_default().insert(pid);
             }
         }
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-        for file in maps.lines().filter_map(mapped_file) {
+        let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+        for file in String::from_utf8_lossy(&maps).lines().filter_map(mapped_file) {
             users.entry(file).or_default().insert(pid);
         }
     }
@@ -371,9 +396,7 @@ impl Holds {
             Holds::PosixMq { messages_max: Some(messages), message_bytes_max: Some(size), .. } => {
                 format!("{messages} x {}", bytes(*size))
             }
-            Holds::PosixMq { .. } | Holds::PosixSem { .. } | Holds::Fifo { .. } | Holds::Socket { .. } => {
-                String::new()
-            }
+            _ => String::new(),
         }
     }
 }
@@ -404,9 +427,11 @@ impl fmt::Display for Holds {
                 }
                 used(f, used_by)
             }
-            Holds::Socket { socket: SocketType::Datagram, live: true } => f.write_str("receives"),
-            Holds::Socket { live: true, .. } => f.write_str("listens"),
-            Holds::Socket { live: false, .. } => f.write_str("stale: nobody is bound to it"),
+            Holds::UnixDgram { live: true } => f.write_str("receives"),
+            Holds::Unix { live: true } | Holds::UnixSeqpacket { live: true } => f.write_str("listens"),
+            Holds::Unix { live: false }
+            | Holds::UnixDgram { live: false }
+            | Holds::UnixSeqpacket { live: false } => f.write_str("stale: nobody is bound to it"),
         }
     }
 }
@@ -421,7 +446,9 @@ fn held(f: &mut fmt::Formatter<'_>, messages: u64, bytes: Option<u64>) -> fmt::R
 
 fn used(f: &mut fmt::Formatter<'_>, pids: &[i32]) -> fmt::Result {
     if pids.is_empty() {
-        return f.write_str("not in use");
+        // What other users' processes have open only root can see.
+        let sees_all = rustix::process::geteuid().is_root();
+        return f.write_str(if sees_all { "not in use" } else { "not in use as far as this user can see" });
     }
     let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
     write!(f, "used by {}", pids.join(", "))

@@ -1,11 +1,18 @@
 //! The ends of a byte stream, whichever kind the endpoint names: FIFO, terminal, Unix socket, TCP.
 
+use std::time::Duration;
+
 use ginnel::stream::{ByteRead, ByteWrite, Fifo, FifoReader, FifoWriter, TcpListener, TcpStream, Terminal};
 use ginnel::stream::{UnixListener, UnixStream};
-use ginnel::{Deadline, Endpoint, Result};
+use ginnel::{Deadline, Endpoint, Error, Result};
+
+use crate::output;
 
 /// How many bytes are asked for at a time.
 pub(crate) const CHUNK: usize = 64 * 1024;
+
+/// How long to wait for descriptors or memory that were short.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// An end that writes.
 pub(crate) enum Writer {
@@ -34,7 +41,7 @@ impl Writer {
             Writer::Unix(end) => end.write_all_deadline(bytes, deadline),
             Writer::Tcp(end) => end.write_all_deadline(bytes, deadline),
         }
-        .map_err(ginnel::Error::from)
+        .map_err(Error::from)
     }
 
     /// Tells the peer that this was all.
@@ -95,6 +102,20 @@ impl Reader {
             Reader::Tcp(end) => end.peer_address().ok().map(|address| address.to_string()),
         }
     }
+}
+
+/// Whether the next connection may be taken after this one was not: neither a client that went away meanwhile nor a host
+/// short of descriptors or memory ends a server. Then it has waited a moment.
+pub(crate) fn is_for_now(error: &Error) -> bool {
+    if error.is_interrupted() || error.is_would_block() {
+        return true;
+    }
+    let passes = ["ECONNABORTED", "EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"].contains(&error.errno_name());
+    if passes {
+        output::note(error);
+        std::thread::sleep(PAUSE);
+    }
+    passes
 }
 
 /// A name under which connections are taken.

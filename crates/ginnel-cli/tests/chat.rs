@@ -328,3 +328,16 @@ fn wrong_words() {
         assert!(String::from_utf8_lossy(&missing.stderr).contains("No such file"), "{missing:?}");
     });
 }
+
+#[test]
+fn what_cannot_begin_leaves_nothing() {
+    isolated(|| {
+        std::fs::write("/dev/shm/file", "").unwrap();
+        for paths in [["/dev/shm/file", "/dev/shm/new"], ["/dev/shm/new", "/dev/shm/file"]] {
+            let output = run(chat(&paths).stdin(Stdio::null()));
+            assert_eq!(output.status.code(), Some(1));
+            assert!(!Path::new("/dev/shm/new").exists(), "{paths:?}");
+        }
+        assert!(Path::new("/dev/shm/file").exists());
+    });
+}

@@ -605,3 +605,37 @@ fn a_slow_client_holds_nobody_up() {
         holds_nobody_up("tcp:127.0.0.1:7000", || Box::new(TcpStream::connect("127.0.0.1:7000").unwrap()));
     });
 }
+
+#[test]
+fn a_server_goes_on_when_nobody_reads_its_standard_error() {
+    isolated(|| {
+        for endpoint in ["sysv-msg:0x2a", "posix-mq:/jobs"] {
+            let mut server =
+                spawn(ginnel().args(["serve", endpoint, "--create", "--", "cat"]).stderr(Stdio::piped()));
+            let mut word = [0; 7];
+            let mut errors = server.stderr().unwrap();
+            errors.read_exact(&mut word).unwrap();
+            // The rest of the line may be on its way.
+            wait_until("it serves", || call(endpoint, &["hello"]).status.success());
+            drop(errors);
+            run_ok(ginnel().args(["send", endpoint, "no request"]));
+            assert_eq!(call(endpoint, &["hello"]).stdout, b"hello", "{endpoint}");
+            end(server);
+        }
+    });
+}
+
+#[test]
+fn a_request_need_not_be_text_and_neither_need_anybody_elses_socket() {
+    isolated(|| {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::ffi::OsStrExt;
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(b"\xff").unwrap();
+        let _hostile = std::os::unix::net::UnixListener::bind_addr(&name).unwrap();
+        let server = serve("sysv-msg:0x2a", &["--create"], &["cat"]);
+        let output =
+            run(ginnel().args(["call", "sysv-msg:0x2a"]).arg(std::ffi::OsStr::from_bytes(b"\xfe\xff")));
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"\xfe\xff"[..]), "{output:?}");
+        end(server);
+    });
+}

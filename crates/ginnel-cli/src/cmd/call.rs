@@ -1,6 +1,8 @@
 //! `ginnel call`: ask a server, print its reply.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use ginnel::Endpoint;
@@ -24,7 +26,7 @@ pub(crate) struct Args {
     endpoint: Endpoint,
     /// The request; standard input unless given.
     #[arg(conflicts_with = "lines")]
-    message: Option<String>,
+    message: Option<OsString>,
     /// Each line of standard input, with its end, is a request of its own; each reply is printed as a line, in order.
     #[arg(long)]
     lines: bool,
@@ -44,7 +46,7 @@ pub(crate) fn run(args: Args) -> Result {
         return each_line(&args, approach);
     }
     let request = match &args.message {
-        Some(message) => message.clone().into_bytes(),
+        Some(message) => message.as_bytes().to_vec(),
         None => {
             let mut request = Vec::new();
             io::stdin().lock().read_to_end(&mut request).context("standard input")?;
@@ -79,7 +81,7 @@ fn each_line(args: &Args, approach: Approach) -> Result {
                 output::print(reply)?;
             }
             Err(Failure::Failed(why)) if client.is_usable() => {
-                eprintln!("ginnel: line {number}: {why}");
+                output::note(format_args!("line {number}: {why}"));
                 failed = true;
             }
             Err(Failure::Failed(why)) => return Err(Failure::failed(format!("line {number}: {why}"))),

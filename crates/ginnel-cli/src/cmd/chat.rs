@@ -1,6 +1,5 @@
 //! `ginnel chat`: two terminals talk over two FIFOs.
 
-use std::borrow::Cow;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +12,7 @@ use rustyline::{DefaultEditor, ExternalPrinter};
 use crate::args;
 use crate::failure::{Context, Failure, Result};
 use crate::guardian::Guardian;
+use crate::output;
 use crate::talk::conversation::{self, Screen};
 use crate::talk::{Seat, Side};
 
@@ -89,8 +89,8 @@ fn by_keyboard(side: Side, seat: &Seat) -> Result {
     side.leave(seat)?;
     match kept {
         Ok(0) => {}
-        Ok(kept) => eprintln!("ginnel: nobody was there for {kept} of your lines"),
-        Err(_) => eprintln!("ginnel: the other side does not read; your last lines may be lost"),
+        Ok(kept) => output::note(format_args!("nobody was there for {kept} of your lines")),
+        Err(_) => output::note(format_args!("the other side does not read; your last lines may be lost")),
     }
     ended.map(|()| ExitCode::SUCCESS)
 }
@@ -120,7 +120,7 @@ impl<P: ExternalPrinter> Terminal<P> {
 
 impl<P: ExternalPrinter + Send + 'static> Screen for Terminal<P> {
     fn said(&self, line: &[u8]) {
-        self.print(format!("< {}\n", harmless(&String::from_utf8_lossy(line))));
+        self.print(format!("< {}\n", output::harmless(&String::from_utf8_lossy(line))));
     }
 
     fn notice(&self, what: &str) {
@@ -141,30 +141,6 @@ impl Screen for Plain {
     }
 
     fn notice(&self, what: &str) {
-        eprintln!("* {what}");
-    }
-}
-
-/// Control characters spelled out: a line from another user must not command this terminal.
-fn harmless(line: &str) -> Cow<'_, str> {
-    let is_harmful = |c: char| c.is_control() && c != '\t';
-    match line.contains(is_harmful) {
-        false => line.into(),
-        true => line
-            .chars()
-            .map(|c| if is_harmful(c) { c.escape_default().to_string() } else { c.to_string() })
-            .collect::<String>()
-            .into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_does_not_command_the_terminal() {
-        assert_eq!(harmless("caf\u{e9}\tau lait"), "caf\u{e9}\tau lait");
-        assert_eq!(harmless("\x1b[2Jgone\r"), "\\u{1b}[2Jgone\\r");
+        output::tell(format!("* {what}\n"));
     }
 }

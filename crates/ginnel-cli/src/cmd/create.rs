@@ -99,6 +99,11 @@ impl Args {
             (limits && !is_posix_queue, "--messages and --message-size are for posix-mq"),
             (self.bytes_max.is_some() && is_posix_queue, "a POSIX queue is limited by --messages"),
             (self.bytes_max.is_some() && !is_sysv_queue, "--bytes-max is for sysv-msg"),
+            (
+                self.bytes_max.is_some_and(|bytes| bytes > i32::MAX as u64),
+                // The kernel has an int there, and takes the low half of anything larger.
+                "--bytes-max: 2147483647 is the most",
+            ),
             (is_memory && self.size.unwrap_or(0) == 0 && !self.exist_ok, "--size says how large it is to be"),
         ];
         if let Some((_, why)) = wrong.iter().find(|(is_wrong, _)| *is_wrong) {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use ginnel::Endpoint;
+use serde::Serialize;
 
 use crate::failure::Result;
 use crate::output;
@@ -12,9 +13,26 @@ use crate::output;
 #[command(after_help = "Examples:
   ginnel endpoints
   ginnel endpoints | grep posix")]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Print a JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
 
-pub(crate) fn run(_: Args) -> Result {
+#[derive(Serialize)]
+struct Scheme<'a> {
+    kind: &'a str,
+    name: &'a str,
+    example: &'a str,
+}
+
+pub(crate) fn run(args: Args) -> Result {
+    if args.json {
+        for (kind, name, example) in Endpoint::schemes() {
+            output::json_line(&Scheme { kind, name, example })?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut table = output::table(&["KIND", "NAME", "EXAMPLE"], &[]);
     for (scheme, shape, example) in Endpoint::schemes() {
         table.add_row([format!("{scheme}:"), shape.to_string(), example.to_string()]);

@@ -1,5 +1,6 @@
 //! `ginnel lock`: a command that runs while a lock is held.
 
+use std::ffi::OsString;
 use std::ops::Bound;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus};
 use clap::ValueEnum;
 use ginnel::Endpoint;
 use ginnel::endpoint::Range;
-use ginnel::notify::{Code, Disposition, Handler, PidFd, Signal, SignalSet};
+use ginnel::notify::{Code, Handler, PidFd, Signal};
 use ginnel::process::inherit;
 use ginnel::sync::record_lock::{Holder, Owner};
 use ginnel::sync::{Flock, LockKind, RecordLocks};
@@ -17,6 +18,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::args::{self, Wait};
 use crate::failure::{Context, Failure, Result};
 use crate::objects::without_hint;
+use crate::{output, signals};
 
 /// Run a command while a lock on a file is held.
 ///
@@ -32,7 +34,7 @@ use crate::objects::without_hint;
   ginnel lock --kind flock --timeout 5s /tmp/l -- sh -c 'echo mine'")]
 pub(crate) struct Args {
     /// The file; also as lock:PATH#OFFSET+LENGTH or flock:PATH.
-    file: String,
+    file: OsString,
     /// Let others hold it in this way at the same time.
     #[arg(long)]
     shared: bool,
@@ -52,7 +54,7 @@ pub(crate) struct Args {
     wait: Wait,
     /// What to run, with its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -113,8 +115,10 @@ pub(crate) fn run(args: Args) -> Result {
 
 impl Args {
     fn wanted(&self) -> Result<Wanted> {
-        let is_endpoint = self.file.starts_with("lock:") || self.file.starts_with("flock:");
-        let (path, named_range, named_kind) = match is_endpoint.then(|| self.file.parse()).transpose() {
+        // A file's name need not be UTF-8, and no such name is an endpoint.
+        let is_endpoint = |file: &&str| file.starts_with("lock:") || file.starts_with("flock:");
+        let named = self.file.to_str().filter(is_endpoint).map(str::parse).transpose();
+        let (path, named_range, named_kind) = match named {
             Ok(Some(Endpoint::RecordLock(path, range))) => (path, range, None),
             Ok(Some(Endpoint::Flock(path))) => (path, None, Some(Kind::Flock)),
             Ok(_) => (PathBuf::from(&self.file), None, None),
@@ -177,8 +181,8 @@ fn holder(holder: &Holder) -> String {
 }
 
 fn process(pid: i32) -> String {
-    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
-        Ok(name) => format!("process {pid} ({})", name.trim_end()),
+    match std::fs::read(format!("/proc/{pid}/comm")) {
+        Ok(name) => format!("process {pid} ({})", String::from_utf8_lossy(name.trim_ascii_end())),
         Err(_) => format!("process {pid}"),
     }
 }
@@ -187,14 +191,12 @@ fn process(pid: i32) -> String {
 fn run_command(mut command: Command) -> Result {
     // What is ignored stays so, for the command too: nohup. What is caught is the command's default.
     let ending = [Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP];
-    let ignored = |signal: &Signal| matches!(Disposition::current(*signal), Ok(Disposition::Ignored));
-    let caught: SignalSet = ending.into_iter().filter(|signal| !ignored(signal)).collect();
-    let signals = Handler::new(caught)?;
+    let signals = Handler::new(signals::unless_ignored(&ending)?)?;
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("ginnel: {name}: {error}");
+            output::note(format_args!("{name}: {error}"));
             let is_there = error.kind() != std::io::ErrorKind::NotFound;
             return Ok(ExitCode::from(if is_there { 126 } else { 127 }));
         }

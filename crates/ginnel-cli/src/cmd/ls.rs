@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::failure::{Context, Result};
 use crate::objects::without_hint;
 use crate::output;
-use crate::state::{self, SocketType, State, UnixSocket, Users};
+use crate::state::{self, Holds, SocketType, State, UnixSocket, Users};
 
 /// List the objects that exist: System V and POSIX queues, memory and semaphores, and Unix sockets that receive.
 ///
@@ -68,7 +68,7 @@ pub(crate) fn run(args: Args) -> Result {
         listing.add(*kind)?;
     }
     for note in &listing.notes {
-        eprintln!("ginnel: {note}");
+        output::note(format_args!("{note}"));
     }
     let failed = !all && !listing.notes.is_empty();
     if args.json {
@@ -118,9 +118,17 @@ impl Listing {
                 let names = names.iter().filter_map(|name| name.strip_prefix("sem."));
                 self.add_named(names.map(|name| Endpoint::PosixSemaphore(format!("/{name}"))));
             }
-            Kind::Unix => self.add_sockets(SocketType::Stream, Endpoint::UnixStream)?,
-            Kind::UnixDgram => self.add_sockets(SocketType::Datagram, Endpoint::UnixDatagram)?,
-            Kind::UnixSeqpacket => self.add_sockets(SocketType::Seqpacket, Endpoint::UnixSeqpacket)?,
+            Kind::Unix => {
+                self.add_sockets(SocketType::Stream, Endpoint::UnixStream, || Holds::Unix { live: true })?;
+            }
+            Kind::UnixDgram => {
+                let holds = || Holds::UnixDgram { live: true };
+                self.add_sockets(SocketType::Datagram, Endpoint::UnixDatagram, holds)?;
+            }
+            Kind::UnixSeqpacket => {
+                let holds = || Holds::UnixSeqpacket { live: true };
+                self.add_sockets(SocketType::Seqpacket, Endpoint::UnixSeqpacket, holds)?;
+            }
         }
         Ok(())
     }
@@ -144,17 +152,22 @@ impl Listing {
         self.objects.extend(endpoints.filter_map(|endpoint| State::of(&endpoint, users).ok()));
     }
 
-    fn add_sockets(&mut self, wanted: SocketType, endpoint: fn(String) -> Endpoint) -> Result<()> {
+    fn add_sockets(
+        &mut self,
+        wanted: SocketType,
+        endpoint: fn(String) -> Endpoint,
+        holds: fn() -> Holds,
+    ) -> Result<()> {
         for UnixSocket { socket, name, .. } in state::unix_sockets()? {
             if socket == wanted {
-                let state = State::of_socket(&endpoint(name.clone()), &name, socket);
+                let state = State::of_socket(&endpoint(name.clone()), &name, holds());
                 // Its file is in another mount namespace, was moved away, or not to be reached.
                 self.objects.push(state.unwrap_or_else(|_| State {
                     endpoint: endpoint(name).to_string(),
                     id: None,
                     uid: None,
                     mode: None,
-                    holds: state::Holds::Socket { socket, live: true },
+                    holds: holds(),
                 }));
             }
         }
@@ -180,7 +193,8 @@ fn table(objects: &[State], no_headings: bool) -> String {
     for object in objects {
         let owner = |uid: u32| users.get(&uid).cloned().unwrap_or_else(|| uid.to_string());
         table.add_row([
-            object.endpoint.clone(),
+            // Names are their owners' choice.
+            output::harmless(&object.endpoint).into_owned(),
             object.id.map_or_else(|| "-".into(), |id| id.to_string()),
             object.uid.map_or_else(|| "-".into(), owner),
             object.mode.map_or_else(|| "-".into(), |mode| format!("{mode:03o}")),

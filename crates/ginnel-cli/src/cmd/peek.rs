@@ -72,20 +72,30 @@ struct PeekedBytes {
     payload: Payload,
 }
 
+/// Of one semaphore of a set.
+#[derive(Serialize)]
+struct PeekedValue {
+    endpoint: String,
+    value: u16,
+}
+
 pub(crate) fn run(args: Args) -> Result {
     args.check()?;
     match &args.endpoint {
         Endpoint::SysvQueue(name) => args.messages(*name),
         Endpoint::PosixQueue(_) => {
             args.state()?;
-            eprintln!("ginnel: {}: a POSIX queue shows its messages to receivers only", args.endpoint);
+            output::note(format_args!(
+                "{}: a POSIX queue shows its messages to receivers only",
+                args.endpoint
+            ));
             Ok(())
         }
         Endpoint::SysvSemaphore(_, None) | Endpoint::PosixSemaphore(_) => args.state(),
         Endpoint::SysvSemaphore(name, Some(index)) => {
             let set = objects::sysv_semaphores(*name).map_err(|error| explain(&args.endpoint, error))?;
             let value = set.value(*index).map_err(|error| explain(&args.endpoint, error))?;
-            output::line(format!("{}: value {value}", args.endpoint))
+            args.value(value)
         }
         Endpoint::Fifo(path) => args.fifo(path),
         Endpoint::UnixDatagram(name) => args.datagram(name),
@@ -159,6 +169,14 @@ impl Args {
         Ok(())
     }
 
+    fn value(&self, value: u16) -> Result<()> {
+        let endpoint = self.endpoint.to_string();
+        match self.json {
+            true => output::json_line(&PeekedValue { endpoint, value }),
+            false => output::line(format!("{endpoint}: value {value}")),
+        }
+    }
+
     fn state(&self) -> Result<()> {
         let state = State::of(&self.endpoint, &Users::default())?;
         match self.json {
@@ -174,11 +192,18 @@ impl Args {
         // otherwise it would let a writer go on that waits for a reader.
         let metadata = fs::metadata(path).context(&self.endpoint)?;
         if Users::default().of(&metadata).is_empty() {
-            eprintln!("ginnel: {}: nobody that can be seen has it open, so it holds nothing", self.endpoint);
+            output::note(format_args!(
+                "{}: nobody that can be seen has it open, so it holds nothing",
+                self.endpoint
+            ));
             return Ok(());
         }
         let reader = fifo.try_open_reader().map_err(explained)?;
-        let mut bytes = vec![0; usize::try_from(self.length.unwrap_or(64 * 1024)).unwrap_or(usize::MAX)];
+        // What it holds now says how much memory that takes, not what was typed.
+        let held =
+            rustix::io::ioctl_fionread(&reader).map_err(std::io::Error::from).context(&self.endpoint)?;
+        let len = held.min(self.length.unwrap_or(64 * 1024));
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
         match reader.try_peek(&mut bytes) {
             Ok(len) => bytes.truncate(len),
             Err(error) if error.is_would_block() => bytes.clear(),

@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Result};
 use crate::guardian::Guardian;
 use crate::output;
+use crate::signals;
 use relay::Relay;
 use watch::{End, Watch};
 
@@ -88,14 +89,14 @@ pub(crate) fn run(args: Args) -> Result {
     }
     let mut guardian = Guardian::start()?;
     guardian.leave_terminal()?;
-    let signals = watch::signals()?;
+    let caught = watch::signals()?;
     let mut running =
         match pipeline.callers_group(true).tapped(args.stats).announce(guardian.process_ids()?).spawn() {
             Ok(running) => running,
             Err(error) => return Ok(not_started(&error)),
         };
     let mut relay = Relay::new(std::mem::take(&mut running.taps), running.pids().len());
-    let mut watch = Watch::new(&running, signals)?;
+    let mut watch = Watch::new(&running, caught)?;
     let end = watch.until_ended(&mut relay, args.timeout)?;
     if let End::TimedOut = end {
         let late = watch.living();
@@ -116,15 +117,9 @@ pub(crate) fn run(args: Args) -> Result {
         output::tell(statuses_text(status.stages.iter().map(|stage| (stage.command.as_str(), stage.status))));
     }
     if let Some(signal) = watch.received() {
-        die_of(signal);
+        signals::die_of(signal);
     }
     Ok(exit_code(&status))
-}
-
-/// Ends this process by the signal that it was to end by, so that the shell that waits knows.
-fn die_of(signal: Signal) {
-    // Where that is refused the exit code, which is 128 and the signal as a rule, has to do.
-    let _ = signal.restore_default().and_then(|_| signal.raise());
 }
 
 fn not_started(error: &ginnel::Error) -> ExitCode {

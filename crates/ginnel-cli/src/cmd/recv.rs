@@ -6,9 +6,11 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Duration;
 
-use ginnel::Endpoint;
 use ginnel::message::Select;
+use ginnel::notify::{Handler, Signal};
+use ginnel::sync::posix_semaphore::Unit;
 use ginnel::sync::{Operation, PosixSemaphore};
+use ginnel::{Deadline, Endpoint};
 use serde::Serialize;
 
 use crate::args::{self, Wait};
@@ -18,6 +20,7 @@ use crate::objects::{self, Plan, explain};
 use crate::output;
 use crate::payload::Payload;
 use crate::source::{Acceptor, Cut, Item, Source};
+use crate::{signals, streams};
 
 /// Receive messages or bytes, read shared memory, take from a semaphore.
 ///
@@ -326,9 +329,7 @@ impl Args {
                     let values = vec![0; usize::from(index.unwrap_or(0)) + 1];
                     objects::create(&self.endpoint, &Plan { values, ..Plan::BESIDES })?;
                 }
-                let units = u16::try_from(count).map_err(|_| {
-                    Failure::usage("--count: a System V semaphore's value is 32767 at the most")
-                })?;
+                let units = objects::sysv_units(count)?;
                 let take = Operation::take(index.unwrap_or(0), units);
                 let set = objects::sysv_semaphores(*name).map_err(|error| self.explained(error))?;
                 set.operate_deadline(&[take], deadline).map_err(|error| self.explained(error))?;
@@ -336,12 +337,7 @@ impl Args {
             Endpoint::PosixSemaphore(name) => {
                 let semaphore = PosixSemaphore::options().create(self.create).open(name);
                 let semaphore = semaphore.map_err(|error| self.explained(error))?;
-                // Each unit that was taken goes back if a later one is not to be had.
-                let mut taken = Vec::new();
-                for _ in 0..count {
-                    taken.push(semaphore.acquire_deadline(deadline).map_err(|error| self.explained(error))?);
-                }
-                taken.into_iter().for_each(ginnel::sync::posix_semaphore::Unit::keep);
+                self.take_units(&semaphore, count, deadline)?;
             }
             _ => unreachable!("only semaphores are taken from"),
         }
@@ -352,14 +348,48 @@ impl Args {
     }
 }
 
+/// A signal that ends this process goes unnoticed for so long while it waits for a unit.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Args {
+    /// Each unit that was taken goes back if a later one is not to be had, or a signal ends this process before.
+    fn take_units(&self, semaphore: &PosixSemaphore, count: u32, deadline: Deadline) -> Result<()> {
+        let ending = if count > 1 { &[Signal::INT, Signal::TERM, Signal::HUP][..] } else { &[] };
+        let caught = Handler::new(signals::unless_ignored(ending)?)?;
+        let mut taken = Vec::new();
+        while taken.len() < count as usize {
+            let slice = match deadline.remaining() {
+                Some(left) if left <= LOOK => deadline,
+                _ => LOOK.into(),
+            };
+            match semaphore.acquire_deadline(slice) {
+                Ok(unit) => taken.push(unit),
+                Err(error) if error.is_interrupted() => {}
+                Err(error) if error.is_timed_out() && !deadline.has_passed() => {}
+                Err(error) => return Err(self.explained(error)),
+            }
+            if let Ok(info) = caught.try_wait() {
+                drop(taken);
+                signals::die_of(info.signal);
+                return Err(Failure::failed(format!("{}: ended by {}", self.endpoint, info.signal)));
+            }
+        }
+        taken.into_iter().for_each(Unit::keep);
+        Ok(())
+    }
+}
+
 /// Runs until a connection cannot be taken, or nobody wants the items any more.
 fn accept_all(acceptor: &Acceptor, items: &SyncSender<ginnel::Result<Item>>) {
     loop {
-        match acceptor.accept(ginnel::Deadline::NEVER) {
+        match acceptor.accept(Deadline::NEVER) {
             Ok(source) => {
                 let items = items.clone();
-                thread::spawn(move || hand_on(source, &items));
+                if let Err(error) = thread::Builder::new().spawn(move || hand_on(source, &items)) {
+                    output::note(format_args!("a connection was given up: starting a thread: {error}"));
+                }
             }
+            Err(error) if streams::is_for_now(&error) => {}
             Err(error) => {
                 let _ = items.send(Err(error));
                 return;
@@ -371,7 +401,7 @@ fn accept_all(acceptor: &Acceptor, items: &SyncSender<ginnel::Result<Item>>) {
 /// Until the peer's end. How one peer ends is no reason to leave the others.
 fn hand_on(mut source: Source, items: &SyncSender<ginnel::Result<Item>>) {
     loop {
-        match source.next(ginnel::Deadline::NEVER) {
+        match source.next(Deadline::NEVER) {
             Ok(Some(item)) => {
                 if items.send(Ok(item)).is_err() {
                     return;
@@ -379,7 +409,7 @@ fn hand_on(mut source: Source, items: &SyncSender<ginnel::Result<Item>>) {
             }
             Ok(None) => return,
             Err(error) => {
-                eprintln!("ginnel: {error}");
+                output::note(error);
                 return;
             }
         }

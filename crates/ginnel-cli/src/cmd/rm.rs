@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use ginnel::Endpoint;
+use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::objects;
@@ -12,7 +13,8 @@ use crate::state::{State, Users};
 /// Remove queues, shared memory, semaphores, FIFOs, files and sockets. Without --yes: only say what would be removed.
 ///
 /// Each line says what the object holds and who uses it. A file is removed only if it is of the kind that the endpoint
-/// says. Exit code 1 if one of them was not there, or could not be removed; the others are.
+/// says. Exit code 1 if one of them was not there, or could not be removed; the others are. What can never be removed
+/// is wrong usage, and then nothing is.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   ginnel rm sysv-msg:0x2a posix-mq:/jobs
@@ -25,29 +27,64 @@ pub(crate) struct Args {
     /// Do remove it.
     #[arg(long)]
     yes: bool,
+    /// Print a JSON object a line: what `ginnel ls --json` tells, and whether it was removed.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Removed {
+    endpoint: String,
+    removed: bool,
+    /// Null if this user may remove it and not read it.
+    state: Option<State>,
 }
 
 pub(crate) fn run(args: Args) -> Result {
+    // Before anything is removed.
+    args.endpoints.iter().try_for_each(objects::check_can_be_removed)?;
     let mut failed = false;
+    let mut printed = Ok(());
     let users = Users::default();
     for endpoint in &args.endpoints {
         match remove(endpoint, &users, args.yes) {
-            Ok(said) => output::line(said)?,
+            // Whoever reads this may have enough; what was to be removed is removed all the same.
+            Ok(state) => printed = printed.and_then(|()| args.tell(endpoint, state)),
             Err(Failure::Failed(why)) => {
-                eprintln!("ginnel: {why}");
+                output::note(why);
                 failed = true;
             }
             Err(other) => return Err(other),
         }
     }
     if !args.yes {
-        eprintln!("ginnel: nothing was removed; --yes removes");
+        output::note("nothing was removed; --yes removes");
     }
-    Ok(ExitCode::from(u8::from(failed)))
+    match printed {
+        Err(closed) if !failed => Err(closed),
+        _ => Ok(ExitCode::from(u8::from(failed))),
+    }
 }
 
-fn remove(endpoint: &Endpoint, users: &Users, yes: bool) -> Result<String> {
-    objects::check_can_be_removed(endpoint)?;
+impl Args {
+    fn tell(&self, endpoint: &Endpoint, state: Option<State>) -> Result<()> {
+        if self.json {
+            let endpoint = endpoint.to_string();
+            return output::json_line(&Removed { endpoint, removed: self.yes, state });
+        }
+        let verb = if self.yes { "removed" } else { "would remove" };
+        output::line(match state {
+            Some(State { id: Some(id), endpoint, holds, .. }) if !endpoint.contains("id=") => {
+                format!("{verb} {endpoint} (id {id}): {holds}")
+            }
+            Some(State { endpoint, holds, .. }) => format!("{verb} {endpoint}: {holds}"),
+            None => format!("{verb} {endpoint}"),
+        })
+    }
+}
+
+/// What it was like before; `None` if that cannot be told.
+fn remove(endpoint: &Endpoint, users: &Users, yes: bool) -> Result<Option<State>> {
     let state = match State::of(endpoint, users) {
         // Who may remove it need not have the right to read it.
         Err(_) if yes => None,
@@ -56,12 +93,5 @@ fn remove(endpoint: &Endpoint, users: &Users, yes: bool) -> Result<String> {
     if yes {
         objects::remove(endpoint)?;
     }
-    let verb = if yes { "removed" } else { "would remove" };
-    Ok(match state {
-        Some(State { id: Some(id), endpoint, holds, .. }) if !endpoint.contains("id=") => {
-            format!("{verb} {endpoint} (id {id}): {holds}")
-        }
-        Some(State { endpoint, holds, .. }) => format!("{verb} {endpoint}: {holds}"),
-        None => format!("{verb} {endpoint}"),
-    })
+    Ok(state)
 }

@@ -214,9 +214,7 @@ impl Args {
                     let values = vec![0; usize::from(index.unwrap_or(0)) + 1];
                     objects::create(&self.endpoint, &Plan { values, ..Plan::BESIDES })?;
                 }
-                let units = u16::try_from(self.count).map_err(|_| {
-                    Failure::usage("--count: a System V semaphore's value is 32767 at the most")
-                })?;
+                let units = objects::sysv_units(self.count)?;
                 let set = objects::sysv_semaphores(*name).map_err(explained)?;
                 let add = Operation::add(index.unwrap_or(0), units);
                 set.operate_deadline(&[add], self.wait.deadline()).map_err(explained)

@@ -11,16 +11,18 @@ use std::time::Duration;
 use ginnel::Endpoint;
 use ginnel::endpoint::SysvName;
 use ginnel::message::{PosixQueue, SysvQueue, UdpSocket, UnixDatagram, UnixSeqpacketListener};
-use ginnel::notify::{Disposition, Handler, Signal, SignalSet};
+use ginnel::notify::{Handler, Signal};
 use ginnel::stream::{TcpListener, UnixListener};
 
 use crate::args;
 use crate::failure::{Failure, Result};
 use crate::guardian::Guardian;
+use crate::output;
 use crate::rpc::client::not_here;
 use crate::rpc::jobs::Jobs;
 use crate::rpc::lamp::{Lamp, Place};
 use crate::rpc::{connections, datagrams, posix, sysv};
+use crate::signals;
 
 /// Answer requests: run a command for each, what it prints is the reply.
 ///
@@ -94,14 +96,7 @@ pub(crate) fn run(args: Args) -> Result {
 
 /// On Ctrl-C and the like the guardian ends what runs and removes what was made; then this process ends.
 fn end_by_signal(guardian: SharedGuardian) -> Result<()> {
-    let mut signals = SignalSet::default();
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-        // Ignored since before we started: `nohup`, or the background of a script.
-        if Disposition::current(signal)? != Disposition::Ignored {
-            signals |= signal;
-        }
-    }
-    let caught = Handler::new(signals)?;
+    let caught = Handler::new(signals::unless_ignored(&[Signal::INT, Signal::TERM, Signal::HUP])?)?;
     std::thread::spawn(move || {
         while caught.wait().is_err() {}
         ENDING.store(true, Ordering::SeqCst);
@@ -172,14 +167,14 @@ fn serve(args: &Args, jobs: &Arc<Jobs>, guardian: &SharedGuardian) -> Result<()>
 }
 
 fn ready(endpoint: &Endpoint, detail: &str) {
-    eprintln!("serving {endpoint}{detail}");
+    output::tell(format!("serving {endpoint}{detail}\n"));
 }
 
 /// A server works without its lamp; its clients have to say `--foreign`.
 fn light(place: &Place) -> Option<Lamp> {
     let lamp = Lamp::light(place);
     if let Err(Failure::Failed(why)) = &lamp {
-        eprintln!("ginnel: clients cannot see that this server is there, and need --foreign: {why}");
+        output::note(format_args!("clients cannot see that this server is there, and need --foreign: {why}"));
     }
     lamp.ok()
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use ginnel::Endpoint;
 use ginnel::notify::{PidFd, Signal, Target};
+use serde::Serialize;
 
 use crate::args::Wait;
 use crate::failure::{Failure, Result};
@@ -36,6 +37,9 @@ pub(crate) struct Args {
     /// List the signals: number, name, what they do by default, what they mean.
     #[arg(long, conflicts_with = "target")]
     list: bool,
+    /// List them as JSON, an object a line.
+    #[arg(long, requires = "list")]
+    json: bool,
     #[command(flatten)]
     wait: Wait,
 }
@@ -49,7 +53,7 @@ fn target(text: &str) -> std::result::Result<i32, String> {
 }
 
 pub(crate) fn run(args: Args) -> Result {
-    let Some(target) = args.target else { return list() };
+    let Some(target) = args.target else { return list(args.json) };
     if args.wait.timeout.is_none() {
         for _ in 0..args.count {
             send(target, args.signal, args.value)?;
@@ -87,16 +91,27 @@ pub(crate) fn send(target: i32, signal: Signal, value: Option<i32>) -> Result<()
     }
 }
 
-fn list() -> Result {
+#[derive(Serialize)]
+struct Listed {
+    number: i32,
+    name: String,
+    default: String,
+    meaning: String,
+}
+
+fn list(json: bool) -> Result {
     let mut table = output::table(&["NUMBER", "NAME", "DEFAULT", "MEANING"], &[0]);
     for signal in Signal::all() {
-        let action = format!("{:?}", signal.default_action()).to_lowercase();
-        table.add_row([
-            signal.number().to_string(),
-            signal.to_string(),
-            action,
-            signal.meaning().to_string(),
-        ]);
+        let default = format!("{:?}", signal.default_action()).to_lowercase();
+        let (name, meaning) = (signal.to_string(), signal.meaning().to_string());
+        if json {
+            output::json_line(&Listed { number: signal.number(), name, default, meaning })?;
+        } else {
+            table.add_row([signal.number().to_string(), name, default, meaning]);
+        }
+    }
+    if json {
+        return Ok(ExitCode::SUCCESS);
     }
     output::line(output::trim_lines(&table.to_string()))?;
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,6 @@
 //! the next. So the replies of a connection come in order, and a client that does not read holds up nobody else.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ginnel::message::{UnixSeqpacket, UnixSeqpacketListener};
 use ginnel::stream::{ByteRead, ByteWrite, Framed, TcpListener, UnixListener};
@@ -12,12 +11,12 @@ use ginnel::stream::{ByteRead, ByteWrite, Framed, TcpListener, UnixListener};
 use super::jobs::{Caller, Jobs, ReplyLimit};
 use super::{Answer, REPLY_BYTES, Request};
 use crate::failure::Result;
+use crate::{output, streams};
 
 /// The longest frame: [`Framed`]'s own limit.
 pub(crate) const FRAME_BYTES_MAX: usize = 16 << 20;
 
 const STACK_BYTES: usize = 256 << 10;
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves Unix stream connections for ever.
 pub(crate) fn serve_unix(listener: &UnixListener, jobs: &Arc<Jobs>) -> Result<()> {
@@ -70,17 +69,10 @@ fn accept_all<S>(
         match accept() {
             Ok(connection) => {
                 if let Err(error) = serve(connection) {
-                    eprintln!("ginnel: a connection was given up: {error}");
+                    output::note(format_args!("a connection was given up: {error}"));
                 }
             }
-            Err(error) if error.is_interrupted() || error.is_would_block() => {}
-            Err(error)
-                if ["ECONNABORTED", "EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"]
-                    .contains(&error.errno_name()) =>
-            {
-                eprintln!("ginnel: {error}");
-                std::thread::sleep(PAUSE);
-            }
+            Err(error) if streams::is_for_now(&error) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -89,11 +81,13 @@ fn accept_all<S>(
 /// A thread for a connection; without one the connection is closed.
 fn start(body: impl FnOnce() -> ginnel::Result<()> + Send + 'static) {
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || match body() {
-        Err(error) if !error.is_disconnected() => eprintln!("ginnel: a connection was given up: {error}"),
+        Err(error) if !error.is_disconnected() => {
+            output::note(format_args!("a connection was given up: {error}"))
+        }
         _ => {}
     });
     if let Err(error) = thread {
-        eprintln!("ginnel: a connection was given up: starting a thread: {error}");
+        output::note(format_args!("a connection was given up: starting a thread: {error}"));
     }
 }
 
@@ -128,7 +122,7 @@ pub(crate) fn packet_limit(send_buffer_bytes: usize) -> ReplyLimit {
 pub(crate) fn reply(bytes: &[u8], caller: Caller, jobs: &Jobs, limit: &ReplyLimit) -> Vec<u8> {
     match Request::decode(bytes) {
         Some(request) => jobs.run(caller, &request.payload, limit).encode(request.tag),
-        None => Answer::refused("that was no request; see `ginnel help serve` for its format")
+        None => Answer::refused("that was no request of `ginnel call`'s")
             .encode(super::Tag { client: 0, number: 0 }),
     }
 }

@@ -9,6 +9,7 @@ use super::connections::packet_limit;
 use super::jobs::{Caller, Jobs, ReplyLimit};
 use super::{REPLY_BYTES, Request};
 use crate::failure::{Failure, Result};
+use crate::output;
 
 /// The longest UDP datagram over IPv4.
 pub(crate) const UDP_BYTES_MAX: usize = 65_507;
@@ -71,7 +72,7 @@ fn serve<A: Send + 'static>(
                 match send(&answer.encode(request.tag), &client) {
                     // It has gone, and took its address along.
                     Err(error) if error.is_not_found() || error.is_disconnected() => {}
-                    Err(error) => eprintln!("ginnel: a reply was lost: {error}"),
+                    Err(error) => output::note(format_args!("a reply was lost: {error}")),
                     Ok(()) => {}
                 }
             }
@@ -91,7 +92,7 @@ fn serve<A: Send + 'static>(
         };
         match bytes.as_deref().and_then(Request::decode) {
             Some(request) => backlog.send((request, client)).map_err(Failure::failed)?,
-            None => eprintln!("ginnel: a datagram was no request"),
+            None => output::note(format_args!("a datagram was no request")),
         }
     }
 }

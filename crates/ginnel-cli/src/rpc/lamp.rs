@@ -12,7 +12,8 @@ use ginnel::message::UnixDatagram;
 use ginnel::notify::PidFd;
 
 use super::namespace;
-use crate::failure::{Context, Result};
+use crate::failure::Result;
+use crate::state;
 
 /// A queue, as its lamps name it.
 #[derive(Clone, Debug)]
@@ -69,7 +70,7 @@ impl Servers {
 
 /// The PID namespaces and PIDs of the lamps that are lit.
 fn lit(place: &Place) -> Result<Vec<(u64, i32)>> {
-    let sockets = std::fs::read_to_string("/proc/net/unix").context("/proc/net/unix")?;
+    let sockets = state::unix_socket_table()?;
     let names = sockets.lines().filter_map(|line| line.split_whitespace().nth(7));
     let ours = names.filter_map(|name| name.strip_prefix(&place.0)?.split_once('/'));
     Ok(ours.filter_map(|(namespace, pid)| Some((namespace.parse().ok()?, pid.parse().ok()?))).collect())

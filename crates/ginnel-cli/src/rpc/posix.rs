@@ -13,6 +13,7 @@ use super::jobs::{Caller, Jobs, ReplyLimit};
 use super::lamp::Place;
 use super::{REPLY_BYTES, Request};
 use crate::failure::{Failure, Result};
+use crate::output;
 
 /// The queue as lamps name it.
 pub(crate) fn place(name: &str) -> Place {
@@ -53,7 +54,7 @@ pub(crate) fn serve(queue: &PosixQueue, jobs: &Arc<Jobs>) -> Result<()> {
         };
         match Request::decode(&message.payload) {
             Some(request) => backlog.send(request).map_err(Failure::failed)?,
-            None => eprintln!("ginnel: a message of {} bytes was no request", message.payload.len()),
+            None => output::note(format_args!("a message of {} bytes was no request", message.payload.len())),
         }
     }
 }
@@ -64,7 +65,7 @@ fn answer(request: &Request, jobs: &Jobs, limit: &ReplyLimit) {
         Ok(replies) => replies,
         // The client is gone, and its queue with it.
         Err(error) if error.is_not_found() => return,
-        Err(error) => return eprintln!("ginnel: a client cannot be answered: {error}"),
+        Err(error) => return output::note(format_args!("a client cannot be answered: {error}")),
     };
     let own_bytes = replies.message_bytes_max();
     let own_limit = ReplyLimit {
@@ -75,6 +76,6 @@ fn answer(request: &Request, jobs: &Jobs, limit: &ReplyLimit) {
     let caller = Caller { pid: Some(request.pid), uid: None };
     let answer = jobs.run(caller, &request.payload, limit);
     if let Err(error) = replies.try_send(0, &answer.encode(request.tag)) {
-        eprintln!("ginnel: a client has not taken its last reply, and loses the next: {error}");
+        output::note(format_args!("a client has not taken its last reply, and loses the next: {error}"));
     }
 }

@@ -35,6 +35,7 @@ use super::jobs::{Caller, Jobs, ReplyLimit};
 use super::lamp::Place;
 use super::{Answer, REPLY_BYTES, Request, namespace};
 use crate::failure::{Failure, Result};
+use crate::output;
 
 /// The type of every request.
 pub(crate) const REQUEST: i64 = 1;
@@ -170,17 +171,21 @@ impl Office {
                 Err(error) => return Err(error.into()),
             };
             match Request::decode(&message.payload) {
-                None => eprintln!("ginnel: a message of {} bytes was no request", message.payload.len()),
-                Some(request) if request.pid <= REQUEST as i32 => {
-                    eprintln!(
-                        "ginnel: a request from PID {} cannot be answered over this queue",
-                        request.pid
-                    );
+                None => {
+                    output::note(format_args!("a message of {} bytes was no request", message.payload.len()))
                 }
-                Some(request) if ![0, own_namespace].contains(&request.pid_namespace) => eprintln!(
-                    "ginnel: a request from PID {} of another PID namespace was refused: replies go to PIDs of this one",
-                    request.pid
-                ),
+                Some(request) if request.pid <= REQUEST as i32 => {
+                    output::note(format_args!(
+                        "a request from PID {} cannot be answered over this queue",
+                        request.pid
+                    ));
+                }
+                Some(request) if ![0, own_namespace].contains(&request.pid_namespace) => {
+                    output::note(format_args!(
+                        "a request from PID {} of another PID namespace was refused: replies go to PIDs of this one",
+                        request.pid
+                    ))
+                }
                 Some(request) => {
                     let mut desk = self.desk();
                     desk.request_bytes += request.payload.len() + super::REQUEST_BYTES;

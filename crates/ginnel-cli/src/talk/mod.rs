@@ -16,7 +16,7 @@
 pub(crate) mod conversation;
 
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -97,7 +97,8 @@ impl Seat {
         let _locked = lock(&directories)?;
         let mut claims = Vec::new();
         for path in &self.paths {
-            if own == Some(path) || !path.exists() {
+            // What is no FIFO is nobody's seat: this chat never began.
+            if own == Some(path) || !is_fifo(path) {
                 continue;
             }
             match claim(path)? {
@@ -107,7 +108,7 @@ impl Seat {
         }
         for path in &self.paths {
             let mode = std::fs::metadata(path).map(|status| status.permissions().mode());
-            if mode.is_ok_and(|mode| mode & MADE_BY_CHAT != 0) {
+            if is_fifo(path) && mode.is_ok_and(|mode| mode & MADE_BY_CHAT != 0) {
                 Fifo::open(path)?.remove()?;
             }
         }
@@ -133,6 +134,10 @@ impl Side {
     pub(crate) fn leave(&self, seat: &Seat) -> Result<()> {
         seat.leave_from(Some(&self.input_path))
     }
+}
+
+fn is_fifo(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|status| status.file_type().is_fifo())
 }
 
 fn lock(directories: &[Flock]) -> Result<Vec<ginnel::sync::FlockGuard<'_>>> {

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use ginnel::process::{ForkedChild, fork};
 
 use super::{Row, RowError, RowResult, VERB, ensure};
+use crate::output;
 
 /// A peer of this row's runner. Dropping it kills it.
 pub(crate) struct Peer {
@@ -94,7 +95,7 @@ impl Forked {
         let child = fork(|| match end_with(parent).and_then(|()| body()) {
             Ok(()) => 0,
             Err(RowError::Failed(why) | RowError::Unavailable(why)) => {
-                eprintln!("the forked child: {why}");
+                output::tell(format!("the forked child: {why}\n"));
                 1
             }
         })?;

@@ -158,3 +158,11 @@ fn a_queue_that_cannot_be_as_large_is_not_made() {
         assert!(stderr.contains("ENOENT") && stderr.contains("directory"), "{stderr}");
     });
 }
+
+#[test]
+fn the_kernel_does_not_cut_a_limit_in_half() {
+    isolated(|| {
+        wrong_usage(&[(&["create", "sysv-msg:0x2a", "--bytes-max", "4GiB"], "2147483647 is the most")]);
+        assert_eq!(kernel_objects(), "");
+    });
+}

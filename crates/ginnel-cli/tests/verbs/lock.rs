@@ -270,3 +270,15 @@ fn bad_input() {
         .assert_ok();
     });
 }
+
+#[test]
+fn names_and_words_need_not_be_text() {
+    isolated(|| {
+        use std::os::unix::ffi::OsStrExt;
+        let bytes = |bytes| std::ffi::OsStr::from_bytes(bytes);
+        let mut command = ginnel(&["lock"]);
+        command.args([bytes(b"/dev/shm/\xff"), bytes(b"--"), bytes(b"printf"), bytes(b"%s"), bytes(b"\xfe")]);
+        assert_eq!(run(&mut command).stdout, b"\xfe");
+        assert!(std::path::Path::new(bytes(b"/dev/shm/\xff")).exists());
+    });
+}

@@ -144,3 +144,30 @@ fn a_reader_that_goes_away_is_success() {
         assert_eq!(output.stderr, b"0\n");
     });
 }
+
+#[test]
+fn one_name_that_is_no_text_hides_no_others() {
+    isolated(|| {
+        use std::os::linux::net::SocketAddrExt;
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(b"\xff\x1b[31m").unwrap();
+        let _hostile = UnixListener::bind_addr(&name).unwrap();
+        let _listener = UnixListener::bind("/dev/shm/listener").unwrap();
+        let text = ok(&["ls", "unix"]);
+        assert!(text.contains("unix:/dev/shm/listener"), "{text}");
+        assert!(!text.contains('\x1b'), "it commands no terminal: {text:?}");
+    });
+}
+
+#[test]
+fn the_kind_of_a_socket_is_that_of_its_endpoint() {
+    isolated(|| {
+        let _listener = UnixListener::bind("/dev/shm/listener").unwrap();
+        let _socket = UnixDatagram::bind("/dev/shm/socket").unwrap();
+        for (kind, name) in [("unix", "listener"), ("unix-dgram", "socket")] {
+            let object = &json(&["ls", kind, "--json"])["objects"][0];
+            assert_eq!(object["kind"], kind);
+            assert_eq!(object["endpoint"], format!("{kind}:/dev/shm/{name}"));
+            assert_eq!(object["live"], true);
+        }
+    });
+}

@@ -179,3 +179,26 @@ fn a_reader_that_goes_away_is_success() {
         assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"0\t1\t0123456789\n"[..], &b"0\n"[..]));
     });
 }
+
+#[test]
+fn no_length_is_too_much() {
+    isolated(|| {
+        ok(&["create", "fifo:/dev/shm/a"]);
+        let fifo = Fifo::open("/dev/shm/a").unwrap();
+        let reader = fifo.try_open_reader().unwrap();
+        let mut writer = fifo.open_writer().unwrap();
+        writer.write_all(b"hello").unwrap();
+        assert_eq!(ok(&["peek", "fifo:/dev/shm/a", "--length", "16777215T"]), "hello");
+        assert_eq!(ok(&["peek", "fifo:/dev/shm/a", "--length", "2"]), "he");
+        drop(reader);
+    });
+}
+
+#[test]
+fn a_semaphore_of_a_set_is_json_too() {
+    isolated(|| {
+        ok(&["create", "sysv-sem:0x2a", "--value", "1,7"]);
+        let line = &json_lines(&ok(&["peek", "sysv-sem:0x2a[1]", "--json"]))[0];
+        assert_eq!((&line["endpoint"], line["value"].as_u64()), (&"sysv-sem:0x2a[1]".into(), Some(7)));
+    });
+}

@@ -467,3 +467,68 @@ fn following_a_server_survives_its_restart() {
         assert!(receiver.is_alive());
     });
 }
+
+#[test]
+fn a_long_line_is_as_easy_as_a_short_one() {
+    isolated(|| {
+        ok(&["create", "fifo:/dev/shm/a"]);
+        let receiver = start(&["recv", "fifo:/dev/shm/a", "--count", "2"]);
+        let mut writer = std::fs::OpenOptions::new().write(true).open("/dev/shm/a").unwrap();
+        // A look at all of it for each byte would take an hour.
+        let long = [&vec![b'x'; 1 << 19][..], b"\nshort\n"].concat();
+        writer.write_all(&long).unwrap();
+        assert_eq!(finished(receiver).as_bytes(), long);
+    });
+}
+
+#[test]
+fn an_interrupted_take_gives_back_its_units() {
+    isolated(|| {
+        let semaphore = PosixSemaphore::options().create(true).value(2).open("/s").unwrap();
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            let taker = start(&["recv", "posix-sem:/s", "--count", "3"]);
+            wait_until("it has taken all there is", || semaphore.value().unwrap() == 0);
+            taker.signal(signal);
+            assert_eq!(taker.wait(), Exit::Signal(signal));
+            assert_eq!(semaphore.value().unwrap(), 2);
+        }
+        // And it gets them one after the other.
+        let taker = start(&["recv", "posix-sem:/s", "--count", "3", "--timeout", "50s"]);
+        wait_until("it has taken all there is", || semaphore.value().unwrap() == 0);
+        semaphore.post().unwrap();
+        finished(taker);
+        assert_eq!(semaphore.value().unwrap(), 0);
+    });
+}
+
+#[test]
+fn too_many_units_are_wrong_usage() {
+    isolated(|| {
+        ok(&["create", "sysv-sem:0x2a"]);
+        for verb in ["send", "recv"] {
+            wrong_usage(&[(&[verb, "sysv-sem:0x2a", "--count", "32768"], "32767 at the most")]);
+        }
+    });
+}
+
+#[test]
+fn a_host_short_of_descriptors_does_not_end_it() {
+    isolated(|| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 24; exec \"$0\" recv unix:/dev/shm/s --create --follow"]);
+        command.arg(env!("CARGO_BIN_EXE_ginnel")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut receiver = spawn(&mut command);
+        let mut errors = BufReader::new(receiver.stderr().unwrap());
+        wait_until("it listens", || UnixStream::connect("/dev/shm/s").is_ok());
+        let many: Vec<UnixStream> = (0..40).map(|_| UnixStream::connect("/dev/shm/s").unwrap()).collect();
+        let mut line = String::new();
+        errors.read_line(&mut line).unwrap();
+        assert!(line.contains("EMFILE"), "{line}");
+        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
+        drop(many);
+        ok(&["send", "unix:/dev/shm/s", "still here"]);
+        let mut word = [0; 11];
+        receiver.stdout().unwrap().read_exact(&mut word).unwrap();
+        assert_eq!(&word, b"still here\n");
+    });
+}

@@ -6,7 +6,7 @@ use std::process::Command;
 use ginnel::message::SysvQueue;
 use ginnel_testkit::{Objects, isolated, kernel_objects, run, spawn, unprivileged, wait_until};
 
-use crate::support::{fails, ginnel, ok, wrong_usage};
+use crate::support::{fails, ginnel, json_lines, ok, wrong_usage};
 
 const ALL: [&str; 8] = [
     "fifo:/dev/shm/a",
@@ -160,5 +160,75 @@ fn wrong_words_and_missing_rights() {
         })
         .assert_ok();
         before.assert_same();
+    });
+}
+
+#[test]
+fn a_reader_that_has_enough_does_not_stop_the_removing() {
+    isolated(|| {
+        make_all();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = run(ginnel(&[&["rm", "--yes"], &ALL[..]].concat()).stdout(writer));
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(kernel_objects(), "");
+    });
+}
+
+#[test]
+fn nobody_need_read_what_is_said_on_standard_error() {
+    isolated(|| {
+        make_all();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = run(ginnel(&[&["rm"], &ALL[..]].concat()).stderr(writer));
+        assert_eq!(output.status.code(), Some(0));
+    });
+}
+
+#[test]
+fn wrong_usage_removes_nothing() {
+    isolated(|| {
+        make_all();
+        let before = Objects::snapshot();
+        wrong_usage(&[(&["rm", "--yes", ALL[0], ALL[1], "tcp:localhost:1"], "a port is taken")]);
+        before.assert_same();
+    });
+}
+
+#[test]
+fn a_socket_lives_by_whatever_name_of_its_file() {
+    isolated(|| {
+        let _listener = UnixListener::bind("/dev/shm/listener").unwrap();
+        assert!(ok(&["rm", "unix:/dev/shm/../shm/listener"]).ends_with(": listens\n"));
+        let mut elsewhere = ginnel(&["rm", "unix:listener"]);
+        assert!(ginnel_testkit::run_ok(elsewhere.current_dir("/dev/shm")).ends_with(": listens\n"));
+        drop(UnixListener::bind("/dev/shm/stale").unwrap());
+        assert!(ok(&["rm", "unix:/dev/shm/stale"]).ends_with(": stale: nobody is bound to it\n"));
+    });
+}
+
+#[test]
+fn json_says_what_was_removed() {
+    isolated(|| {
+        let queue = SysvQueue::create(0x2a).unwrap();
+        queue.send(1, b"hello").unwrap();
+        for (args, removed) in
+            [(&["rm", "--json", "sysv-msg:42"][..], false), (&["rm", "--json", "--yes", "sysv-msg:42"], true)]
+        {
+            let line = &json_lines(&ok(args))[0];
+            assert_eq!(line["endpoint"], "sysv-msg:0x2a");
+            assert_eq!(line["removed"], removed);
+            assert_eq!(line["state"]["messages"], 1);
+        }
+    });
+}
+
+#[test]
+fn who_cannot_see_all_users_does_not_say_that_there_are_none() {
+    isolated(|| {
+        ok(&["create", "posix-shm:/x", "--size", "64", "--mode", "644"]);
+        unprivileged(|| assert!(ok(&["rm", "posix-shm:/x"]).ends_with("as far as this user can see\n")))
+            .assert_ok();
     });
 }

@@ -3,14 +3,14 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use ginnel::notify::{Code, Disposition, Handler, PidFd, Signal, SignalSet};
+use ginnel::notify::{Code, Handler, PidFd, Signal};
 use ginnel::stream::RunningPipeline;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::relay::Relay;
 use crate::failure::{Failure, Result};
-use crate::objects;
+use crate::{objects, signals};
 
 /// How a watch ended.
 pub(super) enum End {
@@ -34,12 +34,7 @@ struct Stage {
 ///
 /// To be called before the stages start: a handler, unlike a mask, is not passed on to them.
 pub(super) fn signals() -> Result<Option<Handler>> {
-    let mut caught = SignalSet::EMPTY;
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
-        if Disposition::current(signal)? != Disposition::Ignored {
-            caught = caught.with(signal);
-        }
-    }
+    let caught = signals::unless_ignored(&[Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT])?;
     Ok(if caught.is_empty() { None } else { Some(Handler::new(caught)?) })
 }
 
