@@ -468,6 +468,8 @@ impl TcpConnecting {
         wait::ready(self.as_fd(), PollFlags::OUT, deadline.into(), "connect", &self.object)?;
         let fail = |errno| socket::explain_connect(Error::new("connect", errno, &self.object));
         sockopt::socket_error(&self.fd).map_err(fail)?.map_err(fail)?;
+        // The failure was told once, and a socket without a connection polls ready too.
+        rustix::net::getpeername(&self.fd).map_err(fail)?;
         let fd = self.fd.try_clone().map_err(|error| Error::from_io("dup", &error, &self.object))?;
         clear_nonblock(&fd).map_err(fail)?;
         TcpStream::connected(fd, self.object.clone())

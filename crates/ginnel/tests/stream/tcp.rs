@@ -90,6 +90,10 @@ fn accept_and_connect_in_three_forms() {
         let refused =
             TcpStream::try_connect("127.0.0.1:7999").and_then(|connecting| connecting.wait_deadline(LONG));
         assert_eq!(refused.unwrap_err().errno_name(), "ECONNREFUSED");
+
+        let connecting = TcpStream::try_connect("127.0.0.1:7999").unwrap();
+        assert!(connecting.wait_deadline(LONG).is_err());
+        assert!(connecting.wait_deadline(LONG).unwrap_err().is_disconnected(), "it stays failed");
     });
 }
 
