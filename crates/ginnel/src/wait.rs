@@ -56,9 +56,11 @@ pub(crate) fn until_ready<T>(
     loop {
         match attempt(how) {
             Ok(value) => return Ok(value),
-            Err(Errno::AGAIN) if !deadline.is_now() => {
-                ready(fd.as_fd(), events, deadline, operation, object)?
+            // A descriptor that always polls ready (an error queue, a faster reader) must not make this wait on.
+            Err(Errno::AGAIN) if deadline.has_passed() => {
+                return Err(Error::new(operation, deadline.errno(), object));
             }
+            Err(Errno::AGAIN) => ready(fd.as_fd(), events, deadline, operation, object)?,
             Err(errno) => return Err(Error::new(operation, errno, object)),
         }
     }

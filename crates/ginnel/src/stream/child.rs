@@ -48,6 +48,9 @@ pub(super) fn signal(number: i32, object: &Label) -> Result<Signal> {
     })
 }
 
+const CHUNK_BYTES: usize = 16 << 10;
+const DRAIN_BYTES_MAX: usize = 1 << 20;
+
 /// What a child said: also when it was cut short.
 #[derive(Debug, Default)]
 pub(super) struct Said {
@@ -72,6 +75,9 @@ pub(super) fn converse(
         }
         drain(&mut output, &mut said.output)?;
         drain(&mut errors, &mut said.errors)?;
+        if deadline.has_passed() && (input.is_some() || output.is_some() || errors.is_some()) {
+            return Err(Error::new("poll", deadline.errno(), object));
+        }
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(3);
         fds.extend(input.iter().map(|(writer, _)| PollFd::new(writer, PollFlags::OUT)));
         fds.extend(output.map(|reader| PollFd::new(reader, PollFlags::IN)));
@@ -100,11 +106,12 @@ fn feed<'a>(writer: &PipeWriter, mut rest: &'a [u8]) -> Result<Option<&'a [u8]>>
     Ok(None)
 }
 
-/// Reads what is there; forgets the reader at its end.
+/// Reads what is there, at most what the largest pipe holds: a command that never stops writing must not keep the caller
+/// from looking at the clock. Forgets the reader at its end.
 fn drain(from: &mut Option<&PipeReader>, into: &mut Vec<u8>) -> Result<()> {
     let Some(reader) = *from else { return Ok(()) };
-    let mut chunk = [0; 16 * 1024];
-    loop {
+    let mut chunk = [0; CHUNK_BYTES];
+    for _ in 0..DRAIN_BYTES_MAX / CHUNK_BYTES {
         match reader.try_read(&mut chunk) {
             Ok(0) => {
                 *from = None;
@@ -115,4 +122,5 @@ fn drain(from: &mut Option<&PipeReader>, into: &mut Vec<u8>) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
+    Ok(())
 }

@@ -239,3 +239,37 @@ fn a_forked_childs_copy_does_not_kill_it() {
         assert!(popen.unwrap().try_close().unwrap_err().is_would_block());
     });
 }
+
+/// `yes` writes faster than anybody reads: there is always something to do, and the deadline comes all the same.
+#[test]
+fn a_deadline_ends_a_command_that_never_stops_writing() {
+    isolated(|| {
+        let yes = || Pipeline::parse("yes").unwrap().stdin(End::Null);
+        times_out(|deadline| yes().output_deadline(b"", deadline));
+        let mut popen = Popen::both(argv(["yes"])).unwrap();
+        times_out(|deadline| popen.communicate(b"", deadline));
+    });
+}
+
+/// A stage that leads a session of its own is in no group of the pipeline's.
+#[test]
+fn a_stage_that_has_left_the_group_is_signalled_and_killed_too() {
+    isolated(|| {
+        let away = |pid| {
+            // SAFETY: getsid takes a number.
+            wait_until("the second stage is a session's leader", || unsafe { libc::getsid(pid) } == pid);
+        };
+        let mut running = Pipeline::parse("sleep 1000 | setsid sleep 1000").unwrap().spawn().unwrap();
+        away(running.pids()[1]);
+        running.signal(libc::SIGTERM).unwrap();
+        let status = running.wait_deadline(LONG).unwrap();
+        assert!(status.stages.iter().all(|stage| stage.status.signal() == Some(libc::SIGTERM)), "{status:?}");
+
+        let mut running = Pipeline::parse("true | setsid sleep 1000").unwrap().spawn().unwrap();
+        let pids = running.pids();
+        away(pids[1]);
+        assert!(running.try_wait().unwrap_err().is_would_block());
+        drop(running);
+        assert!(pids.into_iter().all(gone));
+    });
+}
