@@ -27,14 +27,16 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::event::PollFlags;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
 use super::io::{Nature, Stream, has_descriptor, reads, set_nonblock, writes};
 use super::pipe::{peek, pipe, write_atomic};
 use crate::error::{Error, Label, Result};
-use crate::wait::Attempt;
+use crate::unix_socket::{Identity, identity};
+use crate::wait::{self, Attempt};
 use crate::{Deadline, interrupt};
 
 /// The name of a FIFO.
@@ -60,11 +62,8 @@ pub struct Fifo {
     path: PathBuf,
     object: Label,
     /// The process that removes the name when it drops the handle, and the file it is to be then.
-    removed_by: Option<(u32, FileId)>,
+    removed_by: Option<(u32, Identity)>,
 }
-
-/// Device and inode: which file a name stands for.
-type FileId = (u64, u64);
 
 /// How to open or make a [`Fifo`]: see [`Fifo::options`].
 ///
@@ -122,8 +121,10 @@ impl FifoOptions {
     /// to be new. `EINVAL`: something else than a FIFO has that name. `EACCES`, `ENOTDIR`, `ENOSPC`, `EROFS`,
     /// `ENAMETOOLONG`: as `mkfifo(3)`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Fifo> {
-        let path = path.as_ref().to_path_buf();
+        let path = path.as_ref();
         let object = Label::new(format!("fifo:{}", path.display()));
+        // The process may change its directory while the handle lives.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let mut made = false;
         if self.create || self.create_new {
             match rustix::fs::mkfifoat(CWD, &path, Mode::from_raw_mode(self.mode & 0o7777)) {
@@ -150,19 +151,19 @@ fn explain_make(error: Error) -> Error {
 }
 
 /// That the path names a FIFO, and which.
-fn check_is_fifo(path: &Path, object: &Label) -> Result<FileId> {
-    let stat = rustix::fs::statat(CWD, path, AtFlags::empty()).map_err(|errno| {
-        let error = Error::new("stat", errno, object);
-        match errno {
+fn check_is_fifo(path: &Path, object: &Label) -> Result<Identity> {
+    let status = std::fs::metadata(path).map_err(|error| {
+        let error = Error::from_io("stat", &error, object);
+        match error.raw() {
             Errno::NOENT => error.with_hint("there is no such FIFO; make it first, or open with `create`"),
             _ => error,
         }
     })?;
-    if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_fifo() {
-        let kind = std::fs::metadata(path).map_or("something else", |meta| kind_of(meta.file_type()));
+    if !status.file_type().is_fifo() {
+        let kind = kind_of(status.file_type());
         return Err(Error::invalid("open", object, format!("this is {kind}, not a FIFO")));
     }
-    Ok((stat.st_dev, stat.st_ino))
+    Ok(identity(&status))
 }
 
 fn kind_of(kind: std::fs::FileType) -> &'static str {
@@ -457,8 +458,8 @@ impl FifoReader {
     /// `EINTR`: a signal handler ran. `EMFILE`, `ENFILE`. `ENOENT`: `/proc` is not mounted.
     ///
     /// # Blocking
-    /// In an `open(2)` of the same FIFO, as [`Fifo::open_reader`] does. A writer that comes and goes at once ends the
-    /// wait too.
+    /// A writer that comes and goes at once ends the wait too, whatever it left. One that comes while this waits is
+    /// noticed with its first byte, or when it goes. `poll(2)`.
     pub fn wait_for_writer(&self) -> Result<()> {
         self.wait_for_writer_deadline(Deadline::NEVER)
     }
@@ -476,13 +477,18 @@ impl FifoReader {
     /// # Errors
     /// `ETIMEDOUT`: nobody came. Else as [`FifoReader::wait_for_writer`].
     pub fn wait_for_writer_deadline(&self, deadline: impl Into<Deadline>) -> Result<()> {
-        interrupt::until(deadline.into(), "open", self.stream.object(), |attempt| match attempt {
-            Attempt::NonBlocking => self.has_writer(),
-            Attempt::Blocking => {
-                let path = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
-                open_raw(path.as_ref(), OFlags::RDONLY, attempt).map(drop)
+        let deadline = deadline.into();
+        let fail = |operation| move |errno| self.stream.error(operation, errno);
+        // `poll` calls this description hung up for ever, once it has had a writer. A fresh one is hung up when a writer
+        // has come and gone since it was opened: so it is opened before the look whether one is there, and none is missed.
+        let path = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
+        let fresh = open_raw(path.as_ref(), OFlags::RDONLY, Attempt::NonBlocking).map_err(fail("open"))?;
+        match self.has_writer() {
+            Err(Errno::AGAIN) => {
+                wait::ready(fresh.as_fd(), PollFlags::IN, deadline, "poll", self.stream.object())
             }
-        })
+            other => other.map_err(fail("tee")),
+        }
     }
 
     /// A `tee(2)` of an empty pipe is 0 without a writer and `EAGAIN` with one; it takes nothing.
