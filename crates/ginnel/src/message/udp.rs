@@ -315,11 +315,34 @@ impl UdpSocket {
         self.recv_flags(buffer, RecvFlags::empty(), deadline.into())
     }
 
-    /// Looks at the next datagram and leaves it where it is (`MSG_PEEK`); waits until the deadline for one.
+    /// Looks at the next datagram and leaves it where it is (`MSG_PEEK`); waits until there is one.
     ///
     /// # Errors
-    /// As [`UdpSocket::recv_truncated`].
-    pub fn peek(&self, buffer: &mut [u8], deadline: impl Into<Deadline>) -> Result<Datagram<SocketAddr>> {
+    /// As [`UdpSocket::recv`], without `EMSGSIZE`.
+    ///
+    /// # Blocking
+    /// As [`UdpSocket::recv`].
+    pub fn peek(&self, buffer: &mut [u8]) -> Result<Datagram<SocketAddr>> {
+        self.peek_deadline(buffer, Deadline::NEVER)
+    }
+
+    /// Looks at the next datagram and leaves it where it is, if there is one now.
+    ///
+    /// # Errors
+    /// `EAGAIN`: there is none. Else as [`UdpSocket::peek`].
+    pub fn try_peek(&self, buffer: &mut [u8]) -> Result<Datagram<SocketAddr>> {
+        self.peek_deadline(buffer, Deadline::NOW)
+    }
+
+    /// Looks at the next datagram and leaves it where it is; waits until the deadline for one.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT`: the deadline passed. Else as [`UdpSocket::peek`].
+    pub fn peek_deadline(
+        &self,
+        buffer: &mut [u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<Datagram<SocketAddr>> {
         self.recv_flags(buffer, RecvFlags::PEEK, deadline.into())
     }
 
