@@ -22,6 +22,14 @@ Exit codes: 0 done, 1 failed or found something, 2 wrong usage.";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Tour(cmd::tour::Args),
+    Send(cmd::send::Args),
+    Recv(cmd::recv::Args),
+    Peek(cmd::peek::Args),
+    Signal(cmd::signal::Args),
+    Lock(cmd::lock::Args),
+    Create(cmd::create::Args),
+    Rm(cmd::rm::Args),
+    Ls(cmd::ls::Args),
     Pipe(cmd::pipe::Args),
     Endpoints(cmd::endpoints::Args),
     Completions(cmd::completions::Args),

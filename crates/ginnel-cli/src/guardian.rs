@@ -6,21 +6,25 @@
 //! terminal's settings too, and puts them back.
 //!
 //! # Protocol
-//! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `-ENDPOINT`
-//! removed by ourselves, `/PATH` a directory to remove with all it holds, `~` to leave the terminal as it is, `PID` a
-//! child of ours to kill with all its own (written by that child itself, before its `execve`).
+//! One line each, no answers: `+ENDPOINT` made (told *before* it is made, so that no kill falls between), `/PATH` a
+//! directory to remove with all it holds, `~` to leave the terminal as it is, `PID` a child of ours to kill with all its
+//! own (written by that child itself, before its `execve`).
+//!
+//! `=PID` comes first and says who we are, and a `.` last, that we end by ourselves. Where that is missing the guardian
+//! waits until we are gone: the kernel closes the pipe of a killed process before the sockets that it opened later, which
+//! look alive until then.
 
 use std::fs;
 use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 
 use ginnel::Endpoint;
 use ginnel::notify::{PidFd, Signal};
 
-use crate::failure::{Context, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::objects;
 
 /// The verb that turns this program into a guardian.
@@ -44,17 +48,14 @@ impl Guardian {
             .spawn()
             .context("starting the guardian process")?;
         let pipe = child.stdin.take();
-        Ok(Guardian { child, pipe })
+        let mut guardian = Guardian { child, pipe };
+        guardian.tell(format_args!("={}", std::process::id()))?;
+        Ok(guardian)
     }
 
     /// To be removed when this process ends. Say so before making it.
     pub(crate) fn adopt(&mut self, endpoint: &Endpoint) -> Result<()> {
         self.tell(format_args!("+{endpoint}"))
-    }
-
-    /// No longer to be removed.
-    pub(crate) fn release(&mut self, endpoint: &Endpoint) -> Result<()> {
-        self.tell(format_args!("-{endpoint}"))
     }
 
     /// A directory to be removed, with what it holds, when this process ends.
@@ -75,6 +76,13 @@ impl Guardian {
     }
 
     fn tell(&mut self, line: std::fmt::Arguments<'_>) -> Result<()> {
+        let line = line.to_string();
+        // It would be two lines, and the second might name somebody else's directory to remove.
+        if line.contains('\n') {
+            return Err(Failure::failed(format!(
+                "a name with a line feed in it cannot be guarded: {line:?}"
+            )));
+        }
         match &mut self.pipe {
             Some(pipe) => writeln!(pipe, "{line}").context("telling the guardian process"),
             None => Ok(()),
@@ -85,6 +93,7 @@ impl Guardian {
 impl Drop for Guardian {
     /// Lets it clean up now, and waits until it has.
     fn drop(&mut self) {
+        let _ = self.tell(format_args!("."));
         self.pipe = None;
         let _ = self.child.wait();
     }
@@ -95,6 +104,7 @@ pub(crate) fn run() -> Result {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut directories: Vec<String> = Vec::new();
     let mut processes: Vec<PidFd> = Vec::new();
+    let mut guarded = None;
     let mut terminal = objects::terminal_settings();
     // What a process gets that sets the terminal from the background, as this one does.
     Signal::TTOU.ignore()?;
@@ -102,20 +112,24 @@ pub(crate) fn run() -> Result {
         let line = line.context("reading from the process that is guarded")?;
         match line.split_at_checked(1) {
             Some(("+", name)) => endpoints.push(name.parse()?),
-            Some(("-", name)) => {
-                let released: Endpoint = name.parse()?;
-                endpoints.retain(|endpoint| *endpoint != released);
-            }
             Some(("~", _)) => terminal = None,
+            // If that is not our parent any more, it is gone.
+            Some(("=", pid)) if pid == parent_id().to_string() => {
+                guarded = PidFd::open(parent_id() as i32).ok()
+            }
+            Some((".", _)) => guarded = None,
             Some(("/", path)) => directories.push(path.to_string()),
             // One that has gone already needs no killing.
             _ => processes.extend(line.parse().ok().and_then(|pid| PidFd::open(pid).ok())),
         }
     }
+    if let Some(guarded) = guarded {
+        let _ = guarded.wait();
+    }
     processes.iter().for_each(objects::kill_tree);
     // What is gone already was removed by its maker: every removal here may fail for that reason.
     for endpoint in &endpoints {
-        let _ = objects::remove(endpoint);
+        let _ = objects::sweep(endpoint);
     }
     for directory in &directories {
         let _ = fs::remove_dir_all(directory);

@@ -9,8 +9,13 @@ mod cli;
 mod cmd;
 mod failure;
 mod guardian;
+mod memory;
 mod objects;
 mod output;
+mod payload;
+mod source;
+mod state;
+mod streams;
 mod tour;
 mod units;
 

@@ -33,6 +33,11 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     line(text)
 }
 
+/// Writes a value as one line of JSON: one of a stream of values.
+pub(crate) fn json_line(value: &impl Serialize) -> Result<()> {
+    line(serde_json::to_string(value).map_err(|error| Failure::failed(format!("JSON: {error}")))?)
+}
+
 /// An aligned table without lines; the columns named in `right` are right-aligned (numbers).
 pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();

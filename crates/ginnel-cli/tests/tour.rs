@@ -1,8 +1,10 @@
 //! `ginnel tour`, as a stranger runs it.
 
+use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use ginnel::stream::Pty;
 use ginnel_testkit::{Exit, Objects, isolated_for, run, run_within, spawn, unprivileged, wait_until};
 use serde_json::Value;
 
@@ -183,6 +185,94 @@ fn killed_half_way_it_leaves_nothing() {
     });
 }
 
+/// A forked child does not inherit its parent's wish to be killed with its own parent.
+#[test]
+fn killed_with_a_forked_child_it_leaves_no_process() {
+    isolated_for(MINUTES, || {
+        for row in ["anonymous mapping", "POSIX unnamed semaphore"] {
+            let start = || {
+                let mut command = tour(&["--only", row]);
+                spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
+            };
+            let mut child = start();
+            wait_until("tour, runner, guardian and forked child run", || {
+                if !child.is_alive() {
+                    // On a busy machine it was through before we looked.
+                    child = start();
+                }
+                System::processes() == 4
+            });
+            child.kill();
+            assert_eq!(child.wait(), Exit::Signal(libc::SIGKILL));
+            wait_until("all others have ended", || System::processes() == 0);
+        }
+    });
+}
+
+#[test]
+fn a_killed_guardian_s_directory_is_removed_all_the_same() {
+    isolated_for(MINUTES, || {
+        let mut command = tour(&["--only", "FIFO"]);
+        let child = spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
+        wait_until("the row has its directory", || System::files() == 1);
+        let guardian = System::process("__guardian").unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(guardian).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        assert_eq!(child.wait(), Exit::Code(0));
+        assert_eq!(System::files(), 0);
+    });
+}
+
+/// Its guardians are in the background there, where setting the terminal stops a process.
+#[test]
+fn on_a_terminal() {
+    isolated_for(MINUTES, || {
+        let pty = Pty::options().open().unwrap();
+        let mut child = pty.spawn(tour(&["--only", "pipe,eventfd"])).unwrap();
+        let mut text = Vec::new();
+        // The end of the other side is the hang-up, EIO.
+        let _ = (&pty).read_to_end(&mut text);
+        let text = String::from_utf8_lossy(&text);
+        assert!(child.wait().unwrap().success() && text.contains("4 of 4 verified"), "{text}");
+    });
+}
+
+#[test]
+fn nobody_else_s_directory_is_removed() {
+    isolated_for(MINUTES, || {
+        for directory in ["/dev/shm/a", "/dev/shm/a\nb"] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        let output = run(tour(&["--only", "FIFO"]).env("TMPDIR", "/dev/shm/a\nb"));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("FIFO FAILED: a name with a line feed"), "{text}");
+        assert_eq!(System::files(), 2);
+    });
+}
+
+#[test]
+fn without_file_systems_for_names_the_rows_say_so() {
+    isolated_for(MINUTES, || {
+        let line = "mount -t tmpfs none /dev && mknod /dev/null c 1 3 && exec \"$0\" tour --json --only pseudo,POSIX";
+        let output =
+            run(Command::new("sh").args(["-c", line, env!("CARGO_BIN_EXE_ginnel")]).env("TMPDIR", "/"));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        for mechanism in ["pseudo-terminal", "POSIX shared memory", "POSIX named semaphore"] {
+            assert_eq!(row(&report, mechanism)["outcome"], "unavailable", "{report}");
+        }
+    });
+}
+
+#[test]
+fn a_full_standard_error_does_not_change_the_exit_code() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = tour(&["--only", "carrier pigeon"]);
+    assert_eq!(spawn(command.stderr(full)).wait(), Exit::Code(2));
+}
+
 /// What there is in the namespaces of the test.
 struct System;
 
@@ -201,5 +291,13 @@ impl System {
             std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "ginnel")
         };
         std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| is_ours(entry.path())).count()
+    }
+
+    /// The one that has this word in its command line.
+    fn process(word: &str) -> Option<i32> {
+        std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+            let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            line.split('\0').any(|other| other == word).then_some(entry.file_name().to_str()?.parse().ok()?)
+        })
     }
 }

@@ -83,8 +83,10 @@ fn show(name: &str) -> ginnel::Result<()> {
     let shm = PosixShm::open_read_only(name)?;
     let (here, there) = (shm.map_read_only()?, shm.map_read_only()?);
     println!("at {:p} and at {:p}", here.as_ptr(), there.as_ptr());
-    let words = walk(&here, here.load_u64(HEAD)?)?;
-    assert_eq!(words, walk(&there, here.load_u64(HEAD)?)?, "the same list at either address");
+    // Once: others may push meanwhile.
+    let head = here.load_u64(HEAD)?;
+    let words = walk(&here, head)?;
+    assert_eq!(words, walk(&there, head)?, "the same list at either address");
     words.iter().for_each(|word| println!("{word}"));
     Ok(())
 }

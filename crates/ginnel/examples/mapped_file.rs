@@ -44,7 +44,7 @@ fn usage() -> ExitCode {
 }
 
 fn write(path: &str, offset: u64, text: &str) -> ginnel::Result<()> {
-    let end = offset + text.len() as u64;
+    let end = offset.saturating_add(text.len() as u64);
     let locks = RecordLocks::create(path)?;
     let _turn = locks.lock(offset..end, LockKind::Exclusive)?;
     let part = FileMapping::options().create(true).size(end).range(offset, text.len()).open(path)?;
@@ -54,7 +54,7 @@ fn write(path: &str, offset: u64, text: &str) -> ginnel::Result<()> {
 
 fn read(path: &str, offset: u64, len: usize) -> ginnel::Result<()> {
     let locks = RecordLocks::options().read(true).write(false).open(path)?;
-    let _turn = locks.lock(offset..offset + len as u64, LockKind::Shared)?;
+    let _turn = locks.lock(offset..offset.saturating_add(len as u64), LockKind::Shared)?;
     let part = FileMapping::options().range(offset, len).open_read_only(path)?;
     println!("{}", String::from_utf8_lossy(&part.read_vec(..)?));
     Ok(())

@@ -85,6 +85,15 @@ pub enum Endpoint {
 }
 
 /// How an [`Endpoint`] names a System V object: by key or by the kernel's id.
+///
+/// ```
+/// use ginnel::Endpoint;
+/// use ginnel::endpoint::SysvName;
+///
+/// assert_eq!("sysv-msg:0x2a".parse::<Endpoint>()?, Endpoint::SysvQueue(SysvName::Key(42.into())));
+/// assert_eq!("sysv-msg:id=3".parse::<Endpoint>()?, Endpoint::SysvQueue(SysvName::Id(3)));
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SysvName {
     /// A key, as `msgget(2)` takes it.
@@ -94,6 +103,15 @@ pub enum SysvName {
 }
 
 /// A part of a file: `#OFFSET+LENGTH` in the notation; length 0 is to the end of the file.
+///
+/// ```
+/// use ginnel::Endpoint;
+/// use ginnel::endpoint::Range;
+///
+/// let part = Range { offset: 4096, len: 512 };
+/// assert_eq!("file:/data#4096+512".parse::<Endpoint>()?, Endpoint::File("/data".into(), Some(part)));
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     /// First byte.
@@ -116,10 +134,14 @@ const SCHEMES: &[(&str, &str, &str)] = &[
     ("icmp", "HOST", "icmp:localhost"),
     ("sysv-shm", "KEY, PATH#PROJECT or id=ID", "sysv-shm:0x2a"),
     ("posix-shm", "/NAME", "posix-shm:/x"),
-    ("file", "PATH, with #OFFSET+LENGTH for a part", "file:/data"),
+    ("file", "PATH, with #OFFSET+LENGTH for a part (#0+0 for all of a PATH with a # in it)", "file:/data"),
     ("sysv-sem", "KEY, PATH#PROJECT or id=ID, with [INDEX] for one semaphore", "sysv-sem:0x2a"),
     ("posix-sem", "/NAME", "posix-sem:/x"),
-    ("lock", "PATH, with #OFFSET+LENGTH for a part", "lock:/data#0+100"),
+    (
+        "lock",
+        "PATH, with #OFFSET+LENGTH for a part (#0+0 for all of a PATH with a # in it)",
+        "lock:/data#0+100",
+    ),
     ("flock", "PATH", "flock:/data"),
     ("signal", "PID, or -PGID for a process group", "signal:4711"),
 ];
@@ -227,7 +249,9 @@ impl fmt::Display for Endpoint {
             Endpoint::SysvSemaphore(name, Some(index)) => write!(f, "{name}[{index}]"),
             Endpoint::File(path, range) | Endpoint::RecordLock(path, range) => {
                 write!(f, "{}", path.display())?;
-                range.map_or(Ok(()), |range| write!(f, "#{}+{}", range.offset, range.len))
+                // Without a range, what follows a # in the path would be read as one.
+                let whole = path.to_string_lossy().contains('#').then_some(Range { offset: 0, len: 0 });
+                range.or(whole).map_or(Ok(()), |range| write!(f, "#{}+{}", range.offset, range.len))
             }
             Endpoint::Signal(pid) => write!(f, "{pid}"),
         }
@@ -318,6 +342,10 @@ mod tests {
         for text in ["sysv-sem:0x2a[3]", "sysv-msg:id=7", "file:/a#4096+512", "signal:-9", "tcp:[::1]:80"] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
+        // Not bytes 1 and 2 of /a.
+        let odd = Endpoint::File("/a#1+2".into(), None).to_string();
+        let whole = Some(Range { offset: 0, len: 0 });
+        assert_eq!(odd.parse::<Endpoint>().unwrap(), Endpoint::File("/a#1+2".into(), whole));
     }
 
     #[test]

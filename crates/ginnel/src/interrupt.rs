@@ -5,7 +5,8 @@
 //! thread, and give `ETIMEDOUT` when the time is over. For as long as such a call waits, one real-time signal can
 //! reach the calling thread: the highest one that has no handler when the first such call is made (`SIGRTMAX` as a
 //! rule; [`deadline_signal`] tells). Its handler does nothing. A program that wants that signal for itself installs
-//! its handler, before or after: the next lower one is taken then. Where there is no signal or no timer to be had,
+//! its handler, before or after: the next lower one is taken then. A program that takes it without a handler (blocked, by
+//! `sigwait` or a signalfd) must choose another one: what is sent to a waiting thread is lost to our handler. Where there is no signal or no timer to be had,
 //! the call tries again every few milliseconds instead of waiting in the kernel.
 //!
 //! # How it works

@@ -16,6 +16,7 @@
 //! `options()`, `open`, `create`. What has a descriptor gives it by `AsFd`, close-on-exec by default.
 //!
 //! ```
+//! # ginnel_testkit::private();
 //! use std::time::Duration;
 //! use ginnel::message::{Select, SysvQueue};
 //!
@@ -53,3 +54,8 @@ pub use endpoint::Endpoint;
 pub use error::{Error, Result};
 pub use interrupt::deadline_signal;
 pub use unix_socket::{Credentials, UnixAddress};
+
+/// The README's Rust is compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitStatus};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
 
 use crate::Deadline;
 use crate::error::{Error, Label, Result};
@@ -31,8 +31,8 @@ use crate::wait::{self, check};
 #[derive(Debug)]
 pub struct ForkedChild {
     pid: Pid,
-    /// Its id may be another process's now.
-    reaped: AtomicBool,
+    /// Whether its id may be another process's now. Held while the id is used, so that no other thread reaps meanwhile.
+    reaped: Mutex<bool>,
 }
 
 /// Runs `body` in a child process, which ends with its value as the exit status (101 for a panic).
@@ -79,7 +79,7 @@ pub fn fork(body: impl FnOnce() -> u8) -> Result<ForkedChild> {
         }
         Ok(pid) => Ok(ForkedChild {
             pid: Pid::from_raw(pid as i32).expect("fork gives a positive number"),
-            reaped: AtomicBool::new(false),
+            reaped: Mutex::new(false),
         }),
     }
 }
@@ -140,7 +140,8 @@ pub fn reset_signals(command: &mut Command) {
     let prepare = move || {
         // The kernel's struct sigaction: SIG_DFL, no flags, no restorer, an empty mask. The system call and not libc's
         // function, which leaves out the two signals of its own; a parent may have ignored those as well.
-        let default = [0_usize; 4];
+        // As many bytes as it has on any machine.
+        let default = [0_u64; 4];
         let mask_bytes = 8;
         for signal in 1..=64 {
             // SAFETY: async-signal-safe, with a valid argument; EINVAL for SIGKILL and SIGSTOP is of no consequence. The C
@@ -150,7 +151,7 @@ pub fn reset_signals(command: &mut Command) {
                     libc::SYS_rt_sigaction,
                     signal,
                     default.as_ptr(),
-                    std::ptr::null_mut::<usize>(),
+                    std::ptr::null_mut::<u64>(),
                     mask_bytes,
                 );
             }
@@ -182,7 +183,7 @@ impl ForkedChild {
     /// # Errors
     /// `ESRCH`: it was waited for already. `EPERM`: it has become another user.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        self.check_not_reaped("kill")?;
+        let _not_reaped = self.not_reaped("kill")?;
         Target::Process(self.pid()).send(signal)
     }
 
@@ -191,7 +192,7 @@ impl ForkedChild {
     /// # Errors
     /// As [`PidFd::open`]. `ESRCH`: it was waited for already.
     pub fn pidfd(&self) -> Result<PidFd> {
-        self.check_not_reaped("pidfd_open")?;
+        let _not_reaped = self.not_reaped("pidfd_open")?;
         PidFd::open(self.pid())
     }
 
@@ -200,7 +201,14 @@ impl ForkedChild {
     /// # Errors
     /// `ECHILD`: it was waited for already. `EINTR`: a signal handler ran.
     pub fn wait(&self) -> Result<ExitStatus> {
-        self.reap(WaitOptions::empty())?.ok_or_else(|| self.error("waitpid", Errno::AGAIN))
+        loop {
+            if let Some(status) = self.reap()? {
+                return Ok(status);
+            }
+            // Waits without the lock, and leaves the child to be reaped with it.
+            rustix::process::waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+                .map_err(|errno| self.error("waitpid", errno))?;
+        }
     }
 
     /// Reaps the child if it has ended.
@@ -208,7 +216,7 @@ impl ForkedChild {
     /// # Errors
     /// `EAGAIN`: it still runs. `ECHILD`: it was waited for already.
     pub fn try_wait(&self) -> Result<ExitStatus> {
-        self.reap(WaitOptions::NOHANG)?.ok_or_else(|| self.error("waitpid", Errno::AGAIN))
+        self.reap()?.ok_or_else(|| self.error("waitpid", Errno::AGAIN))
     }
 
     /// Waits until the deadline for the child's end and reaps it.
@@ -216,35 +224,41 @@ impl ForkedChild {
     /// # Errors
     /// `ETIMEDOUT`: it still runs. `ECHILD`: it was waited for already. `EINTR`: a signal handler ran.
     pub fn wait_deadline(&self, deadline: impl Into<Deadline>) -> Result<ExitStatus> {
-        if let Some(status) = self.reap(WaitOptions::NOHANG)? {
+        if let Some(status) = self.reap()? {
             return Ok(status);
         }
         let pidfd = self.pidfd()?;
         wait::until_ready(&pidfd, PollFlags::IN, deadline.into(), "waitpid", &self.label(), |_| {
-            self.waitpid(WaitOptions::NOHANG)?.ok_or(Errno::AGAIN)
+            self.waitpid()?.ok_or(Errno::AGAIN)
         })
     }
 
-    fn reap(&self, options: WaitOptions) -> Result<Option<ExitStatus>> {
-        self.waitpid(options).map_err(|errno| self.error("waitpid", errno))
+    fn reap(&self) -> Result<Option<ExitStatus>> {
+        self.waitpid().map_err(|errno| self.error("waitpid", errno))
     }
 
-    fn waitpid(&self, options: WaitOptions) -> Result<Option<ExitStatus>, Errno> {
-        if self.reaped.load(Ordering::Relaxed) {
+    /// Reaps the child if it has ended.
+    fn waitpid(&self) -> Result<Option<ExitStatus>, Errno> {
+        let mut reaped = self.reaped();
+        if *reaped {
             return Err(Errno::CHILD);
         }
-        let outcome = rustix::process::waitpid(Some(self.pid), options)?;
-        if outcome.is_some() {
-            self.reaped.store(true, Ordering::Relaxed);
-        }
+        let outcome = rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG)?;
+        *reaped = outcome.is_some();
         Ok(outcome.map(|(_, status)| ExitStatus::from_raw(status.as_raw())))
     }
 
-    fn check_not_reaped(&self, operation: &'static str) -> Result<()> {
-        if self.reaped.load(Ordering::Relaxed) {
+    fn reaped(&self) -> MutexGuard<'_, bool> {
+        self.reaped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While this is held the id is the child's.
+    fn not_reaped(&self, operation: &'static str) -> Result<MutexGuard<'_, bool>> {
+        let reaped = self.reaped();
+        if *reaped {
             return Err(self.error(operation, Errno::SRCH).with_hint("it was waited for already"));
         }
-        Ok(())
+        Ok(reaped)
     }
 
     fn error(&self, operation: &'static str, errno: Errno) -> Error {

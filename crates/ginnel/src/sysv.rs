@@ -174,8 +174,10 @@ pub(crate) struct GetFlags {
 impl GetFlags {
     pub(crate) const DEFAULT: GetFlags = GetFlags { create: false, create_new: false, mode: 0o600 };
 
-    pub(crate) fn raw(self) -> i32 {
-        let create = if self.create || self.create_new { libc::IPC_CREAT } else { 0 };
+    pub(crate) fn raw(self, key: Key) -> i32 {
+        // A private key makes a new object, whatever the flags, and gives it this mode.
+        let makes = self.create || self.create_new || key.is_private();
+        let create = if makes { libc::IPC_CREAT } else { 0 };
         let exclusive = if self.create_new { libc::IPC_EXCL } else { 0 };
         // With a mode an open of an existing object would be refused where that grants less; without, each call is
         // checked for the right that it needs itself.

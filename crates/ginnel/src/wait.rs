@@ -56,7 +56,8 @@ pub(crate) fn until_ready<T>(
     loop {
         match attempt(how) {
             Ok(value) => return Ok(value),
-            // A descriptor that always polls ready (an error queue, a faster reader) must not make this wait on.
+            // A descriptor may stay ready and the call have nothing for us all the same: it has an error queue, other
+            // readers are faster each time, or a child that has ended is its tracer\'s to reap first.
             Err(Errno::AGAIN) if deadline.has_passed() => {
                 return Err(Error::new(operation, deadline.errno(), object));
             }

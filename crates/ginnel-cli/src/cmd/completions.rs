@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use crate::cli::Cli;
@@ -20,7 +20,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "ginnel", &mut script);
+    clap_complete::generate(args.shell, &mut visible(), "ginnel", &mut script);
     output::print(script)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The command line without the verbs that are not for people: a generator offers hidden ones too.
+fn visible() -> Command {
+    let all = Cli::command();
+    let verbs = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
+    Command::new("ginnel").version(env!("CARGO_PKG_VERSION")).subcommands(verbs)
 }

@@ -1,9 +1,17 @@
 //! The verbs, one file each.
 
 pub(crate) mod completions;
+pub(crate) mod create;
 pub(crate) mod endpoints;
+pub(crate) mod lock;
+pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod peek;
 pub(crate) mod pipe;
+pub(crate) mod recv;
+pub(crate) mod rm;
+pub(crate) mod send;
+pub(crate) mod signal;
 pub(crate) mod tour;
 
 use crate::cli::Verb;
@@ -13,6 +21,14 @@ use crate::failure::Result;
 pub(crate) fn run(verb: Verb) -> Result {
     match verb {
         Verb::Tour(args) => tour::run(args),
+        Verb::Create(args) => create::run(args),
+        Verb::Lock(args) => lock::run(args),
+        Verb::Ls(args) => ls::run(args),
+        Verb::Peek(args) => peek::run(args),
+        Verb::Recv(args) => recv::run(args),
+        Verb::Rm(args) => rm::run(args),
+        Verb::Send(args) => send::run(args),
+        Verb::Signal(args) => signal::run(args),
         Verb::Pipe(args) => pipe::run(args),
         Verb::Endpoints(args) => endpoints::run(args),
         Verb::Completions(args) => completions::run(args),

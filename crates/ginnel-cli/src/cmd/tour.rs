@@ -109,8 +109,7 @@ fn progress_bar(rows: usize) -> ProgressBar {
 /// Runs a row's runner in a process group of its own, so that a row that hangs can be ended with all its processes.
 fn run_row(row: &Row) -> Result<Outcome> {
     let mut runner = Command::new(std::env::current_exe().context("finding this program")?)
-        .arg(tour::VERB)
-        .arg(row.name)
+        .args([tour::VERB, row.name, "--parent", &std::process::id().to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -195,7 +194,8 @@ fn text(lines: &[Line]) -> String {
 const LEGEND: &str = "\
 RTT: a request and its reply, 64 B each; semaphores: a turn there and back; locks: lock, count and unlock, while another
 process does the same; signals: there and back; pidfd: from the kill to the news. Two processes, payload written, read and
-checked; shared memory hands over by looking and yielding. Figures of one short run: compare rows, not machines.
+checked; shared memory hands over by looking and yielding. Throughput of semaphores, locks and eventfd: what one process
+can do alone. Figures of one short run: compare rows, not machines.
 ";
 
 fn cells(line: &Line) -> Vec<String> {

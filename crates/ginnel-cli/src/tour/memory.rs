@@ -11,11 +11,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ginnel::Endpoint;
 use ginnel::memory::{Anonymous, FileMapping, Mapping, MemFd, PosixShm, ReadWrite, SysvSegment};
-use ginnel::process::{ForkedChild, fork};
 use ginnel::sync::record_lock::{LockKind, Owner, RecordLocks};
 use ginnel::sysv::Key;
 
-use super::peer::Peer;
+use super::peer::{Forked, Peer};
 use super::work::{Channel, Flood, Measured, answer, measure};
 use super::{
     Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, ensure, no_peer, refused, words,
@@ -173,24 +172,13 @@ fn mapped_file_peer(peer_words: &[String]) -> RowResult<()> {
     be_peer(FileMapping::open(path)?.into_mapping())
 }
 
-/// Ends a forked child with the scope that made it.
-struct Forked(ForkedChild);
-
-impl Drop for Forked {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn anonymous(_: &mut Run) -> RowResult<Measured> {
     let mapping = Anonymous::map(SIZE_BYTES)?;
     let mut channel = OverMapping { mapping, side: Side::Peer };
-    let child = Forked(fork(|| u8::from(answer(&mut channel, FLOOD).is_err()))?);
+    let child = Forked::start(|| answer(&mut channel, FLOOD))?;
     channel.side = Side::Runner;
     let measured = measure(&mut channel, FLOOD)?;
-    let status = child.0.wait()?;
-    ensure(status.success(), format!("the forked child ended with {status}"))?;
+    child.finish()?;
     Ok(measured)
 }
 

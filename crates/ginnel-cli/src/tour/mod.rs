@@ -23,7 +23,7 @@ use ginnel::endpoint::SysvName;
 use ginnel::sysv::Key;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::guardian::Guardian;
 use crate::output;
 use work::Measured;
@@ -126,10 +126,20 @@ impl From<Failure> for RowError {
 
 /// For the call that makes a row's mechanism: what this host refuses is not to be had, and any other error is a failure.
 ///
-/// No such call or protocol in this kernel, no right to it, or a limit of zero (or used up).
+/// No such call or protocol in this kernel, no file system for its names (`/dev/shm`, `/dev/pts`), no right to it, or a
+/// limit of zero (or used up).
 pub(crate) fn refused(error: ginnel::Error) -> RowError {
-    const REFUSALS: [&str; 8] =
-        ["ENOSYS", "EPROTONOSUPPORT", "EAFNOSUPPORT", "EOPNOTSUPP", "EPERM", "EACCES", "ENOSPC", "EMFILE"];
+    const REFUSALS: [&str; 9] = [
+        "ENOSYS",
+        "EPROTONOSUPPORT",
+        "EAFNOSUPPORT",
+        "EOPNOTSUPP",
+        "ENOENT",
+        "EPERM",
+        "EACCES",
+        "ENOSPC",
+        "EMFILE",
+    ];
     if REFUSALS.contains(&error.errno_name()) {
         RowError::Unavailable(error.to_string())
     } else {
@@ -146,6 +156,7 @@ pub(crate) fn ensure(condition: bool, otherwise: impl Into<String>) -> RowResult
 pub(crate) struct Run {
     pub(crate) row: &'static Row,
     pub(crate) guardian: Guardian,
+    pub(crate) directories: Vec<PathBuf>,
 }
 
 impl Run {
@@ -166,9 +177,21 @@ impl Run {
     /// A new directory of our own, which the guardian removes with all it holds.
     fn directory(&mut self) -> RowResult<PathBuf> {
         let path = std::env::temp_dir().join(format!("ginnel-tour-{:x}", random()));
+        // The peer is told of it in words.
+        ensure(path.to_str().is_some(), format!("TMPDIR, {path:?}, is not UTF-8"))?;
         self.guardian.adopt_directory(&path)?;
-        DirBuilder::new().mode(0o700).create(&path)?;
+        DirBuilder::new().mode(0o700).create(&path).context(format!("TMPDIR: mkdir {}", path.display()))?;
+        self.directories.push(path.clone());
         Ok(path)
+    }
+}
+
+impl Drop for Run {
+    /// The guardian does the same, unless it was killed.
+    fn drop(&mut self) {
+        for directory in &self.directories {
+            let _ = std::fs::remove_dir_all(directory);
+        }
     }
 }
 
@@ -197,6 +220,9 @@ pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
 #[derive(Debug, clap::Args)]
 pub(crate) struct RowArgs {
     name: String,
+    /// The process that started this one, and without which it is to end.
+    #[arg(long)]
+    parent: u32,
     /// Be the peer, with what it needs to know.
     #[arg(long, num_args = 0.., allow_hyphen_values = true)]
     peer: Option<Vec<String>>,
@@ -205,8 +231,9 @@ pub(crate) struct RowArgs {
 /// Runs one row and prints its outcome, or is its peer.
 pub(crate) fn run_row(args: RowArgs) -> Result {
     // Ctrl-C ends the tour's process; what it started is in other process groups and must not go on without it.
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .map_err(|error| Failure::failed(format!("prctl: {error}")))?;
+    peer::end_with(args.parent).map_err(|error| match error {
+        RowError::Failed(why) | RowError::Unavailable(why) => Failure::failed(why),
+    })?;
     let row = rows()
         .find(|row| row.name == args.name)
         .ok_or_else(|| Failure::usage(format!("the tour has no row {:?}", args.name)))?;
@@ -218,7 +245,10 @@ pub(crate) fn run_row(args: RowArgs) -> Result {
             }
         };
     }
-    let mut run = Run { row, guardian: Guardian::start()? };
+    let mut guardian = Guardian::start()?;
+    // A tour in the background must not touch what an editor in the foreground has set.
+    guardian.leave_terminal()?;
+    let mut run = Run { row, guardian, directories: Vec::new() };
     let outcome = match (row.run)(&mut run) {
         Ok(measured) => Outcome::Verified(measured),
         Err(RowError::Failed(reason)) => Outcome::Failed { reason },

@@ -213,7 +213,8 @@ fn pidfd(run: &mut Run) -> RowResult<Measured> {
         pidfd.send(Signal::TERM)?;
         pidfd.wait()?;
         let elapsed = began.elapsed();
-        let status = pidfd.reap()?.exit_status();
+        // Reaped by the peer's end, which signals its number: that must not be another process's by then.
+        let status = pidfd.peek()?.exit_status();
         ensure(
             status.and_then(|status| status.signal()) == Some(Signal::TERM.number()),
             format!("the process ended with {status:?}"),

@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
-use super::{Row, RowError, RowResult, VERB};
+use ginnel::process::{ForkedChild, fork};
+
+use super::{Row, RowError, RowResult, VERB, ensure};
 
 /// A peer of this row's runner. Dropping it kills it.
 pub(crate) struct Peer {
@@ -41,8 +43,14 @@ impl Peer {
     /// The command line that is a peer of this row.
     pub(crate) fn command(row: &Row, words: &[String]) -> RowResult<Command> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(VERB).arg(row.name).arg("--peer").args(words);
+        command.args(Peer::arguments(row)).args(words);
         Ok(command)
+    }
+
+    /// What makes this program a peer of this row, which ends with this process.
+    pub(crate) fn arguments(row: &Row) -> [String; 5] {
+        let parent = std::process::id();
+        [VERB.into(), row.name.into(), "--parent".into(), parent.to_string(), "--peer".into()]
     }
 
     fn start(row: &Row, command: &mut Command) -> RowResult<Peer> {
@@ -75,4 +83,43 @@ pub(crate) fn announce() -> RowResult<()> {
     let mut out = std::io::stdout();
     out.write_all(b".")?;
     Ok(out.flush()?)
+}
+
+/// A peer that is a fork of its runner, which has memory in common with it. Dropping it kills it.
+pub(crate) struct Forked(ForkedChild);
+
+impl Forked {
+    pub(crate) fn start(body: impl FnOnce() -> RowResult<()>) -> RowResult<Forked> {
+        let parent = std::process::id();
+        let child = fork(|| match end_with(parent).and_then(|()| body()) {
+            Ok(()) => 0,
+            Err(RowError::Failed(why) | RowError::Unavailable(why)) => {
+                eprintln!("the forked child: {why}");
+                1
+            }
+        })?;
+        Ok(Forked(child))
+    }
+
+    /// Waits for the child's end, which must be a good one.
+    pub(crate) fn finish(self) -> RowResult<()> {
+        let status = self.0.wait()?;
+        ensure(status.success(), format!("the forked child ended with {status}"))
+    }
+}
+
+impl Drop for Forked {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Has this process killed when its parent ends, however that ends; an error if it has ended already.
+///
+/// It is the process's own and not inherited: each process of a row asks for itself.
+pub(crate) fn end_with(parent: u32) -> RowResult<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|errno| RowError::Failed(format!("prctl: {errno}")))?;
+    ensure(std::os::unix::process::parent_id() == parent, "the parent process has ended")
 }

@@ -12,8 +12,7 @@ use ginnel::stream::{
 use super::peer::Peer;
 use super::work::{Channel, Flood, Measured, OverStream, answer, measure, send_flood, take_flood, through};
 use super::{
-    Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, VERB, ensure, no_peer, refused,
-    words,
+    Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, ensure, no_peer, refused, words,
 };
 
 const BASE: Row = Row {
@@ -118,8 +117,8 @@ const STAGES: usize = 3;
 
 /// Three stages, each of which turns every bit: what goes in comes out as its complement.
 fn pipeline(run: &mut Run) -> RowResult<Measured> {
-    let program = std::env::current_exe()?.into_os_string();
-    let stage = [program, VERB.into(), run.row.name.into(), "--peer".into()];
+    let mut stage = vec![std::env::current_exe()?.into_os_string()];
+    stage.extend(Peer::arguments(run.row).map(Into::into));
     let mut running =
         Pipeline::new(std::iter::repeat_n(stage, STAGES))?.stdin(End::Piped).stdout(End::Piped).spawn()?;
     let missing = || RowError::Failed("the pipeline has no outer end".into());

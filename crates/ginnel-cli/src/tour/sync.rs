@@ -3,14 +3,14 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use ginnel::process::{ForkedChild, fork};
 use ginnel::sync::record_lock::{LockKind, Owner, RecordLocks};
 use ginnel::sync::{Flock, PosixSemaphore, Semaphore, SysvSemaphores, UnnamedSemaphore};
 use ginnel::sysv::Key;
 use ginnel::{Deadline, Endpoint};
 
-use super::peer::{Peer, announce};
+use super::peer::{Forked, Peer, announce};
 use super::work::{Measured, operations_per_s, time_trips};
 use super::{
     Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, ensure, no_peer, refused, words,
@@ -50,12 +50,14 @@ fn sysv(run: &mut Run) -> RowResult<Measured> {
     let options = SysvSemaphores::options().create_new(true);
     let set = options.open_with(key, &SET, Deadline::NEVER).map_err(refused)?;
     let peer = Peer::unrelated(run.row, &[key.to_string()])?;
+    ensure_no_turn(set.try_wait(1))?;
     let round_trip = time_trips(|_| {
         set.post(0)?;
         set.wait(1)?;
         Ok(())
     })?;
     ensure(set.values()? == SET, "a turn was lost or doubled")?;
+    ensure_no_turn(set.try_wait(1))?;
     ensure(set.last_pid(1)? == std::process::id() as i32, "somebody else took the runner's turn")?;
     let throughput = operations_per_s(64, || {
         set.post(2)?;
@@ -78,6 +80,15 @@ fn sysv_peer(peer_words: &[String]) -> RowResult<()> {
     }
 }
 
+/// A semaphore that lets everybody through would hand over turns as well.
+fn ensure_no_turn(taken: ginnel::Result<()>) -> RowResult<()> {
+    match taken {
+        Err(error) if error.is_would_block() => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(()) => Err(RowError::Failed("a turn was to be had that nobody had given".into())),
+    }
+}
+
 fn handed_over(round_trip: super::work::RoundTrip, throughput: super::work::Throughput) -> Measured {
     let checked = format!("{} turns handed over each way, none lost or doubled", round_trip.count);
     Measured { checked, round_trip: Some(round_trip), throughput: Some(throughput) }
@@ -85,11 +96,13 @@ fn handed_over(round_trip: super::work::RoundTrip, throughput: super::work::Thro
 
 /// Both POSIX kinds, from the runner's side.
 fn hand_over(to: &Semaphore, from: &Semaphore) -> RowResult<Measured> {
+    ensure_no_turn(from.try_wait())?;
     let round_trip = time_trips(|_| {
         to.post()?;
         Ok(from.wait()?)
     })?;
     ensure((to.value()?, from.value()?) == (0, 0), "a turn was lost or doubled")?;
+    ensure_no_turn(from.try_wait())?;
     let throughput = operations_per_s(64, || {
         from.post()?;
         Ok(from.wait()?)
@@ -123,16 +136,8 @@ fn named_peer(peer_words: &[String]) -> RowResult<()> {
 
 fn unnamed(_: &mut Run) -> RowResult<Measured> {
     let (to, from) = (UnnamedSemaphore::anonymous(0)?, UnnamedSemaphore::anonymous(0)?);
-    let child = fork(|| u8::from(answer_turns(&from, &to).is_err()))?;
-    let measured = hand_over(&to, &from);
-    end(&child)?;
-    measured
-}
-
-fn end(child: &ForkedChild) -> RowResult<()> {
-    child.kill()?;
-    child.wait()?;
-    Ok(())
+    let _child = Forked::start(|| answer_turns(&from, &to))?;
+    hand_over(&to, &from)
 }
 
 /// A file with two numbers, which only the holder of its lock reads and writes: a count, and whether to stop.
@@ -169,6 +174,7 @@ fn count_together(run: &Run, path: &Path, locked: Locked<'_>) -> RowResult<Measu
     let counter = Counter::create(&path.with_extension("counter"))?;
     let peer = Peer::announced(run.row, &mut Peer::command(run.row, &[path.display().to_string()])?)?;
     let round_trip = time_trips(|_| locked(&mut || counter.set(COUNT, counter.get(COUNT)? + 1)))?;
+    ensure_exclusive(&counter, round_trip.count, locked)?;
     locked(&mut || counter.set(STOP, 1))?;
     peer.finish()?;
     let (total, of_peer) = (counter.get(COUNT)?, counter.get(STOP)? - 1);
@@ -179,6 +185,29 @@ fn count_together(run: &Run, path: &Path, locked: Locked<'_>) -> RowResult<Measu
     let throughput = operations_per_s(64, || locked(&mut || Ok(())))?;
     let checked = format!("a counter raised {total} times by two processes, none lost");
     Ok(Measured { checked, round_trip: Some(round_trip), throughput: Some(throughput) })
+}
+
+/// How long the lock is held, to see whether the other process is kept out.
+const HOLD: Duration = Duration::from_millis(5);
+
+/// While the lock is held here the other process, which counts whenever it can, does not; when it is free, it does.
+fn ensure_exclusive(counter: &Counter, own: u64, locked: Locked<'_>) -> RowResult<()> {
+    locked(&mut || {
+        let before = counter.get(COUNT)?;
+        std::thread::sleep(HOLD);
+        ensure(counter.get(COUNT)? == before, "the other process counted while the lock was held here")
+    })?;
+    loop {
+        let mut total = 0;
+        locked(&mut || {
+            total = counter.get(COUNT)?;
+            Ok(())
+        })?;
+        if total > own {
+            return Ok(());
+        }
+        std::thread::sleep(HOLD);
+    }
 }
 
 /// Counts until told to stop, and leaves behind how often, plus 1, in the place of the word to stop.
@@ -253,4 +282,40 @@ fn flock(run: &mut Run) -> RowResult<Measured> {
 fn flock_peer(peer_words: &[String]) -> RowResult<()> {
     let [path] = words(peer_words)?;
     with_flock(path.as_ref(), |locked| count_along(path.as_ref(), locked))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// What `ensure_exclusive` says of a lock, by which another thread counts in the same file.
+    fn verdict(lock: impl Fn(&mut dyn FnMut() -> RowResult<()>) -> RowResult<()> + Sync) -> RowResult<()> {
+        let path = std::env::temp_dir().join(format!("ginnel-tour-test-{:x}", super::super::random()));
+        let (counter, stop) = (Counter::create(&path).unwrap(), AtomicBool::new(false));
+        std::fs::remove_file(path).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    lock(&mut || counter.set(COUNT, counter.get(COUNT)? + 1)).unwrap();
+                }
+            });
+            let verdict = ensure_exclusive(&counter, 0, &lock);
+            stop.store(true, Ordering::Relaxed);
+            verdict
+        })
+    }
+
+    #[test]
+    fn a_lock_that_locks_nobody_out_is_found_out() {
+        let mutex = Mutex::new(());
+        verdict(|body| {
+            let _held = mutex.lock().unwrap();
+            body()
+        })
+        .unwrap();
+        assert!(matches!(verdict(|body| body()), Err(RowError::Failed(_))));
+    }
 }

@@ -255,6 +255,7 @@ pub(crate) fn send_flood(channel: &mut impl Channel, flood: Flood) -> RowResult<
         messages += 1;
         if flood.window.is_some_and(|window| messages % window == 0) {
             channel.recv(&mut word)?;
+            ensure(is_filled(&word, messages), format!("the receiver's word came changed after {messages}"))?;
         }
     }
     fill(&mut payload, LAST);

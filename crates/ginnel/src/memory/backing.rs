@@ -48,9 +48,14 @@ pub(super) fn status(fd: impl AsFd, object: &Label) -> Result<Status> {
         uid: raw.st_uid,
         gid: raw.st_gid,
         mode: raw.st_mode & 0o7777,
-        identity: (raw.st_dev as u64, raw.st_ino as u64),
+        identity: identity(&raw),
         modified,
     })
+}
+
+/// Device and inode.
+pub(super) fn identity(raw: &rustix::fs::Stat) -> (u64, u64) {
+    (raw.st_dev, raw.st_ino)
 }
 
 pub(super) fn size(fd: impl AsFd, object: &Label) -> Result<u64> {
@@ -72,11 +77,24 @@ pub(super) enum Reserve {
 /// concurrent growth by another process is never undone.
 pub(super) fn set_size(fd: BorrowedFd<'_>, size_bytes: u64, reserve: Reserve, object: &Label) -> Result<()> {
     let now = size(fd, object)?;
-    let from = match reserve {
-        Reserve::All if size_bytes >= now => 0,
-        Reserve::Growth if size_bytes > now => now,
-        _ => return truncate(fd, size_bytes, object),
-    };
+    match reserve {
+        Reserve::All if size_bytes >= now => extend(fd, 0, size_bytes, object),
+        Reserve::Growth if size_bytes > now => extend(fd, now, size_bytes, object),
+        _ => truncate(fd, size_bytes, object),
+    }
+}
+
+/// Makes the object that long if it is shorter, as [`set_size`]. Another process may make it longer meanwhile: it is
+/// never made shorter, but on a file system without reservations.
+pub(super) fn grow(fd: BorrowedFd<'_>, size_bytes: u64, reserve: Reserve, object: &Label) -> Result<()> {
+    let now = size(fd, object)?;
+    if size_bytes <= now {
+        return Ok(());
+    }
+    extend(fd, if reserve == Reserve::All { 0 } else { now }, size_bytes, object)
+}
+
+fn extend(fd: BorrowedFd<'_>, from: u64, size_bytes: u64, object: &Label) -> Result<()> {
     if size_bytes == from {
         return Ok(());
     }

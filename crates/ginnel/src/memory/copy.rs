@@ -8,8 +8,8 @@
 //! bytes. That is for the caller to prevent, with a lock or a sequence count; it is never undefined behaviour.
 //!
 //! What the `asm!` blocks do is, for the language, a loop of relaxed atomic loads and stores of bytes. (Where two
-//! processes access the same place in different widths at once the language has no word for it, but no compiler
-//! sees both sides, and the processors define it: each aligned access is one.)
+//! processes, or two threads of one, access the same place in different widths at once, the language has no word for it.
+//! LLVM, which compiles it, defines atomics byte by byte, and the processors do too: each aligned access is one.)
 //!
 //! # How fast
 //! Up to 64 bytes: by words. From there on x86-64 copies 64 bytes a turn with SSE2, and from 1.5 KiB on by

@@ -49,6 +49,8 @@ struct Entry {
     /// The hull of the lost pages, as addresses; empty at first (`usize::MAX` to 0).
     lost_start: AtomicUsize,
     lost_end: AtomicUsize,
+    /// The size of a page that was replaced: larger than the system's for huge pages, and 0 for none yet.
+    lost_page_bytes: AtomicUsize,
     /// Set before the entry is published; entries stay in the list for ever.
     next: AtomicPtr<Entry>,
 }
@@ -65,6 +67,7 @@ struct Registry {
 }
 
 /// What was to be done on `SIGBUS` before the handler was installed: leaked, as the handler may read it at any time.
+/// Null for the default.
 static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
 
 impl Watch {
@@ -83,6 +86,7 @@ impl Watch {
         entry.writable.store(writable, Ordering::Relaxed);
         entry.lost_start.store(usize::MAX, Ordering::Relaxed);
         entry.lost_end.store(0, Ordering::Relaxed);
+        entry.lost_page_bytes.store(0, Ordering::Relaxed);
         entry.version.fetch_add(1, Ordering::Release);
         Ok(Watch(entry))
     }
@@ -97,6 +101,27 @@ impl Watch {
     /// A caller that has accessed the memory before sees every page that its accesses lost, and every page that
     /// was lost by others and whose zeros it may have read.
     pub(super) fn lost(&self) -> Range<usize> {
+        self.witness().lost()
+    }
+
+    /// What tells the same, apart from this; not to be asked after this is dropped.
+    pub(super) fn witness(&self) -> Witness {
+        Witness(self.0)
+    }
+
+    /// The size of the pages that were replaced, if any was.
+    pub(super) fn lost_page_bytes(&self) -> Option<usize> {
+        Some(self.0.lost_page_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+    }
+}
+
+/// See [`Watch::witness`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Witness(&'static Entry);
+
+impl Witness {
+    /// As [`Watch::lost`].
+    pub(super) fn lost(self) -> Range<usize> {
         // Orders the accesses to the memory, which may have read a page put there by another thread's handler, before
         // the loads of what that handler had noted before it put the page there.
         fence(Ordering::Acquire);
@@ -125,6 +150,7 @@ impl Entry {
             writable: AtomicBool::new(false),
             lost_start: AtomicUsize::new(usize::MAX),
             lost_end: AtomicUsize::new(0),
+            lost_page_bytes: AtomicUsize::new(0),
             next: AtomicPtr::new(HEAD.load(Ordering::Relaxed)),
         }));
         HEAD.store(ptr::from_ref(entry).cast_mut(), Ordering::Release);
@@ -185,13 +211,17 @@ fn replace_page(address: usize) -> bool {
     false
 }
 
+/// The largest huge pages of any processor that Linux runs on: 16 GiB.
+const PAGE_BYTES_MAX: usize = if usize::BITS == 64 { 16 << (usize::BITS / 2 - 2) } else { 1 << 30 };
+
 fn replace_page_of(entry: &Entry, memory: Range<usize>, writable: bool, address: usize) -> bool {
     let write = if writable { ProtFlags::WRITE } else { ProtFlags::empty() };
     let mut page_bytes = rustix::param::page_size();
-    // A part of a huge page cannot be replaced: EINVAL, until the size is right.
-    while page_bytes <= memory.len() {
+    // A part of a huge page cannot be replaced: EINVAL, until the size is right. So what is tried next is a part of
+    // that huge page, or all of it, even where the mapping's length (a System V segment's) does not count all of it.
+    while page_bytes <= PAGE_BYTES_MAX {
         let page = address & !(page_bytes - 1);
-        if page < memory.start || page + page_bytes > memory.end {
+        if page < memory.start {
             return false;
         }
         // Noted before the page is there: whoever reads its zeros finds the note.
@@ -205,7 +235,10 @@ fn replace_page_of(entry: &Entry, memory: Range<usize>, writable: bool, address:
             rustix::mm::mmap_anonymous(page as *mut c_void, page_bytes, ProtFlags::READ | write, flags)
         };
         match replaced {
-            Ok(_) => return true,
+            Ok(_) => {
+                entry.lost_page_bytes.store(page_bytes, Ordering::Relaxed);
+                return true;
+            }
             Err(Errno::INVAL) => page_bytes *= 2,
             Err(_) => return false,
         }
@@ -218,10 +251,12 @@ fn replace_page_of(entry: &Entry, memory: Range<usize>, writable: bool, address:
 /// # Safety
 /// The arguments are those the kernel gave to the handler.
 unsafe fn as_before(signal: i32, info: *mut libc::siginfo_t, context: *mut c_void, code: i32) {
-    let previous = PREVIOUS.load(Ordering::Acquire);
-    // SAFETY: set before the handler was installed, and leaked.
-    let previous = unsafe { &*previous };
     let is_fault = code > 0 && code != libc::BUS_MCEERR_AO;
+    let previous = PREVIOUS.load(Ordering::Acquire);
+    // SAFETY: null, or leaked.
+    let Some(previous) = (unsafe { previous.as_ref() }) else {
+        return by_default(signal, is_fault);
+    };
     match previous.sa_sigaction {
         // A fault kills even where it is ignored.
         libc::SIG_IGN if !is_fault => {}
@@ -238,7 +273,8 @@ unsafe fn as_before(signal: i32, info: *mut libc::siginfo_t, context: *mut c_voi
                     libc::pthread_sigmask(libc::SIG_UNBLOCK, own.as_ptr(), ptr::null_mut());
                 }
                 if previous.sa_flags & libc::SA_RESETHAND != 0 {
-                    libc::signal(signal, libc::SIG_DFL);
+                    // That one only: ours stays.
+                    PREVIOUS.store(ptr::null_mut(), Ordering::Release);
                 }
                 if previous.sa_flags & libc::SA_SIGINFO != 0 {
                     let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void) =

@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use super::backing::{self, Reserve, Status};
 use super::mapping::{Access, Kind, Mapping, ReadOnly, ReadWrite, is_writable, map_part};
 use crate::error::{Error, Label, Result};
+use crate::sync::LockedFile;
 
 /// A file, or a part of one, mapped; a [`Mapping`] that keeps its file open and can follow its size.
 ///
@@ -46,7 +47,7 @@ use crate::error::{Error, Label, Result};
 /// # Ok::<(), ginnel::Error>(())
 /// ```
 pub struct FileMapping<A: Access = ReadWrite> {
-    fd: OwnedFd,
+    fd: LockedFile,
     mapping: Mapping<A>,
     what: What,
     object: Label,
@@ -182,18 +183,41 @@ impl FileOptions {
             || self.size_bytes > 0;
         let mut flags = OFlags::CLOEXEC | OFlags::NOCTTY;
         flags |= if writes { OFlags::RDWR } else { OFlags::RDONLY };
-        flags.set(OFlags::CREATE, makes);
-        flags.set(OFlags::EXCL, self.create_new);
         flags.set(OFlags::TRUNC, self.truncate);
-        let mode = Mode::from_raw_mode(self.mode & 0o7777);
-        let fd = rustix::fs::open(path, flags, mode)
+        let (fd, is_made) = self
+            .open_or_make(path, flags)
             .map_err(|errno| explain_open(Error::new("open", errno, &object), makes))?;
-        self.map_as(fd, object)
+        let identity = if is_made { Some(backing::status(&fd, &object)?.identity) } else { None };
+        self.map_as(fd, object).inspect_err(|_| {
+            // Nothing half-made is left; nor is anything removed that has taken its name meanwhile.
+            if rustix::fs::lstat(path).is_ok_and(|raw| identity == Some(backing::identity(&raw))) {
+                let _ = rustix::fs::unlink(path);
+            }
+        })
+    }
+
+    /// Opens the file, and tells whether this made it.
+    fn open_or_make(self, path: &Path, flags: OFlags) -> Result<(OwnedFd, bool), Errno> {
+        let mode = Mode::from_raw_mode(self.mode & 0o7777);
+        let open = |more| rustix::fs::open(path, flags | more, mode);
+        if !self.create_new {
+            match open(OFlags::empty()) {
+                Err(Errno::NOENT) if self.create => {}
+                other => return other.map(|fd| (fd, false)),
+            }
+        }
+        match open(OFlags::CREATE | OFlags::EXCL) {
+            // Another process was faster, or the name is a link that leads to no file yet.
+            Err(Errno::EXIST) if !self.create_new => open(OFlags::CREATE).map(|fd| (fd, false)),
+            other => other.map(|fd| (fd, true)),
+        }
     }
 
     fn map_as<A: Access>(self, fd: OwnedFd, object: Label) -> Result<FileMapping<A>> {
-        if self.size_bytes > backing::size(&fd, &object)? {
-            backing::set_size(fd.as_fd(), self.size_bytes, Reserve::Growth, &object)?;
+        // From here on its closing does not release locks that this process has on the file.
+        let fd = LockedFile::new(fd).map_err(|errno| Error::new("fstat", errno, &object))?;
+        if self.size_bytes > 0 {
+            backing::grow(fd.as_fd(), self.size_bytes, Reserve::Growth, &object)?;
         }
         let mapping = self.what.map(fd.as_fd(), &object)?;
         Ok(FileMapping { fd, mapping, what: self.what, object })

@@ -7,7 +7,9 @@
 //! What may be written is in the type: a `Mapping<ReadOnly>` has no method that writes.
 //!
 //! A file that is truncated under a mapping gives an error (`EFAULT`), not a `SIGBUS`. A process-wide handler sees to
-//! it: it is installed with the first mapping, and hands on every `SIGBUS` that is not about one of them.
+//! it: it is installed with the first mapping, and hands on every `SIGBUS` that is not about one of them. Two limits: a
+//! program that installs a handler for `SIGBUS` *later* must call the one it replaced, and a thread that blocks `SIGBUS`
+//! is killed (so take it out of a set of all signals that is blocked).
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -22,7 +24,7 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, MsyncFlags, ProtFlags};
 
 use super::backing;
-use super::fault::Watch;
+use super::fault::{self, Watch};
 use crate::error::{Error, Label, Result};
 
 /// What a [`Mapping`] allows: [`ReadOnly`] or [`ReadWrite`].
@@ -194,6 +196,26 @@ impl HugePages {
         "no huge pages to be had; reserve some with `sysctl -w vm.nr_hugepages=...` (needs root)";
 }
 
+/// Tells whether some bytes of a mapping are still there, for what works on them by raw calls (a semaphore). To be kept
+/// no longer than the mapping is borrowed.
+#[derive(Clone, Debug)]
+pub(crate) struct Witness {
+    watch: fault::Witness,
+    /// As addresses.
+    bytes: Range<usize>,
+}
+
+impl Witness {
+    pub(crate) fn check(&self, operation: &'static str, object: &Label) -> Result<()> {
+        let lost = self.watch.lost();
+        if lost.start < self.bytes.end && self.bytes.start < lost.end {
+            return Err(Error::new(operation, Errno::FAULT, object)
+                .with_hint("the memory that it is in is gone: the file was truncated; map it again"));
+        }
+        Ok(())
+    }
+}
+
 /// What to map of a descriptor.
 struct Request {
     offset: u64,
@@ -284,7 +306,8 @@ impl<A: Access> Mapping<A> {
     /// an atomic of this process alone, that was 0 at first. This tells.
     ///
     /// # Errors
-    /// `EFAULT`: this process accessed a page that was gone. It stays gone for this mapping: map again.
+    /// `EFAULT`: this process accessed a page that was gone. It stays gone for this mapping: map again. What lies between
+    /// two such pages counts as gone too.
     pub fn check(&self) -> Result<()> {
         self.check_range("memory access", 0..self.len)
     }
@@ -294,7 +317,8 @@ impl<A: Access> Mapping<A> {
     /// Other processes need none of this: they see a write at once, in their mappings and by `read(2)`.
     ///
     /// # Errors
-    /// `EINVAL`: the range is not within the mapping. `EIO`: the disk failed. `EFAULT`: the range was truncated away.
+    /// `EINVAL`: the range is not within the mapping. `EIO`: the disk failed. `EFAULT`: the range's end, or what this
+    /// process accessed in it since, was truncated away.
     pub fn flush(&self, range: impl RangeBounds<usize>) -> Result<()> {
         self.sync(range, MsyncFlags::SYNC)
     }
@@ -354,6 +378,12 @@ impl<A: Access> Mapping<A> {
             .map_err(|errno| Error::new("munlock", errno, &self.object))
     }
 
+    pub(crate) fn witness(&self, bytes: Range<usize>) -> Option<Witness> {
+        let start = self.start.addr().get();
+        let watch = self.watch.as_ref()?.witness();
+        Some(Witness { watch, bytes: start + bytes.start..start + bytes.end })
+    }
+
     pub(super) fn object(&self) -> &Label {
         &self.object
     }
@@ -366,7 +396,7 @@ impl<A: Access> Mapping<A> {
         if lost.start < start + bytes.end && start + bytes.start < lost.end {
             let (from, to) = (lost.start.saturating_sub(start), (lost.end - start).min(self.len));
             return Err(Error::new(operation, Errno::FAULT, &self.object).with_hint(format!(
-                "what is behind bytes {from} to {to} of the mapping is gone: the file was truncated, or its disk or \
+                "what is behind the mapping's bytes from {from} to {to} is gone, or some of it: the file was truncated, or its disk or \
                  file system had no page to give; map it again"
             )));
         }
@@ -379,7 +409,19 @@ impl<A: Access> Mapping<A> {
         // SAFETY: pages of our own mapping; writing them back changes nothing in them.
         unsafe { rustix::mm::msync(address, len, flags) }
             .map_err(|errno| Error::new("msync", errno, &self.object))?;
-        self.check_range("msync", bytes)
+        self.check_range("msync", bytes.clone())?;
+        // The kernel writes back what there is, and says nothing of pages beyond the file's end.
+        if !bytes.is_empty() {
+            match self.madvise(bytes.end - 1..bytes.end, rustix::mm::Advice::LinuxPopulateRead) {
+                Err(error) if error.raw() == Errno::FAULT => {
+                    return Err(Error::new("msync", Errno::FAULT, &self.object)
+                        .with_hint("the file was truncated; map it again"));
+                }
+                // A kernel before 5.14 does not know this.
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn madvise(&self, range: impl RangeBounds<usize>, advice: rustix::mm::Advice) -> Result<()> {
@@ -400,6 +442,9 @@ impl<A: Access> Mapping<A> {
     fn pages_of(&self, bytes: Range<usize>) -> (*mut c_void, usize) {
         let page_bytes = rustix::param::page_size();
         let start = (self.start.addr().get() + bytes.start) & !(page_bytes - 1);
+        if bytes.is_empty() {
+            return (ptr::with_exposed_provenance_mut(start), 0);
+        }
         let end = (self.start.addr().get() + bytes.end).next_multiple_of(page_bytes);
         (ptr::with_exposed_provenance_mut(start), end - start)
     }
@@ -410,20 +455,7 @@ impl<A: Access> Mapping<A> {
         operation: &'static str,
         range: impl RangeBounds<usize>,
     ) -> Result<Range<usize>> {
-        let start = match range.start_bound() {
-            Bound::Included(start) => Some(*start),
-            Bound::Excluded(start) => start.checked_add(1),
-            Bound::Unbounded => Some(0),
-        };
-        let end = match range.end_bound() {
-            Bound::Included(end) => end.checked_add(1),
-            Bound::Excluded(end) => Some(*end),
-            Bound::Unbounded => Some(self.len),
-        };
-        match (start, end) {
-            (Some(start), Some(end)) if start <= end && end <= self.len => Ok(start..end),
-            _ => Err(self.outside(operation, format!("the range {}..{}", Edge(start), Edge(end)))),
-        }
+        within(range, self.len).map_err(|range| self.outside(operation, range))
     }
 
     pub(super) fn outside(&self, operation: &'static str, what: String) -> Error {
@@ -437,6 +469,8 @@ impl<A: Access> Mapping<A> {
 
 impl Mapping<ReadWrite> {
     /// Gives up the right to write, for good: the kernel enforces it too. `mprotect(2)`.
+    ///
+    /// A memfd that is to be sealed against writing still counts it as mapped for writing: there, unmap it and map anew.
     ///
     /// # Errors
     /// `ENOMEM`: the kernel has no memory for it. `EACCES`: a security module refused.
@@ -466,7 +500,8 @@ impl Mapping<ReadWrite> {
     ///
     /// # Errors
     /// `EINVAL`: the range is not within the mapping, or does not begin and end with a page. `EACCES`: the mapping is
-    /// private. `EOPNOTSUPP`: the file system cannot punch holes.
+    /// private. `EOPNOTSUPP`: the file system cannot punch holes. `EPERM`: a memfd sealed against writing, now or in
+    /// future.
     pub fn discard(&self, range: impl RangeBounds<usize>) -> Result<()> {
         // A range that ends with the mapping but within a page would take what follows it in the file along.
         let bytes = self.aligned("discard", range, false)?;
@@ -513,18 +548,23 @@ impl Mapping<ReadWrite> {
 
 impl<A: Access> Drop for Mapping<A> {
     fn drop(&mut self) {
+        let replaced = self.watch.as_ref().and_then(Watch::lost_page_bytes);
         // The handler must not put a page where somebody else may map next.
         drop(self.watch.take());
         if self.pages.is_empty() {
             return;
         }
         let base: *mut c_void = ptr::with_exposed_provenance_mut(self.pages.start);
-        // SAFETY: mapped by us and unmapped once; every reference to an atomic in there borrows `self`. shmdt leaves a
-        // page that was lost and replaced where it is, which is sound.
+        // SAFETY: mapped by us and unmapped once; every reference to an atomic in there borrows `self`. A segment of
+        // huge pages is attached in whole ones.
         unsafe {
-            match self.kind {
-                Kind::Attached => drop(libc::shmdt(base)),
-                Kind::Shared | Kind::Private => drop(rustix::mm::munmap(base, self.pages.len())),
+            match (self.kind, replaced) {
+                (Kind::Attached, None) => drop(libc::shmdt(base)),
+                // shmdt would leave what was put in the place of a lost page; munmap detaches as well.
+                (_, page_bytes) => {
+                    let len = self.pages.len().next_multiple_of(page_bytes.unwrap_or(1));
+                    let _ = rustix::mm::munmap(base, len);
+                }
             }
         }
     }
@@ -573,6 +613,24 @@ pub(super) fn map_part<A: Access>(
         return Err(Error::invalid("mmap", object, why));
     }
     Mapping::of_fd(fd, &request, object)
+}
+
+/// A range of the user's as offsets, if it lies in `0..len`; what it is, if not.
+pub(super) fn within(range: impl RangeBounds<usize>, len: usize) -> Result<Range<usize>, String> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => Some(*start),
+        Bound::Excluded(start) => start.checked_add(1),
+        Bound::Unbounded => Some(0),
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end.checked_add(1),
+        Bound::Excluded(end) => Some(*end),
+        Bound::Unbounded => Some(len),
+    };
+    match (start, end) {
+        (Some(start), Some(end)) if start <= end && end <= len => Ok(start..end),
+        _ => Err(format!("the range {}..{}", Edge(start), Edge(end))),
+    }
 }
 
 /// A bound that may have overflowed.

@@ -236,9 +236,9 @@ impl MemFd {
         rustix::fs::fcntl_add_seals(&self.fd, SealFlags::from_bits_retain(seals.0)).map_err(|errno| {
             let error = Error::new("fcntl", errno, &self.object);
             match errno {
-                Errno::BUSY => {
-                    error.with_hint("it is mapped for writing: unmap it everywhere, or seal FUTURE_WRITE")
-                }
+                Errno::BUSY => error.with_hint(
+                    "it is mapped for writing: unmap it everywhere (`into_read_only` does not do), or seal FUTURE_WRITE",
+                ),
                 Errno::PERM => {
                     error.with_hint("it was made without `allow_sealing`, or is sealed against more seals")
                 }

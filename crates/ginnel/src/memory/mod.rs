@@ -41,6 +41,7 @@ pub mod view;
 pub use anonymous::Anonymous;
 pub use backing::Status;
 pub use file::FileMapping;
+pub(crate) use mapping::Witness;
 pub use mapping::{Access, Advice, HugePages, Mapping, ReadOnly, ReadWrite};
 pub use memfd::{MemFd, Seals};
 pub use posix_shm::PosixShm;

@@ -134,7 +134,7 @@ impl PosixShmOptions {
                 let why = format!("it has {size_bytes} bytes, and growing it takes the right to write");
                 return Err(Error::invalid("ftruncate", &shm.object, why));
             }
-            shm.resize(self.size_bytes)?;
+            backing::grow(shm.fd.as_fd(), self.size_bytes, Reserve::All, &shm.object)?;
         }
         Ok(shm)
     }
@@ -165,9 +165,16 @@ impl PosixShmOptions {
         };
         backing::set_size(fd.as_fd(), self.size_bytes, Reserve::All, object)?;
         let nameless = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+        let fd_to_give = match self.read_only {
+            false => None,
+            true => match rustix::fs::open(&nameless, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(read_only) => Some(read_only),
+                Err(Errno::NOENT) => return self.make_by_name(path, mode).map_err(fail),
+                Err(errno) => return Err(fail(errno)),
+            },
+        };
         match rustix::fs::linkat(CWD, nameless, CWD, path, AtFlags::SYMLINK_FOLLOW) {
-            Ok(()) if self.read_only => self.open_existing(path).map(Some).map_err(fail),
-            Ok(()) => Ok(Some(fd)),
+            Ok(()) => Ok(Some(fd_to_give.unwrap_or(fd))),
             Err(Errno::EXIST) => Ok(None),
             // No /proc.
             Err(Errno::NOENT) => self.make_by_name(path, mode).map_err(fail),

@@ -126,9 +126,9 @@ impl SysvSegmentOptions {
         let key = key.into();
         let huge = self.huge_pages.map_or(0, |size| libc::SHM_HUGETLB | size.flags() as i32);
         let no_reserve = if self.no_reserve { libc::SHM_NORESERVE } else { 0 };
+        let flags = self.flags.raw(key) | huge | no_reserve;
         // SAFETY: shmget takes no pointers.
-        match check(unsafe { libc::shmget(key.raw(), self.size_bytes, self.flags.raw() | huge | no_reserve) })
-        {
+        match check(unsafe { libc::shmget(key.raw(), self.size_bytes, flags) }) {
             Ok(id) => Ok(SysvSegment {
                 id: id as i32,
                 object: sysv::label(FAMILY, key, id as i32),
@@ -238,6 +238,14 @@ impl AttachOptions<'_> {
         let read_only = if is_writable::<A>() { 0 } else { libc::SHM_RDONLY };
         let round = if self.round { libc::SHM_RND } else { 0 };
         let executable = if self.executable { libc::SHM_EXEC } else { 0 };
+        if self.round && self.address != 0 && self.address < rustix::param::page_size() {
+            // The kernel takes it for an address that was asked for, and lets root have it.
+            return Err(Error::invalid(
+                "shmat",
+                &segment.object,
+                "the address rounds down to the null pointer",
+            ));
+        }
         let address: *const c_void = ptr::with_exposed_provenance(self.address);
         // SAFETY: without SHM_REMAP nothing that is mapped is replaced.
         let base = unsafe { libc::shmat(segment.id, address, read_only | round | executable) };
@@ -354,13 +362,20 @@ impl SysvSegment {
     /// Changes owner, group and mode (`IPC_SET`): what `change` leaves out stays.
     ///
     /// # Errors
-    /// `EPERM`: the caller is neither owner nor creator nor privileged. `EACCES`: no read permission. `EINVAL`,
-    /// `EIDRM`: gone.
+    /// `EPERM`: the caller is neither owner nor creator nor privileged. `EINVAL`, `EIDRM`: gone.
     pub fn set(&self, change: Change) -> Result<()> {
-        let mut raw = self.stat()?;
-        raw.shm_perm.uid = change.uid.unwrap_or(raw.shm_perm.uid);
-        raw.shm_perm.gid = change.gid.unwrap_or(raw.shm_perm.gid);
-        raw.shm_perm.mode = change.mode.map_or(raw.shm_perm.mode, |mode| mode as _);
+        let now = match self.status() {
+            // An owner may change a segment that its mode does not let him read, and reading is what IPC_STAT asks for.
+            Err(error) if error.raw() == Errno::ACCESS => {
+                SysvSegment::list()?.into_iter().find(|status| status.id == self.id).ok_or(error)?
+            }
+            other => other?,
+        };
+        // SAFETY: a shmid_ds is numbers only, for which all zeros is a value.
+        let mut raw: libc::shmid_ds = unsafe { MaybeUninit::zeroed().assume_init() };
+        raw.shm_perm.uid = change.uid.unwrap_or(now.permissions.uid);
+        raw.shm_perm.gid = change.gid.unwrap_or(now.permissions.gid);
+        raw.shm_perm.mode = change.mode.unwrap_or(now.permissions.mode) as _;
         self.control(libc::IPC_SET, &raw mut raw)
     }
 

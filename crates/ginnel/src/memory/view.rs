@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fen
 use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 
 use super::copy;
-use super::mapping::{Access, Mapping, ReadWrite};
+use super::mapping::{Access, Mapping, ReadWrite, within};
 use crate::error::{Error, Result};
 
 const READ: &str = "memory read";
@@ -332,21 +332,9 @@ impl<T: Pod, A: Access> Array<'_, T, A> {
     /// # Errors
     /// As [`Array::get`].
     pub fn read_vec(&self, range: impl RangeBounds<usize>) -> Result<Vec<T>> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let start = match range.start_bound() {
-            Included(start) => *start,
-            Excluded(start) => start.saturating_add(1),
-            Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Included(end) => end.saturating_add(1),
-            Excluded(end) => *end,
-            Unbounded => self.count,
-        };
-        let count = end.saturating_sub(start);
-        self.place(READ, start, count)?;
-        let mut values = vec![T::zeroed(); count];
-        self.read(start, &mut values)?;
+        let range = within(range, self.count).map_err(|range| self.outside(READ, &range))?;
+        let mut values = vec![T::zeroed(); range.len()];
+        self.read(range.start, &mut values)?;
         Ok(values)
     }
 
@@ -358,12 +346,13 @@ impl<T: Pod, A: Access> Array<'_, T, A> {
     fn place(&self, operation: &'static str, index: usize, count: usize) -> Result<usize> {
         match index.checked_add(count) {
             Some(end) if end <= self.count => Ok(self.offset + index * size_of::<T>()),
-            _ => Err(Error::invalid(
-                operation,
-                self.mapping.object(),
-                format!("{count} values at index {index} are not within the array, which has {}", self.count),
-            )),
+            _ => Err(self.outside(operation, &format!("a row of {count} values at index {index}"))),
         }
+    }
+
+    fn outside(&self, operation: &'static str, what: &str) -> Error {
+        let why = format!("{what} is not within the array, which has {} values", self.count);
+        Error::invalid(operation, self.mapping.object(), why)
     }
 }
 

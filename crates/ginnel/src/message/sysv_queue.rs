@@ -31,6 +31,7 @@ const TYPE_BYTES: usize = size_of::<libc::c_long>();
 /// Which message a receiver takes: the `msgtyp` of `msgrcv(2)`.
 ///
 /// ```
+/// # ginnel_testkit::private();
 /// use ginnel::message::{Select, SysvQueue};
 ///
 /// let queue = SysvQueue::private()?;
@@ -89,6 +90,7 @@ pub struct Message {
 /// A System V message queue.
 ///
 /// ```
+/// # ginnel_testkit::private();
 /// use ginnel::message::{Select, SysvQueue};
 ///
 /// let queue = SysvQueue::private()?;
@@ -112,6 +114,7 @@ pub struct SysvQueue {
 /// How to open or make a [`SysvQueue`]: see [`SysvQueue::options`].
 ///
 /// ```
+/// # ginnel_testkit::private();
 /// use ginnel::message::SysvQueue;
 /// use ginnel::sysv::Key;
 ///
@@ -153,7 +156,7 @@ impl SysvQueueOptions {
     pub fn open(self, key: impl Into<Key>) -> Result<SysvQueue> {
         let key = key.into();
         // SAFETY: msgget takes no pointers.
-        match check(unsafe { libc::msgget(key.raw(), self.flags.raw()) }) {
+        match check(unsafe { libc::msgget(key.raw(), self.flags.raw(key)) }) {
             Ok(id) => {
                 Ok(SysvQueue { id: id as i32, object: sysv::label(FAMILY, key, id as i32), removed_by: None })
             }
@@ -595,6 +598,7 @@ pub struct Limits {
 /// What [`SysvQueue::set`] is to change; `None` leaves it as it is.
 ///
 /// ```
+/// # ginnel_testkit::private();
 /// use ginnel::message::{SysvQueue, sysv_queue::Change};
 ///
 /// let queue = SysvQueue::private()?;

@@ -177,8 +177,10 @@ impl EventFd {
     /// Adds to the counter; waits until the deadline for room.
     ///
     /// # Errors
-    /// `ETIMEDOUT`: there was none. `EINVAL`, `EINTR` as [`EventFd::add`]. `EBUSY`: no signal is free for the deadline
-    /// ([`deadline_signal`](crate::deadline_signal)).
+    /// `ETIMEDOUT`: there was none. `EINVAL`, `EINTR` as [`EventFd::add`].
+    ///
+    /// # Blocking
+    /// By [`deadline_signal`](crate::deadline_signal): `poll` tells of room for one only.
     pub fn add_deadline(&self, value: u64, deadline: impl Into<Deadline>) -> Result<()> {
         let deadline = deadline.into();
         if value == u64::MAX {

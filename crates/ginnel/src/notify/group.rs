@@ -172,7 +172,10 @@ impl Group {
     /// Waits until the deadline for the end of a child in this group, and reaps it.
     ///
     /// # Errors
-    /// `ETIMEDOUT`: none ended. Else as [`Group::reap`]. `EBUSY` as [`deadline_signal`](crate::deadline_signal).
+    /// `ETIMEDOUT`: none ended. Else as [`Group::reap`].
+    ///
+    /// # Blocking
+    /// By [`deadline_signal`](crate::deadline_signal): a group has no descriptor.
     pub fn reap_deadline(self, deadline: impl Into<Deadline>) -> Result<Info> {
         interrupt::until(deadline.into(), "waitid", &label(self.id()), |attempt| {
             waitid(libc::P_PGID, self.id() as u32, libc::WEXITED, attempt)

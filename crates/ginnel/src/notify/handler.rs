@@ -12,7 +12,8 @@
 //! The handler writes the `siginfo_t`, 128 bytes, into a pipe of which the writing end does not block. What does not fit
 //! (512 signals unread; fewer for a user at `fs.pipe-user-pages-soft`) is counted and lost: [`Handler::lost`]. A
 //! [`SignalFd`](super::SignalFd) has no such limit.
-//! In a child made by `fork` the handler writes nothing: the pipe is its parent's.
+//! In a child made by `fork` the handler writes nothing: the pipe is its parent's, whose signals the child would take away
+//! if it read. It makes a [`Handler`] of its own.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -64,8 +65,8 @@ impl Handler {
     /// Catches these signals from now on.
     ///
     /// # Errors
-    /// `EINVAL`: `SIGKILL`, `SIGSTOP` cannot be caught, `SIGSEGV`, `SIGILL` and `SIGFPE` cannot be survived by a
-    /// handler that returns. `EMFILE`, `ENFILE`: no more descriptors.
+    /// `EINVAL`: `SIGKILL`, `SIGSTOP` cannot be caught; `SIGSEGV`, `SIGBUS`, `SIGILL` and `SIGFPE` cannot be survived by a
+    /// handler that returns: the instruction would fault again, for ever. `EMFILE`, `ENFILE`: no more descriptors.
     pub fn new(signals: impl Into<SignalSet>) -> Result<Handler> {
         let signals = signals.into();
         let object = signals.label();
@@ -226,7 +227,10 @@ impl Registration {
         signals: SignalSet,
         action: impl Fn(&libc::siginfo_t) + Send + Sync + Clone + 'static,
     ) -> Result<Registration> {
-        let forbidden = |signal: &Signal| signal_hook_registry::FORBIDDEN.contains(&signal.number());
+        // The registry lets SIGBUS pass.
+        let forbidden = |signal: &Signal| {
+            *signal == Signal::BUS || signal_hook_registry::FORBIDDEN.contains(&signal.number())
+        };
         if let Some(signal) = signals.iter().find(forbidden) {
             let why = format!("{signal} cannot be caught, or not survived by a handler");
             return Err(Error::invalid("sigaction", &signal.label(), why));

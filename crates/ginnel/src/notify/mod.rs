@@ -53,7 +53,7 @@ pub mod signalfd;
 
 pub use disposition::{Disposition, Status};
 pub use eventfd::EventFd;
-pub use group::{Foreground, Group, Session};
+pub use group::{Foreground, Group, Session, is_foreground};
 pub use handler::{Flag, Handler};
 pub use pidfd::PidFd;
 pub use siginfo::{Code, Info, Payload};

@@ -391,6 +391,16 @@ impl From<PidFd> for OwnedFd {
 }
 
 /// Who a process is: [`PidFd::info`].
+///
+/// ```
+/// use ginnel::notify::PidFd;
+///
+/// match PidFd::this_process()?.info() {
+///     Ok(info) => assert_eq!(info.pid, std::process::id() as i32),
+///     Err(error) => println!("{error}"), // Before Linux 6.13.
+/// }
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ProcessInfo {

@@ -43,6 +43,13 @@ use crate::wait::check;
 pub struct Signal(i32);
 
 /// What a signal does to a process that neither ignores nor catches it: `signal(7)`.
+///
+/// ```
+/// use ginnel::notify::{DefaultAction, Signal};
+///
+/// assert_eq!(Signal::TERM.default_action(), DefaultAction::Terminate);
+/// assert_eq!(Signal::CHLD.default_action(), DefaultAction::Ignore);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DefaultAction {
     /// It ends the process.
@@ -216,8 +223,8 @@ impl FromStr for Signal {
             return signal;
         }
         let same_letters = |known: &str| sorted(known) == sorted(name);
-        let close =
-            known.map(|(known, _)| known).find(|known| same_letters(known) || known.starts_with(name));
+        let begins = |known: &str| !name.is_empty() && known.starts_with(name);
+        let close = known.map(|(known, _)| known).find(|known| same_letters(known) || begins(known));
         let guess = close.map_or(String::new(), |known| format!("; did you mean {known}?"));
         Err(invalid(text, format!("a signal is a name (TERM, SIGTERM, RTMIN+3) or a number{guess}")))
     }

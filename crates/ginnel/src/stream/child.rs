@@ -33,6 +33,10 @@ pub(super) fn wait_deadline(child: &mut Child, deadline: Deadline, object: &Labe
         if let Some(status) = reap(child).map_err(fail)? {
             return Ok(status);
         }
+        // It has ended, and is its tracer's to reap first.
+        if deadline.has_passed() {
+            return Err(fail(deadline.errno()));
+        }
     }
 }
 

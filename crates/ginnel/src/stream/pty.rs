@@ -260,6 +260,31 @@ impl Pty {
 }
 
 impl Terminal {
+    /// Opens the terminal device of this path, such as `/dev/pts/3`; it does not become the controlling terminal.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENXIO`, `EIO`: no terminal there, or nobody has its other side. `EACCES`: no permission. `ENOTTY`: it
+    /// is no terminal. `EMFILE`, `ENFILE`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Terminal> {
+        let path = path.as_ref();
+        let object = Label::new(format!("pty:{}", path.display()));
+        // With O_NONBLOCK from birth, nothing but a terminal is waited for or read from before it is told from one.
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| {
+            let error = Error::new("open", errno, &object);
+            match errno {
+                Errno::NOENT | Errno::NXIO | Errno::IO => {
+                    error.with_hint("a terminal is there while a process has its other side open")
+                }
+                _ => error,
+            }
+        })?;
+        if !rustix::termios::isatty(&fd) {
+            return Err(Error::new("isatty", Errno::NOTTY, &object).with_hint("this is no terminal"));
+        }
+        Ok(Terminal { stream: Stream::new(fd, object, Nature::Terminal) })
+    }
+
     /// How large it is (`TIOCGWINSZ`).
     ///
     /// # Errors

@@ -19,4 +19,5 @@ pub mod sysv_semaphore_status;
 pub use flock::{Flock, FlockGuard};
 pub use posix_semaphore::{PosixSemaphore, PosixSemaphoreOptions, Semaphore, UnnamedSemaphore};
 pub use record_lock::{LockKind, RecordGuard, RecordLocks, RecordLocksOptions};
+pub(crate) use record_lock_raw::LockedFile;
 pub use sysv_semaphore::{Operation, Permit, SysvSemaphores, SysvSemaphoresOptions};

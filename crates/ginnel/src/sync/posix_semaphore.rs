@@ -31,7 +31,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use crate::Deadline;
 use crate::error::{Error, Label, Result, last_errno};
 use crate::interrupt::timespec;
-use crate::memory::Mapping;
+use crate::memory::{Mapping, Witness};
 use crate::wait::check;
 
 const FAMILY: &str = "posix-sem";
@@ -71,6 +71,8 @@ unsafe extern "C" {
 pub struct Semaphore {
     raw: NonNull<libc::sem_t>,
     object: Label,
+    /// Tells when the memory was truncated away, for one that is in a mapping.
+    memory: Option<Witness>,
 }
 
 // SAFETY: a sem_t is made to be used by many threads (and processes) at once; the calls on it are atomic, and whoever
@@ -83,7 +85,8 @@ impl Semaphore {
     /// Takes a unit; waits until there is one.
     ///
     /// # Errors
-    /// `EINTR`: a signal handler ran (one with `SA_RESTART` lets it go on).
+    /// `EINTR`: a signal handler ran (one with `SA_RESTART` lets it go on). `EFAULT`: it is in a [`Mapping`] whose file
+    /// was truncated.
     ///
     /// # Blocking
     /// Until the value is above 0. Who waits longest is not served first for certain. `sem_wait(3)`.
@@ -94,7 +97,7 @@ impl Semaphore {
     /// Takes a unit if there is one now.
     ///
     /// # Errors
-    /// `EAGAIN`: there is none.
+    /// `EAGAIN`: there is none. `EFAULT` as [`Semaphore::wait`].
     pub fn try_wait(&self) -> Result<()> {
         self.wait_deadline(Deadline::NOW)
     }
@@ -102,10 +105,14 @@ impl Semaphore {
     /// Takes a unit; waits until the deadline for one.
     ///
     /// # Errors
-    /// `ETIMEDOUT`: the deadline passed. `EINTR`: a signal handler ran.
+    /// `ETIMEDOUT`: the deadline passed. Else as [`Semaphore::wait`].
     pub fn wait_deadline(&self, deadline: impl Into<Deadline>) -> Result<()> {
         let deadline = deadline.into();
         let semaphore = self.raw.as_ptr();
+        if self.memory.is_some() {
+            // Nobody posts to memory that is gone. This looks there.
+            self.value()?;
+        }
         let (operation, outcome) = match deadline.remaining() {
             // SAFETY: the semaphore is initialised, and mapped for as long as `self` lives.
             None => ("sem_wait", unsafe { libc::sem_wait(semaphore) }),
@@ -114,29 +121,28 @@ impl Semaphore {
             // SAFETY: as above.
             Some(left) => ("sem_clockwait", unsafe { wait_for(semaphore, left) }),
         };
-        check(outcome).map(drop).map_err(|errno| self.error(operation, errno))
+        self.finish(operation, outcome)
     }
 
     /// Adds a unit, and so lets a waiter go on. Async-signal-safe.
     ///
     /// # Errors
-    /// `EOVERFLOW`: the value is [`VALUE_MAX`].
+    /// `EOVERFLOW`: the value is [`VALUE_MAX`]. `EFAULT` as [`Semaphore::wait`].
     pub fn post(&self) -> Result<()> {
         // SAFETY: the semaphore is initialised and mapped for as long as `self` lives.
-        check(unsafe { libc::sem_post(self.raw.as_ptr()) })
-            .map(drop)
-            .map_err(|errno| self.error("sem_post", errno))
+        let outcome = unsafe { libc::sem_post(self.raw.as_ptr()) };
+        self.finish("sem_post", outcome)
     }
 
     /// The units there are now: old news by the time it is read.
     ///
     /// # Errors
-    /// None known.
+    /// `EFAULT` as [`Semaphore::wait`].
     pub fn value(&self) -> Result<u32> {
         let mut value = 0;
         // SAFETY: as in `post`; `value` is valid for the call.
-        check(unsafe { libc::sem_getvalue(self.raw.as_ptr(), &raw mut value) })
-            .map_err(|errno| self.error("sem_getvalue", errno))?;
+        let outcome = unsafe { libc::sem_getvalue(self.raw.as_ptr(), &raw mut value) };
+        self.finish("sem_getvalue", outcome)?;
         // POSIX allows a negative number of waiters here; Linux gives 0.
         Ok(value.try_into().unwrap_or(0))
     }
@@ -166,12 +172,21 @@ impl Semaphore {
         Ok(Unit { semaphore: self, taker: std::process::id() })
     }
 
-    fn error(&self, operation: &'static str, errno: Errno) -> Error {
-        let error = Error::new(operation, errno, &self.object);
-        match errno {
-            Errno::OVERFLOW => error.with_hint(format!("its value is {VALUE_MAX} (SEM_VALUE_MAX) already")),
-            _ => error,
+    /// What a call has come to, unless the memory that it worked on is gone.
+    fn finish(&self, operation: &'static str, outcome: libc::c_int) -> Result<()> {
+        let outcome = check(outcome);
+        if let Some(memory) = &self.memory {
+            memory.check(operation, &self.object)?;
         }
+        outcome.map(drop).map_err(|errno| {
+            let error = Error::new(operation, errno, &self.object);
+            match errno {
+                Errno::OVERFLOW => {
+                    error.with_hint(format!("its value is {VALUE_MAX} (SEM_VALUE_MAX) already"))
+                }
+                _ => error,
+            }
+        })
     }
 }
 
@@ -308,7 +323,7 @@ impl PosixSemaphoreOptions {
         let raw =
             unsafe { libc::sem_open(path.as_ptr(), create | exclusive, self.mode & 0o7777, self.value) };
         match NonNull::new(raw) {
-            Some(raw) => Ok(PosixSemaphore(Semaphore { raw, object })),
+            Some(raw) => Ok(PosixSemaphore(Semaphore { raw, object, memory: None })),
             None => Err(self.explain(Error::new("sem_open", last_errno(), &object))),
         }
     }
@@ -453,8 +468,11 @@ impl UnnamedSemaphore<'static> {
         };
         let raw = mapped.map_err(|errno| Error::new("mmap", errno, &object))?.cast::<libc::sem_t>();
         let raw = NonNull::new(raw).ok_or_else(|| Error::new("mmap", Errno::NOMEM, &object))?;
-        let made =
-            UnnamedSemaphore { semaphore: Semaphore { raw, object }, mapped: true, memory: PhantomData };
+        let made = UnnamedSemaphore {
+            semaphore: Semaphore { raw, object, memory: None },
+            mapped: true,
+            memory: PhantomData,
+        };
         // SAFETY: the mapping is large enough, aligned to a page, and nobody else's yet.
         unsafe { initialise(raw, value, &made.semaphore.object)? };
         Ok(made)
@@ -487,7 +505,8 @@ impl<'a> UnnamedSemaphore<'a> {
         let memory = place(mapping, offset)?;
         // SAFETY: aligned, within the mapping, writable, and mapped for as long as the semaphore borrows it. Whatever
         // others write there meanwhile, the calls on it access it by atomics only.
-        unsafe { UnnamedSemaphore::init(memory, value) }
+        let made = unsafe { UnnamedSemaphore::init(memory, value) }?;
+        made.with_witness(mapping, offset)
     }
 
     /// The semaphore that another process has made in shared memory.
@@ -504,7 +523,14 @@ impl<'a> UnnamedSemaphore<'a> {
                 .with_hint(format!("at offset {offset}, nobody has made a semaphore that processes share")));
         }
         // SAFETY: as in `in_mapping`; on other C libraries all bit patterns are semaphores, of some value.
-        Ok(unsafe { UnnamedSemaphore::from_raw(memory) })
+        let found = unsafe { UnnamedSemaphore::from_raw(memory) };
+        found.with_witness(mapping, offset)
+    }
+
+    fn with_witness(mut self, mapping: &'a Mapping, offset: usize) -> Result<UnnamedSemaphore<'a>> {
+        self.semaphore.memory = mapping.witness(offset..offset + size_of::<libc::sem_t>());
+        self.value()?;
+        Ok(self)
     }
 
     /// The bytes that a semaphore takes.
@@ -534,7 +560,7 @@ impl<'a> UnnamedSemaphore<'a> {
     /// `memory` points to an initialised `sem_t` of this C library, and stays mapped, readable and writable until the
     /// semaphore is dropped.
     pub unsafe fn from_raw(memory: NonNull<libc::sem_t>) -> UnnamedSemaphore<'a> {
-        let semaphore = Semaphore { raw: memory, object: Label::from(NOUN) };
+        let semaphore = Semaphore { raw: memory, object: Label::from(NOUN), memory: None };
         UnnamedSemaphore { semaphore, mapped: false, memory: PhantomData }
     }
 }

@@ -107,13 +107,13 @@ pub(super) fn with_registry<T>(file: (u64, u64), body: impl FnOnce(&mut Held) ->
 /// Closing any descriptor of the file would release them all, whatever the descriptor was for. So it is parked where
 /// there are some, until the last of them is released.
 #[derive(Debug)]
-pub(super) struct LockedFile {
+pub(crate) struct LockedFile {
     descriptor: ManuallyDrop<OwnedFd>,
     pub(super) identity: (u64, u64),
 }
 
 impl LockedFile {
-    pub(super) fn new(descriptor: OwnedFd) -> Result<LockedFile, Errno> {
+    pub(crate) fn new(descriptor: OwnedFd) -> Result<LockedFile, Errno> {
         let status = rustix::fs::fstat(&descriptor)?;
         Ok(LockedFile { descriptor: ManuallyDrop::new(descriptor), identity: (status.st_dev, status.st_ino) })
     }

@@ -189,7 +189,7 @@ impl SysvSemaphoresOptions {
         let key = key.into();
         let count = i32::try_from(self.count).unwrap_or(i32::MAX);
         // SAFETY: semget takes no pointers.
-        match check(unsafe { libc::semget(key.raw(), count, self.flags.raw()) }) {
+        match check(unsafe { libc::semget(key.raw(), count, self.flags.raw(key)) }) {
             Ok(id) => Ok(SysvSemaphores {
                 id: id as i32,
                 object: sysv::label(FAMILY, key, id as i32),

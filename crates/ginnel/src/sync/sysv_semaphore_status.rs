@@ -192,14 +192,19 @@ impl SysvSemaphores {
     /// Changes owner, group and mode (`IPC_SET`): what `change` leaves out stays.
     ///
     /// # Errors
-    /// `EPERM`: the caller is neither owner nor creator nor privileged. `EACCES`: no read permission. `EINVAL`,
-    /// `EIDRM`: removed.
+    /// `EPERM`: the caller is neither owner nor creator nor privileged. `EINVAL`, `EIDRM`: removed.
     pub fn set(&self, change: Change) -> Result<()> {
-        let mut raw =
-            self.raw_status().map_err(|errno| self.explain(Error::new("semctl", errno, &self.object)))?;
-        raw.sem_perm.uid = change.uid.unwrap_or(raw.sem_perm.uid);
-        raw.sem_perm.gid = change.gid.unwrap_or(raw.sem_perm.gid);
-        raw.sem_perm.mode = change.mode.map_or(raw.sem_perm.mode, |mode| mode as _);
+        let now = match self.status() {
+            // An owner may change a set that its mode does not let him read, and reading is what IPC_STAT asks for.
+            Err(error) if error.raw() == Errno::ACCESS => {
+                SysvSemaphores::list()?.into_iter().find(|set| set.id == self.id).ok_or(error)?.status
+            }
+            other => other?,
+        };
+        let mut raw = empty_status();
+        raw.sem_perm.uid = change.uid.unwrap_or(now.permissions.uid);
+        raw.sem_perm.gid = change.gid.unwrap_or(now.permissions.gid);
+        raw.sem_perm.mode = change.mode.unwrap_or(now.permissions.mode) as _;
         self.control(0, libc::IPC_SET, Argument { buf: &raw mut raw }).map(drop)
     }
 

@@ -2,15 +2,17 @@
 //!
 //! What has a descriptor is wrapped in [`Async`] and waits in tokio's reactor:
 //!
-//! ```no_run
-//! # async fn example() -> ginnel::Result<()> {
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> ginnel::Result<()> {
+//! use ginnel::notify::EventFd;
 //! use ginnel::tokio::Async;
-//! # struct Mechanism; impl std::os::fd::AsFd for Mechanism { fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> { todo!() } }
-//! # impl Mechanism { fn try_recv(&self, _: &mut [u8]) -> ginnel::Result<usize> { todo!() } }
-//! # let queue = Mechanism;
-//! let queue = Async::new(queue)?;
-//! let mut buffer = [0; 8192];
-//! let got = queue.read_with(|queue| queue.try_recv(&mut buffer)).await?;
+//!
+//! let event = EventFd::new()?;
+//! let other_end = event.try_clone()?;
+//! let event = Async::new(event)?;
+//! let (sum, sent) = tokio::join!(event.wait(), async { other_end.add(3) });
+//! assert_eq!((sum?, sent?), (3, ()));
 //! # Ok(()) }
 //! ```
 //!
@@ -41,6 +43,22 @@ use crate::error::{Error, Label, Result};
 /// The mechanism's `try_` form does the work and this type does the waiting; the descriptor's `O_NONBLOCK`, which other
 /// processes may share, is left as it is. Make it once per mechanism and keep it: it registers a duplicate of the
 /// descriptor, which is closed with it.
+///
+/// What has no method here is done by [`read_with`](Async::read_with) and [`write_with`](Async::write_with):
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> ginnel::Result<()> {
+/// use ginnel::notify::{PidFd, Signal};
+/// use ginnel::tokio::Async;
+///
+/// let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+/// let process = Async::new(PidFd::of_child(&child)?)?;
+/// process.get_ref().send(Signal::TERM)?;
+/// let end = process.read_with(PidFd::try_change).await?;
+/// assert_eq!(end.status, Some(Signal::TERM.number()));
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Async<T: AsFd> {
     reactor: AsyncFd<OwnedFd>,
@@ -115,6 +133,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(5);
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> ginnel::Result<()> {
+/// # ginnel_testkit::private();
 /// use ginnel::message::{Select, SysvQueue};
 ///
 /// let queue = SysvQueue::private()?;
@@ -147,6 +166,7 @@ pub async fn retry<R>(mut attempt: impl FnMut() -> Result<R>) -> Result<R> {
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> ginnel::Result<()> {
+/// # ginnel_testkit::private();
 /// use ginnel::message::{Select, SysvQueue};
 /// use ginnel::tokio::Polled;
 ///

@@ -92,6 +92,12 @@ fn mapped_file() {
         let (status, text) = fails("mapped_file", &["read", name, "4090", "16"]);
         assert_eq!(status, 1);
         assert!(text.contains("it has 4105 bytes"), "{text}");
+        let last = u64::MAX.to_string();
+        for verb in ["read", "write"] {
+            let (status, text) = fails("mapped_file", &[verb, name, &last, "17"]);
+            assert_eq!(status, 1, "{text}");
+            assert!(text.contains("EINVAL"), "{text}");
+        }
 
         // A lock on the part keeps a writer waiting, a reader only if it is exclusive, and other parts not at all.
         let locks = RecordLocks::open(&path).unwrap();
@@ -165,6 +171,8 @@ fn linked_list() {
             .iter()
             .map(|words| spawn(Command::new(example("linked_list")).args(["push", "/words"]).args(words)))
             .collect();
+        // Whoever looks meanwhile sees a whole list.
+        (0..50).for_each(|_| drop(run_ok(&mut command("linked_list", &["show", "/words"]))));
         pushers.into_iter().for_each(|pusher| pusher.assert_ok());
         let killed = spawn(Command::new(example("linked_list")).args(["push", "/words"]).args(&words[0]));
         killed.kill();

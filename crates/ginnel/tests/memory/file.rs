@@ -3,8 +3,11 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 
-use ginnel::memory::{Advice, FileMapping};
+use ginnel::memory::{Advice, Anonymous, FileMapping};
+use ginnel::sync::record_lock::Owner;
+use ginnel::sync::{LockKind, RecordLocks};
 use ginnel_testkit::{c_program, fork, isolated, run_ok, temp_dir, unprivileged};
 
 use crate::{PAGE, errno, hint};
@@ -153,6 +156,7 @@ fn opening_says_what_is_wrong() {
         assert_eq!(errno(FileMapping::open_read_only(directory.path())), "ENODEV");
         let empty = FileMapping::options().create_new(true).open(&path);
         assert!(hint(empty).contains("set its size first"));
+        std::fs::write(&path, "").unwrap();
         assert_eq!(errno(FileMapping::options().create_new(true).size(1).open(&path)), "EEXIST");
         let proc = FileMapping::open_read_only("/proc/self/status");
         assert_eq!(errno(proc), "ENODEV");
@@ -178,5 +182,93 @@ fn the_descriptor_is_closed_by_exec() {
         let _file = FileMapping::create(directory.path().join("cloexec"), 1).unwrap();
         let listing = run_ok(Command::new("ls").args(["-l", "/proc/self/fd"]));
         assert!(!listing.contains("cloexec"), "{listing}");
+    });
+}
+
+#[test]
+fn opening_with_a_size_never_cuts_what_another_makes_longer() {
+    isolated(|| {
+        const SIZES: [u64; 2] = [4096, 8192];
+        let directory = temp_dir();
+        let gate = Anonymous::map(PAGE).unwrap();
+        let rounds = 4000;
+        let open_all = |size: u64| {
+            for round in 0..rounds {
+                // Both at once.
+                let arrived = gate.atomic_u32(round * 4 % PAGE).unwrap();
+                arrived.fetch_add(1, Ordering::SeqCst);
+                let both = 2 * (round * 4 / PAGE + 1) as u32;
+                while arrived.load(Ordering::SeqCst) < both {
+                    std::thread::yield_now();
+                }
+                FileMapping::create(directory.path().join(round.to_string()), size).unwrap();
+            }
+        };
+        let children = SIZES.map(|size| fork(|| open_all(size)));
+        children.into_iter().for_each(|child| child.assert_ok());
+        for round in 0..rounds {
+            let size = std::fs::metadata(directory.path().join(round.to_string())).unwrap().len();
+            assert_eq!(size, SIZES[1], "round {round}");
+        }
+    });
+}
+
+#[test]
+fn a_file_that_could_not_be_mapped_is_not_left_behind() {
+    isolated(|| {
+        let directory = temp_dir();
+        let path = directory.path().join("new");
+        assert_eq!(errno(FileMapping::options().create(true).open(&path)), "EINVAL");
+        assert!(!path.exists());
+        assert_eq!(
+            errno(FileMapping::options().create_new(true).size(10).range(5, 10).open(&path)),
+            "EINVAL"
+        );
+        assert!(!path.exists());
+
+        // What was there stays, and so does what a dangling link leads to.
+        std::fs::write(&path, b"").unwrap();
+        assert_eq!(errno(FileMapping::options().create(true).open(&path)), "EINVAL");
+        assert!(path.exists());
+        std::os::unix::fs::symlink("target", directory.path().join("link")).unwrap();
+        FileMapping::create(directory.path().join("link"), 10).unwrap();
+        assert_eq!(std::fs::metadata(directory.path().join("target")).unwrap().len(), 10);
+    });
+}
+
+#[test]
+fn closing_a_mapped_file_keeps_the_processs_own_locks_on_it() {
+    isolated(|| {
+        let directory = temp_dir();
+        let path = directory.path().join("locked");
+        std::fs::write(&path, [0; 10]).unwrap();
+        let locks = RecordLocks::options().owner(Owner::Process).open(&path).unwrap();
+        let guard = locks.lock(.., LockKind::Exclusive).unwrap();
+        drop(FileMapping::open(&path).unwrap());
+        assert!(guard.is_held().unwrap());
+        let mapping = FileMapping::open(&path).unwrap().into_mapping();
+        assert!(guard.is_held().unwrap());
+        assert_eq!(errno(FileMapping::options().range(5, 10).open(&path)), "EINVAL");
+        assert!(guard.is_held().unwrap());
+        drop(guard);
+        drop((mapping, locks));
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        assert!(open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).all(|target| target != path));
+    });
+}
+
+#[test]
+fn a_flush_of_what_was_truncated_away_is_no_success() {
+    isolated(|| {
+        let directory = temp_dir();
+        let path = directory.path().join("data");
+        let file = FileMapping::create(&path, 4 * PAGE as u64).unwrap();
+        file.fill(.., 1).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(2 * PAGE as u64).unwrap();
+        file.flush(..2 * PAGE).unwrap();
+        file.flush(0..0).unwrap();
+        assert_eq!(errno(file.flush(..)), "EFAULT");
+        assert_eq!(errno(file.flush_async(PAGE..3 * PAGE)), "EFAULT");
+        file.check().unwrap();
     });
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use bytemuck::{Pod, Zeroable};
-use ginnel::memory::{Advice, Anonymous, FileMapping, HugePages, MemFd, Offset, SysvSegment};
+use ginnel::memory::{Advice, Anonymous, FileMapping, HugePages, MemFd, Offset, Seals, SysvSegment};
 use ginnel_testkit::{Exit, fork, isolated, temp_dir};
 
 use crate::{PAGE, errno, hint};
@@ -283,4 +283,40 @@ fn huge_pages_that_are_not_there_say_how_to_get_them() {
     assert_eq!(errno(Anonymous::map(0)), "EINVAL");
     assert_eq!(errno(Anonymous::map(usize::MAX)), "ENOMEM");
     assert_eq!(errno(Anonymous::map(isize::MAX as usize)), "ENOMEM");
+}
+
+#[test]
+fn a_range_that_ends_before_it_begins_is_refused_everywhere() {
+    let mapping = Anonymous::map(100).unwrap();
+    let array = mapping.array::<u32>(0, 10).unwrap();
+    let (start, end) = (5, 2);
+    assert_eq!(errno(mapping.read_vec(start..end)), "EINVAL");
+    assert_eq!(errno(array.read_vec(start..end)), "EINVAL");
+    assert_eq!(errno(array.read_vec(..=usize::MAX)), "EINVAL");
+    assert!(array.read_vec(10..).unwrap().is_empty());
+    assert_eq!(array.read_vec(8..=9).unwrap(), [0, 0]);
+}
+
+#[test]
+fn an_empty_range_is_no_page() {
+    isolated(|| {
+        let mapping = Anonymous::map(PAGE).unwrap();
+        mapping.pin(5..5).unwrap();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert!(status.contains("VmLck:\t       0 kB"), "{status}");
+    });
+}
+
+#[test]
+fn a_seal_counts_a_mapping_that_gave_up_writing() {
+    let memory = MemFd::create("sealed", PAGE as u64).unwrap();
+    let mapping = memory.map().unwrap().into_read_only().unwrap();
+    assert!(hint(memory.seal(Seals::WRITE)).contains("`into_read_only`"));
+    drop(mapping);
+    let mapping = memory.map().unwrap();
+    memory.seal(Seals::FUTURE_WRITE).unwrap();
+    mapping.write_at(0, 1_u8).unwrap();
+    assert_eq!(errno(mapping.discard(..)), "EPERM");
+    drop(mapping);
+    memory.seal(Seals::WRITE).unwrap();
 }

@@ -328,3 +328,43 @@ fn an_exec_detaches_and_leaves_no_descriptor() {
         wait_until("one attach", || segment.status().unwrap().attached == 1);
     });
 }
+
+#[test]
+fn the_maker_of_a_private_segment_may_use_it() {
+    isolated(|| {
+        unprivileged(|| {
+            let segment = SysvSegment::private(64).unwrap();
+            segment.attach().unwrap().write_at(0, 1_u8).unwrap();
+            assert_eq!(segment.status().unwrap().permissions.mode, 0o600);
+            let wider = SysvSegment::options().mode(0o640).size(64).open(Key::PRIVATE).unwrap();
+            assert_eq!(wider.status().unwrap().permissions.mode, 0o640);
+            wider.remove().unwrap();
+        })
+        .assert_ok();
+    });
+}
+
+#[test]
+fn nothing_is_attached_at_null() {
+    isolated(|| {
+        let segment = SysvSegment::private(100).unwrap();
+        let result = segment.attach_options().at(5).round(true).attach();
+        assert_eq!(errno(result), "EINVAL");
+        assert_eq!(segment.status().unwrap().attached, 0);
+    });
+}
+
+#[test]
+fn an_owner_may_change_what_its_mode_does_not_let_him_read() {
+    isolated(|| {
+        unprivileged(|| {
+            let segment = SysvSegment::private(64).unwrap();
+            segment.set(Change { mode: Some(0o200), ..Change::default() }).unwrap();
+            assert_eq!(errno(segment.status()), "EACCES");
+            segment.set(Change { mode: Some(0o640), ..Change::default() }).unwrap();
+            let permissions = segment.status().unwrap().permissions;
+            assert_eq!((permissions.mode, permissions.uid), (0o640, permissions.creator_uid));
+        })
+        .assert_ok();
+    });
+}

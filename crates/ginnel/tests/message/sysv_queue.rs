@@ -459,3 +459,15 @@ fn a_message_longer_than_the_queue_never_fits() {
         queue.send_deadline(1, &[0; 16], Duration::ZERO).unwrap();
     });
 }
+
+#[test]
+fn the_maker_of_a_private_queue_may_use_it() {
+    isolated(|| {
+        unprivileged(|| {
+            let queue = SysvQueue::private().unwrap();
+            queue.send(1, b"mine").unwrap();
+            assert_eq!(queue.status().unwrap().permissions.mode, 0o600);
+        })
+        .assert_ok();
+    });
+}

@@ -136,7 +136,7 @@ fn a_handler_made_after_ignoring_catches_again() {
 #[test]
 fn what_cannot_be_caught_is_einval() {
     isolated(|| {
-        for signal in [Signal::KILL, Signal::STOP, Signal::SEGV, Signal::ILL, Signal::FPE] {
+        for signal in [Signal::KILL, Signal::STOP, Signal::SEGV, Signal::BUS, Signal::ILL, Signal::FPE] {
             let error = Handler::new(Signal::USR1 | signal).unwrap_err();
             assert_eq!(error.errno_name(), "EINVAL");
             assert!(error.to_string().contains(&signal.to_string()), "{error}");

@@ -1,4 +1,5 @@
 //! Processes by a descriptor: their end, how they ended, signals, descriptors out of them.
+#![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -13,6 +14,27 @@ use ginnel_testkit::{
 /// A child that nobody but the test waits for: a fork of `std`'s own.
 fn sleeper() -> std::process::Child {
     Command::new("sleep").arg("1000").spawn().unwrap()
+}
+
+/// The pidfd reads as ready then, and there is nothing to reap: the deadline holds all the same.
+#[test]
+fn a_child_that_is_its_tracer_s_to_reap_first() {
+    isolated(|| {
+        let child = sleeper();
+        let process = PidFd::of_child(&child).unwrap();
+        let tracer = fork(|| {
+            // SAFETY: PTRACE_SEIZE takes numbers.
+            let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, child.id(), 0, 0) };
+            assert_eq!(seized, 0, "{}", std::io::Error::last_os_error());
+            process.send(Signal::KILL).unwrap();
+            rustix::event::pause();
+        });
+        process.wait().unwrap();
+        assert!(process.reap_deadline(Duration::from_millis(20)).unwrap_err().is_timed_out());
+        tracer.kill();
+        tracer.wait();
+        assert_eq!(process.reap().unwrap().code, Code::ChildKilled);
+    });
 }
 
 #[test]

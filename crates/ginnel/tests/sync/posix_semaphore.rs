@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::time::{Duration, Instant, SystemTime};
 
 use ginnel::Deadline;
-use ginnel::memory::PosixShm;
+use ginnel::memory::{FileMapping, PosixShm};
 use ginnel::sync::posix_semaphore::VALUE_MAX;
 use ginnel::sync::{PosixSemaphore, Semaphore, UnnamedSemaphore};
 use ginnel_testkit::{
@@ -307,5 +307,25 @@ fn async_forms_wait() {
             unnamed.wait().await.unwrap();
             assert_eq!(unnamed.get_ref().value().unwrap(), 0);
         });
+    });
+}
+
+#[test]
+fn a_semaphore_whose_file_is_truncated_says_so() {
+    isolated(|| {
+        let directory = ginnel_testkit::temp_dir();
+        let path = directory.path().join("ring");
+        let lost = |call: fn(&Semaphore) -> ginnel::Result<()>| {
+            let mapping = FileMapping::create(&path, 64).unwrap();
+            let semaphore = UnnamedSemaphore::in_mapping(&mapping, 0, 1).unwrap();
+            semaphore.post().unwrap();
+            std::fs::File::create(&path).unwrap();
+            assert!(call(&semaphore).unwrap_err().is_truncated());
+        };
+        lost(|semaphore| semaphore.wait());
+        lost(|semaphore| semaphore.try_wait());
+        lost(|semaphore| semaphore.wait_deadline(Duration::from_millis(1)));
+        lost(|semaphore| semaphore.post());
+        lost(|semaphore| semaphore.value().map(drop));
     });
 }

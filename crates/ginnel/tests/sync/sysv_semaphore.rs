@@ -511,3 +511,30 @@ fn async_forms_wait_and_lose_nothing_when_dropped() {
         });
     });
 }
+
+#[test]
+fn the_maker_of_a_private_set_may_use_it() {
+    isolated(|| {
+        unprivileged(|| {
+            let set = SysvSemaphores::private(1).unwrap();
+            set.post(0).unwrap();
+            assert_eq!(set.value(0).unwrap(), 1);
+        })
+        .assert_ok();
+    });
+}
+
+#[test]
+fn an_owner_may_change_what_its_mode_does_not_let_him_read() {
+    isolated(|| {
+        unprivileged(|| {
+            let set = SysvSemaphores::private(1).unwrap();
+            set.set(Change { mode: Some(0o200), ..Change::default() }).unwrap();
+            assert_eq!(set.status().unwrap_err().errno_name(), "EACCES");
+            set.set(Change { mode: Some(0o640), ..Change::default() }).unwrap();
+            let permissions = set.status().unwrap().permissions;
+            assert_eq!((permissions.mode, permissions.uid), (0o640, permissions.creator_uid));
+        })
+        .assert_ok();
+    });
+}
