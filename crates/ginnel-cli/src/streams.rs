@@ -107,9 +107,7 @@ impl Listener {
     /// Listens; `None` for an endpoint that takes no connections of a stream.
     pub(crate) fn bind(endpoint: &Endpoint) -> Result<Option<Listener>> {
         Ok(Some(match endpoint {
-            Endpoint::UnixStream(name) => {
-                Listener::Unix(UnixListener::options().replace_stale(true).bind(name)?)
-            }
+            Endpoint::UnixStream(name) => Listener::Unix(UnixListener::bind(name)?),
             Endpoint::Tcp(address) => Listener::Tcp(TcpListener::bind(address)?),
             _ => return Ok(None),
         }))
