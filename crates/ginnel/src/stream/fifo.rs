@@ -479,6 +479,9 @@ impl FifoReader {
     pub fn wait_for_writer_deadline(&self, deadline: impl Into<Deadline>) -> Result<()> {
         let deadline = deadline.into();
         let fail = |operation| move |errno| self.stream.error(operation, errno);
+        if deadline.is_now() {
+            return self.has_writer().map_err(fail("tee"));
+        }
         // `poll` calls this description hung up for ever, once it has had a writer. A fresh one is hung up when a writer
         // has come and gone since it was opened: so it is opened before the look whether one is there, and none is missed.
         let path = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());

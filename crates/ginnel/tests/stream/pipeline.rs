@@ -273,3 +273,41 @@ fn a_stage_that_has_left_the_group_is_signalled_and_killed_too() {
         assert!(pids.into_iter().all(gone));
     });
 }
+
+#[test]
+fn without_enough_descriptors_nothing_is_left_over() {
+    isolated(|| {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let limit = |descriptors| {
+            let limit = Rlimit { current: Some(descriptors), maximum: Some(4096) };
+            setrlimit(Resource::Nofile, limit).unwrap();
+        };
+        // One of them reads the directory.
+        let before = open() - 1;
+        let (mut failed, mut worked) = (0, 0);
+        for spare in 0..24 {
+            let pipeline = Pipeline::parse("cat | cat 2>&1 | cat").unwrap();
+            let pipeline = pipeline.stdin(End::Piped).stdout(End::Piped).stderr(End::Piped);
+            limit((before + spare) as u64);
+            let outcome = pipeline.output_deadline(b"x", LONG);
+            let popen = Popen::both(argv(["cat"])).map(|mut cat| cat.communicate(b"x", LONG));
+            let emulator = Pty::options().open().and_then(|pty| pty.terminal().map(drop));
+            limit(4096);
+            match outcome {
+                Ok(out) => assert_eq!((worked += 1, out.stdout), ((), b"x".to_vec())),
+                Err(error) => assert_eq!((failed += 1, error.errno_name()), ((), "EMFILE"), "{error}"),
+            }
+            assert!(popen.is_ok_and(|said| said.is_ok()) || spare < 8);
+            assert!(emulator.is_ok() || spare < 8);
+            assert_eq!(open() - 1, before, "{spare} to spare");
+            // SAFETY: no status is asked for.
+            assert_eq!(
+                unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) },
+                -1,
+                "no child is left"
+            );
+        }
+        assert!(failed > 5 && worked > 5);
+    });
+}
