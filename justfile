@@ -11,6 +11,10 @@ ci:
 test:
     cargo test --workspace --all-features
 
+# 64 clients, a thousand requests each, over one System V queue and one Unix socket: minutes.
+requests:
+    GINNEL_TEST_REQUESTS=1000 cargo test -p ginnel-cli --test serve -- sixty --nocapture
+
 # One mechanism's tests: just mechanism message sysv_queue
 mechanism family name:
     cargo test -p ginnel --all-features --test {{family}} {{name}}

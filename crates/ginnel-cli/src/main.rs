@@ -13,9 +13,11 @@ mod memory;
 mod objects;
 mod output;
 mod payload;
+mod rpc;
 mod source;
 mod state;
 mod streams;
+mod talk;
 mod tour;
 mod units;
 

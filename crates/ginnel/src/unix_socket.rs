@@ -32,6 +32,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::{Error, Label, Result};
+use crate::sysv;
 use crate::wait::check;
 
 /// The longest path that `bind(2)` takes: `sun_path` of `sockaddr_un`, without the NUL.
@@ -405,6 +406,18 @@ fn explain_bind(error: Error, address: &UnixAddress) -> Error {
         (Errno::NOENT, _) => error.with_hint("the directory does not exist"),
         (Errno::ACCESS, _) => error.with_hint("no right to make a file in that directory"),
         _ => error,
+    }
+}
+
+/// Adds to the error of a `connect` to a listener what it means for a Unix socket.
+pub(crate) fn explain_connect(error: Error, address: &UnixAddress) -> Error {
+    match error.raw() {
+        Errno::AGAIN => error.with_hint(sysv::limit_hint(
+            "the server has not accepted earlier connections and its queue is full (its backlog)",
+            "net.core.somaxconn",
+        )),
+        Errno::TIMEDOUT => error.with_hint("the server does not accept, and its queue is full"),
+        _ => explain_reach(error, address),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The verbs, one file each.
 
+pub(crate) mod call;
+pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod create;
 pub(crate) mod endpoints;
@@ -11,6 +13,7 @@ pub(crate) mod pipe;
 pub(crate) mod recv;
 pub(crate) mod rm;
 pub(crate) mod send;
+pub(crate) mod serve;
 pub(crate) mod signal;
 pub(crate) mod tour;
 
@@ -29,6 +32,9 @@ pub(crate) fn run(verb: Verb) -> Result {
         Verb::Rm(args) => rm::run(args),
         Verb::Send(args) => send::run(args),
         Verb::Signal(args) => signal::run(args),
+        Verb::Serve(args) => serve::run(args),
+        Verb::Call(args) => call::run(args),
+        Verb::Chat(args) => chat::run(args),
         Verb::Pipe(args) => pipe::run(args),
         Verb::Endpoints(args) => endpoints::run(args),
         Verb::Completions(args) => completions::run(args),

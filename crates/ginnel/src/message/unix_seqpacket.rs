@@ -14,24 +14,21 @@
 //! gets the socket and receives control data would see the time stamps: `OwnedFd::from` turns them off, and
 //! [`UnixSeqpacket::from_fd`] does not turn them on. On such a socket an empty message just before the end is lost in it.
 //!
-//! `accept(2)` and `connect(2)` have no flag that keeps one call from waiting. A listener is made with `O_NONBLOCK`, and
-//! all its forms poll. A connecting socket has nobody who shares it yet: it gets `O_NONBLOCK` for the one attempt that
-//! must not wait, and waits for room in the listener's queue, which `poll(2)` does not tell, in the plain call with the
-//! thread's alarm (see [`crate::deadline_signal`]).
+//! Accepting and connecting are a stream socket's: see `stream/socket.rs`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, SocketType};
+use rustix::net::SocketType;
 
 use crate::Deadline;
 use crate::error::{Error, Label, Result};
-use crate::interrupt;
 use crate::message::control::{self, Incoming};
 use crate::message::packet::{self, BufferSizes, Datagram};
+use crate::stream::socket;
 use crate::unix_socket::{self, BindOptions, BoundPath, Credentials, UnixAddress};
-use crate::wait::{self, Attempt};
+use crate::wait;
 
 const FAMILY: &str = "unix-seqpacket";
 
@@ -130,7 +127,7 @@ impl UnixSeqpacketListenerOptions {
         let address = address.into();
         let object = address.label(FAMILY);
         let fd = unix_socket::socket(SocketType::SEQPACKET, &object)?;
-        // Ours alone up to here: see the file's head.
+        // Ours alone so far: an accept after a poll that another process was faster at must not wait.
         rustix::io::ioctl_fionbio(&fd, true).map_err(|errno| Error::new("ioctl", errno, &object))?;
         let bound = unix_socket::bind(fd.as_fd(), &address, self.bind, &object)?;
         rustix::net::listen(&fd, self.backlog).map_err(|errno| Error::new("listen", errno, &object))?;
@@ -158,7 +155,7 @@ impl UnixSeqpacketListener {
     /// `EMFILE`, `ENFILE`, `ENOMEM`: the connection goes on waiting. `EINTR`: a signal handler ran.
     ///
     /// # Blocking
-    /// Until a client connects. `accept4(2)`.
+    /// Until a client connects. `accept(2)`.
     pub fn accept(&self) -> Result<UnixSeqpacket> {
         self.accept_deadline(Deadline::NEVER)
     }
@@ -176,10 +173,7 @@ impl UnixSeqpacketListener {
     /// # Errors
     /// `ETIMEDOUT`: the deadline passed. Else as [`UnixSeqpacketListener::accept`].
     pub fn accept_deadline(&self, deadline: impl Into<Deadline>) -> Result<UnixSeqpacket> {
-        let deadline = deadline.into();
-        let fd = wait::until_ready(&self.fd, PollFlags::IN, deadline, "accept4", &self.object, |_| {
-            rustix::net::accept_with(&self.fd, SocketFlags::CLOEXEC)
-        })?;
+        let (fd, _) = socket::accept(&self.fd, deadline.into(), &self.object)?;
         UnixSeqpacket::from_labelled(fd, self.object.clone())
     }
 
@@ -237,12 +231,8 @@ impl UnixSeqpacket {
         let object = address.label(FAMILY);
         let raw = address.to_raw("connect", &object)?;
         let fd = unix_socket::socket(SocketType::SEQPACKET, &object)?;
-        interrupt::until(deadline.into(), "connect", &object, |attempt| {
-            rustix::io::ioctl_fionbio(&fd, attempt == Attempt::NonBlocking)?;
-            rustix::net::connect(&fd, &raw)
-        })
-        .map_err(|error| unix_socket::explain_reach(error, &address))?;
-        rustix::io::ioctl_fionbio(&fd, false).map_err(|errno| Error::new("ioctl", errno, &object))?;
+        socket::connect(&fd, &raw, deadline.into(), &object)
+            .map_err(|error| unix_socket::explain_connect(error, &address))?;
         UnixSeqpacket::from_labelled(fd, object)
     }
 

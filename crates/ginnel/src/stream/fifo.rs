@@ -26,6 +26,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -38,6 +39,9 @@ use crate::error::{Error, Label, Result};
 use crate::unix_socket::{Identity, identity};
 use crate::wait::{self, Attempt};
 use crate::{Deadline, interrupt};
+
+/// How long [`FifoReader::wait_for_writer`] sleeps without a look whether a silent writer has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The name of a FIFO.
 ///
@@ -458,8 +462,8 @@ impl FifoReader {
     /// `EINTR`: a signal handler ran. `EMFILE`, `ENFILE`. `ENOENT`: `/proc` is not mounted.
     ///
     /// # Blocking
-    /// A writer that comes and goes at once ends the wait too, whatever it left. One that comes while this waits is
-    /// noticed with its first byte, or when it goes. `poll(2)`.
+    /// In `poll(2)`, which tells at once of data and of a writer that has come and gone, whatever it left; and with a look
+    /// every quarter of a second whether one has come that is silent, of which it does not tell.
     pub fn wait_for_writer(&self) -> Result<()> {
         self.wait_for_writer_deadline(Deadline::NEVER)
     }
@@ -486,11 +490,16 @@ impl FifoReader {
         // has come and gone since it was opened: so it is opened before the look whether one is there, and none is missed.
         let path = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
         let fresh = open_raw(path.as_ref(), OFlags::RDONLY, Attempt::NonBlocking).map_err(fail("open"))?;
-        match self.has_writer() {
-            Err(Errno::AGAIN) => {
-                wait::ready(fresh.as_fd(), PollFlags::IN, deadline, "poll", self.stream.object())
+        loop {
+            match self.has_writer() {
+                Err(Errno::AGAIN) => {}
+                other => return other.map_err(fail("tee")),
             }
-            other => other.map_err(fail("tee")),
+            let limit = deadline.remaining().map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
+            match wait::ready(fresh.as_fd(), PollFlags::IN, limit.into(), "poll", self.stream.object()) {
+                Err(error) if error.is_timed_out() && !deadline.has_passed() => {}
+                other => return other,
+            }
         }
     }
 

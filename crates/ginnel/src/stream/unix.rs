@@ -14,14 +14,13 @@
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::io::{Nature, Stream, has_descriptor, reads, set_nonblock, writes};
 use super::socket;
 use crate::error::{Error, Label, Result};
 use crate::unix_socket::{self, BindOptions, BoundPath};
-use crate::{Credentials, Deadline, UnixAddress, sysv};
+use crate::{Credentials, Deadline, UnixAddress};
 
 const SCHEME: &str = "unix";
 
@@ -185,17 +184,6 @@ impl From<OwnedFd> for UnixListener {
     }
 }
 
-fn explain_connect(error: Error, address: &UnixAddress) -> Error {
-    match error.raw() {
-        Errno::AGAIN => error.with_hint(sysv::limit_hint(
-            "the server has not accepted earlier connections and its queue is full (its backlog)",
-            "net.core.somaxconn",
-        )),
-        Errno::TIMEDOUT => error.with_hint("the server does not accept, and its queue is full"),
-        _ => unix_socket::explain_reach(error, address),
-    }
-}
-
 /// One end of a Unix stream connection.
 ///
 /// ```
@@ -274,7 +262,7 @@ impl UnixStream {
         let raw = address.to_raw("connect", &object)?;
         let fd = socket::for_connecting(AddressFamily::UNIX, &object)?;
         socket::connect(&fd, &raw, deadline.into(), &object)
-            .map_err(|error| explain_connect(error, &address))?;
+            .map_err(|error| unix_socket::explain_connect(error, &address))?;
         Ok(UnixStream::labelled(fd, object))
     }
 

@@ -209,6 +209,10 @@ fn what_a_writer_left_behind_ends_the_wait_for_one() {
         wait_blocked_in(child.pid(), POLL);
         drop(fifo.open_writer().unwrap());
         child.assert_ok();
+        let child = fork(|| reader.wait_for_writer().unwrap());
+        wait_blocked_in(child.pid(), POLL);
+        let _silent = fifo.open_writer().unwrap();
+        child.assert_ok();
     });
 }
 
