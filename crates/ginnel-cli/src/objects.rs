@@ -304,7 +304,7 @@ pub(crate) fn sweep(endpoint: &Endpoint) -> Result<()> {
         Endpoint::UnixStream(name) | Endpoint::UnixDatagram(name) | Endpoint::UnixSeqpacket(name) => {
             if Path::new(name).exists() {
                 // Replaces a file that nobody is bound to, whatever the type of its socket was, and removes its own.
-                drop(UnixDatagram::options().replace_stale(true).bind(name)?);
+                drop(UnixDatagram::bind(name)?);
             }
             Ok(())
         }

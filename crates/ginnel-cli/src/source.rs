@@ -46,9 +46,7 @@ impl Source {
         Ok(match endpoint {
             Endpoint::SysvQueue(name) => Source::SysvQueue(objects::sysv_queue(*name)?, select),
             Endpoint::PosixQueue(name) => Source::PosixQueue(PosixQueue::options().write(false).open(name)?),
-            Endpoint::UnixDatagram(name) => {
-                Source::UnixDatagram(UnixDatagram::options().replace_stale(true).bind(name)?)
-            }
+            Endpoint::UnixDatagram(name) => Source::UnixDatagram(UnixDatagram::bind(name)?),
             Endpoint::UnixSeqpacket(name) => {
                 Source::seqpacket(UnixSeqpacket::connect_deadline(name, deadline)?)
             }
@@ -85,13 +83,13 @@ impl Source {
             }
             // We are the only receiver: what was peeked at is what is received.
             Source::UnixDatagram(socket) => {
-                let mut payload = vec![0; socket.peek(&mut [], deadline)?.full_len];
+                let mut payload = vec![0; socket.peek_deadline(&mut [], deadline)?.full_len];
                 let sender = socket.recv_from_deadline(&mut payload, deadline)?.sender;
                 let peer = (sender != UnixAddress::Unnamed).then(|| sender.to_string());
                 Item { payload, peer, ..Item::default() }
             }
             Source::Udp(socket) => {
-                let mut payload = vec![0; socket.peek(&mut [], deadline)?.full_len];
+                let mut payload = vec![0; socket.peek_deadline(&mut [], deadline)?.full_len];
                 let sender = socket.recv_from_deadline(&mut payload, deadline)?.sender;
                 Item { payload, peer: Some(sender.to_string()), ..Item::default() }
             }
@@ -183,7 +181,7 @@ impl Acceptor {
     /// Listens; `None` for an endpoint that takes no connections.
     pub(crate) fn bind(endpoint: &Endpoint, cut: Cut) -> Result<Option<Acceptor>> {
         if let Endpoint::UnixSeqpacket(name) = endpoint {
-            let listener = UnixSeqpacketListener::options().replace_stale(true).bind(name)?;
+            let listener = UnixSeqpacketListener::bind(name)?;
             return Ok(Some(Acceptor::UnixSeqpacket(listener)));
         }
         Ok(Listener::bind(endpoint)?.map(|listener| Acceptor::Stream(listener, cut)))

@@ -98,7 +98,7 @@ impl Reader {
     pub(crate) fn peer(&self) -> Option<String> {
         match self {
             Reader::Fifo(_) | Reader::Terminal(_) => None,
-            Reader::Unix(end) => end.peer().ok().map(|peer| format!("process {}", peer.pid)),
+            Reader::Unix(end) => end.peer_credentials().ok().map(|peer| format!("process {}", peer.pid)),
             Reader::Tcp(end) => end.peer_address().ok().map(|address| address.to_string()),
         }
     }
@@ -128,9 +128,7 @@ impl Listener {
     /// Listens; `None` for an endpoint that takes no connections of a stream.
     pub(crate) fn bind(endpoint: &Endpoint) -> Result<Option<Listener>> {
         Ok(Some(match endpoint {
-            Endpoint::UnixStream(name) => {
-                Listener::Unix(UnixListener::options().replace_stale(true).bind(name)?)
-            }
+            Endpoint::UnixStream(name) => Listener::Unix(UnixListener::bind(name)?),
             Endpoint::Tcp(address) => Listener::Tcp(TcpListener::bind(address)?),
             _ => return Ok(None),
         }))

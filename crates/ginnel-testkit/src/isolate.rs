@@ -102,8 +102,16 @@ fn run_outside(limit: Duration) {
     command.env(MARK, "1").env("TMPDIR", "/dev/shm").stdin(Stdio::null());
     command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer);
     let plan = Plan::new();
-    // SAFETY: `enter` is async-signal-safe; all that it needs is in `plan`.
-    unsafe { command.pre_exec(move || plan.enter()) };
+    // SAFETY: `signal` and `enter` are async-signal-safe; all that they need is in `plan`. No handler is installed.
+    unsafe {
+        command.pre_exec(move || {
+            // `nohup`, and a shell that starts the tests in its background, have them ignored: Ctrl-C would do nothing.
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            plan.enter()
+        });
+    }
 
     let mut output = [Output::new(reader)];
     let deadline = Instant::now() + limit;

@@ -70,7 +70,7 @@ fn ask_udp(address: &str, text: &str) -> ginnel::Result<()> {
 }
 
 fn serve_unix(name: &str) -> ginnel::Result<()> {
-    let socket = UnixDatagram::options().replace_stale(true).bind(name)?;
+    let socket = UnixDatagram::bind(name)?;
     println!("unix-dgram:{}", socket.local_address()?);
     let mut buffer = [0; 65_536];
     loop {

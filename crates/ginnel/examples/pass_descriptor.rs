@@ -46,7 +46,7 @@ fn give(name: &str, files: &[&str]) -> Outcome {
 }
 
 fn take(name: &str) -> Outcome {
-    let listener = UnixSeqpacketListener::options().replace_stale(true).bind(name)?;
+    let listener = UnixSeqpacketListener::bind(name)?;
     println!("waiting at {name}");
     let hatch = listener.accept()?;
     descriptor::pass_credentials(&hatch, true)?;

@@ -48,7 +48,7 @@ fn serve(endpoint: &str) -> std::io::Result<()> {
             println!("ready on {endpoint}");
             loop {
                 let client = listener.accept()?;
-                let who = client.peer().map(|peer| format!("process {}", peer.pid));
+                let who = client.peer_credentials().map(|peer| format!("process {}", peer.pid));
                 begin(client, who.unwrap_or_else(|error| error.to_string()));
             }
         }

@@ -35,6 +35,7 @@
 mod deadline;
 mod error;
 mod interrupt;
+mod resolve;
 mod unix_socket;
 mod wait;
 

@@ -32,6 +32,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::{Error, Label, Result};
+use crate::sysv;
 use crate::wait::check;
 
 /// The longest path that `bind(2)` takes: `sun_path` of `sockaddr_un`, without the NUL.
@@ -242,13 +243,18 @@ pub(crate) struct BindOptions {
     pub(crate) mode: u32,
     /// Replace a socket file to which no socket is bound.
     pub(crate) replace_stale: bool,
+    /// Remove the socket file with the handle.
+    pub(crate) remove_on_drop: bool,
 }
 
 impl BindOptions {
-    pub(crate) const DEFAULT: BindOptions = BindOptions { mode: 0o600, replace_stale: false };
+    pub(crate) const DEFAULT: BindOptions =
+        BindOptions { mode: 0o600, replace_stale: true, remove_on_drop: true };
 }
 
 /// A bound name. Dropping it removes the socket file, in the process that made it and while it is the same file.
+///
+/// It goes before its socket does: a name whose socket is closed is stale, and another process may just be replacing it.
 #[derive(Debug)]
 pub(crate) struct BoundPath(Option<SocketFile>);
 
@@ -261,9 +267,10 @@ struct SocketFile {
 }
 
 /// Device, inode and time of birth: some file systems give the next file the inode of the last one removed.
-type Identity = (u64, u64, Option<SystemTime>);
+pub(crate) type Identity = (u64, u64, Option<SystemTime>);
 
-fn identity(status: &std::fs::Metadata) -> Identity {
+/// Which file a name stands for.
+pub(crate) fn identity(status: &std::fs::Metadata) -> Identity {
     (status.dev(), status.ino(), status.created().ok())
 }
 
@@ -274,6 +281,14 @@ impl BoundPath {
     /// Lets the socket file stay when this is dropped.
     pub(crate) fn keep(&mut self) {
         self.0 = None;
+    }
+
+    /// As it is from the moment that nothing can fail any more.
+    pub(crate) fn settled(mut self, options: BindOptions) -> BoundPath {
+        if !options.remove_on_drop {
+            self.keep();
+        }
+        self
     }
 }
 
@@ -394,6 +409,18 @@ fn explain_bind(error: Error, address: &UnixAddress) -> Error {
     }
 }
 
+/// Adds to the error of a `connect` to a listener what it means for a Unix socket.
+pub(crate) fn explain_connect(error: Error, address: &UnixAddress) -> Error {
+    match error.raw() {
+        Errno::AGAIN => error.with_hint(sysv::limit_hint(
+            "the server has not accepted earlier connections and its queue is full (its backlog)",
+            "net.core.somaxconn",
+        )),
+        Errno::TIMEDOUT => error.with_hint("the server does not accept, and its queue is full"),
+        _ => explain_reach(error, address),
+    }
+}
+
 /// Adds to the error of a `connect` or `sendto` what it means for a Unix socket.
 pub(crate) fn explain_reach(error: Error, address: &UnixAddress) -> Error {
     match (error.raw(), address) {
@@ -500,7 +527,7 @@ mod tests {
             let socket = socket(SocketType::STREAM, &object).unwrap();
             bind(socket.as_fd(), &address, options, &object).map(|bound| (socket, bound))
         };
-        let stale_ok = BindOptions { replace_stale: true, ..BindOptions::DEFAULT };
+        let stale_ok = BindOptions::DEFAULT;
 
         let (first, bound) = make(BindOptions::DEFAULT).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);

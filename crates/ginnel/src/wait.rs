@@ -56,8 +56,8 @@ pub(crate) fn until_ready<T>(
     loop {
         match attempt(how) {
             Ok(value) => return Ok(value),
-            // A descriptor may stay ready and the call have nothing for us all the same: other readers are faster each
-            // time, or a child that has ended is its tracer's to reap first.
+            // A descriptor may stay ready and the call have nothing for us all the same: it has an error queue, other
+            // readers are faster each time, or a child that has ended is its tracer\'s to reap first.
             Err(Errno::AGAIN) if deadline.has_passed() => {
                 return Err(Error::new(operation, deadline.errno(), object));
             }

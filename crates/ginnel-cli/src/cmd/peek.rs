@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
+use ginnel::Endpoint;
 use ginnel::endpoint::SysvName;
 use ginnel::message::UnixDatagram;
 use ginnel::notify::PidFd;
 use ginnel::stream::Fifo;
-use ginnel::{Deadline, Endpoint};
 use ginnel_inspect::descriptors::DescriptorTable;
 use serde::Serialize;
 
@@ -226,14 +226,14 @@ impl Args {
         let socket = UnixDatagram::from_fd(copy).map_err(explained)?;
         let mut buffer = vec![
             0;
-            match socket.peek(&mut [], Deadline::NOW) {
+            match socket.try_peek(&mut []) {
                 Ok(next) => next.full_len,
                 Err(error) if error.is_would_block() => return Ok(()),
                 Err(error) => return Err(explained(error)),
             }
         ];
         // The receiver may have taken it meanwhile.
-        match socket.peek(&mut buffer, Deadline::NOW) {
+        match socket.try_peek(&mut buffer) {
             Ok(next) => buffer.truncate(next.len),
             Err(error) if error.is_would_block() => return Ok(()),
             Err(error) => return Err(explained(error)),

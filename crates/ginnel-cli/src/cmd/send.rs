@@ -7,10 +7,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use ginnel::Endpoint;
 use ginnel::message::{IcmpEcho, PosixQueue, SysvQueue, UdpSocket, UnixDatagram, UnixSeqpacket};
 use ginnel::notify::Signal;
 use ginnel::sync::{Operation, PosixSemaphore};
-use ginnel::{Deadline, Endpoint};
 
 use crate::args::{self, Wait};
 use crate::cmd::signal;
@@ -298,7 +298,7 @@ impl Outlet<'_> {
     /// A host that has nobody at a UDP port says so after the datagram has gone; on this host that is at once.
     fn check_arrival(&self) -> ginnel::Result<()> {
         match self {
-            Outlet::Udp(socket) => match socket.peek(&mut [], Deadline::NOW) {
+            Outlet::Udp(socket) => match socket.try_peek(&mut []) {
                 Err(error) if !error.is_would_block() => Err(error),
                 _ => Ok(()),
             },

@@ -23,7 +23,7 @@ pub(crate) fn serve_unix(listener: &UnixListener, jobs: &Arc<Jobs>) -> Result<()
     accept_all(
         || listener.accept(),
         |stream| {
-            let peer = stream.peer()?;
+            let peer = stream.peer_credentials()?;
             let jobs = jobs.clone();
             let caller = Caller { pid: (peer.pid > 0).then_some(peer.pid), uid: Some(peer.uid) };
             start(move || answer_frames(stream, caller, &jobs));

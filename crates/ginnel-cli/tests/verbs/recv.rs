@@ -176,13 +176,13 @@ fn following_a_fifo_outlives_its_writers() {
     isolated(|| {
         let mut receiver = start(&["recv", "fifo:/dev/shm/a", "--create", "--follow"]);
         let mut lines = BufReader::new(receiver.stdout().unwrap()).lines();
-        for text in ["one", "two", "three"] {
-            // In the open of a FIFO, at the beginning and after each end.
-            wait_blocked_in(receiver.pid(), libc::SYS_open);
+        // In the open of the FIFO at the beginning, and in a poll after each end.
+        for (text, call) in [("one", libc::SYS_open), ("two", libc::SYS_ppoll), ("three", libc::SYS_ppoll)] {
+            wait_blocked_in(receiver.pid(), call);
             ok(&["send", "fifo:/dev/shm/a", text]);
             assert_eq!(lines.next().unwrap().unwrap(), text);
         }
-        wait_blocked_in(receiver.pid(), libc::SYS_open);
+        wait_blocked_in(receiver.pid(), libc::SYS_ppoll);
         let mut killed = spawn(
             Command::new("sh").args(["-c", "exec >/dev/shm/a; echo four; read x"]).stdin(Stdio::piped()),
         );
@@ -190,7 +190,7 @@ fn following_a_fifo_outlives_its_writers() {
         assert_eq!(lines.next().unwrap().unwrap(), "four");
         killed.kill();
         killed.wait();
-        wait_blocked_in(receiver.pid(), libc::SYS_open);
+        wait_blocked_in(receiver.pid(), libc::SYS_ppoll);
         assert!(receiver.is_alive());
     });
 }

@@ -71,13 +71,14 @@ unsafe fn take_control(header: &libc::msghdr, incoming: &mut Incoming) {
     // cmsg_len counts its own header. A truncated one's length is that of what is there. Descriptors in SCM_RIGHTS and
     // SCM_PIDFD are new ones that the kernel made for this process, so owning them is right.
     unsafe {
-        let mut next = libc::CMSG_FIRSTHDR(header);
-        while let Some(message) = next.as_ref() {
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        // A pointer throughout: a reference would be to the header alone, and the data is behind it.
+        while !message.is_null() {
             let data = libc::CMSG_DATA(message);
             // musl's field is a u32.
             #[allow(clippy::unnecessary_cast)]
-            let len = message.cmsg_len as usize - (data as usize - std::ptr::from_ref(message) as usize);
-            match (message.cmsg_level, message.cmsg_type) {
+            let len = (*message).cmsg_len as usize - data.byte_offset_from_unsigned(message);
+            match ((*message).cmsg_level, (*message).cmsg_type) {
                 (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                     let raw = data.cast::<RawFd>();
                     incoming.descriptors.extend(
@@ -97,7 +98,7 @@ unsafe fn take_control(header: &libc::msghdr, incoming: &mut Incoming) {
                 (libc::SOL_SOCKET, libc::SCM_TIMESTAMP) => incoming.has_timestamp = true,
                 _ => {}
             }
-            next = libc::CMSG_NXTHDR(header, message);
+            message = libc::CMSG_NXTHDR(header, message);
         }
     }
 }

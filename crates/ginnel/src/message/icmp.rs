@@ -99,7 +99,8 @@ impl IcmpEchoOptions {
         self
     }
 
-    /// The identifier of the requests; unless said, random for a raw socket and the kernel's choice for a ping socket.
+    /// The identifier of the requests; unless said, random for a raw socket and the kernel's choice for a ping socket. So is
+    /// 0 for a ping socket.
     pub fn identifier(mut self, identifier: u16) -> Self {
         self.identifier = Some(identifier);
         self
@@ -141,9 +142,10 @@ impl IcmpEchoOptions {
         }
         rustix::net::connect(&fd, &SocketAddr::new(host, 0)).map_err(|errno| fail("connect", errno))?;
         let identifier = match self.identifier {
-            Some(identifier) => identifier,
+            Some(identifier) if is_raw => identifier,
             None if is_raw => RandomState::new().hash_one(std::process::id()) as u16,
-            None => {
+            // The one asked for; for 0, which the kernel takes for no wish, the one it chose.
+            _ => {
                 let bound = rustix::net::getsockname(&fd).and_then(SocketAddr::try_from);
                 bound.map_err(|errno| fail("getsockname", errno))?.port()
             }
@@ -232,7 +234,13 @@ impl IcmpEcho {
     pub fn recv_deadline(&self, buffer: &mut [u8], deadline: impl Into<Deadline>) -> Result<EchoReply> {
         let deadline = deadline.into();
         let mut bytes = vec![0; buffer.len() + HEADER_BYTES + IPV4_HEADER_BYTES_MAX];
+        let mut passed_over = false;
         loop {
+            // What is not for us must not keep us past the deadline, however much of it there is.
+            if passed_over && deadline.has_passed() {
+                return Err(Error::new("recvfrom", deadline.errno(), &self.object));
+            }
+            passed_over = !deadline.is_now();
             let got = packet::recv(self.fd.as_fd(), &mut bytes, RecvFlags::empty(), deadline, &self.object)?;
             let Some((ttl, message)) = self.without_ip_header(&bytes[..got.len]) else { continue };
             let Some((sequence, payload)) = self.parse(message, got.is_truncated()) else { continue };

@@ -8,15 +8,16 @@
 //! A datagram longer than the buffer is cut by the kernel. The `recv` forms make an error of that, with both lengths;
 //! [`UdpSocket::recv_truncated`] gives what there is, and [`UdpSocket::recv_vec`] finds the size by itself.
 
+use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrAny, SocketFlags, SocketType, sockopt};
 
-use crate::Deadline;
 use crate::error::{Error, Label, Result};
 use crate::message::packet::{self, BufferSizes, Datagram};
+use crate::{Deadline, resolve};
 
 /// A UDP socket.
 ///
@@ -84,8 +85,8 @@ impl UdpSocketOptions {
     /// `EADDRINUSE`: the port is taken. `EADDRNOTAVAIL`: not an address of this host. `EACCES`: a port below
     /// `net.ipv4.ip_unprivileged_port_start`. `EINVAL`: not an address. `EIO`: the name does not resolve; the hint tells.
     /// `EMFILE`, `ENFILE`, `ENOMEM`.
-    pub fn bind(self, address: impl ToSocketAddrs) -> Result<UdpSocket> {
-        first_that_works("bind", address, |address| {
+    pub fn bind(self, address: impl ToSocketAddrs + Debug) -> Result<UdpSocket> {
+        resolve::each("udp", address, |address| {
             let object = label(address);
             let socket = UdpSocket::make(address, object)?;
             let fail = |errno| Error::new("setsockopt", errno, &socket.object);
@@ -115,7 +116,7 @@ impl UdpSocket {
     ///
     /// # Errors
     /// See [`UdpSocketOptions::bind`].
-    pub fn bind(address: impl ToSocketAddrs) -> Result<UdpSocket> {
+    pub fn bind(address: impl ToSocketAddrs + Debug) -> Result<UdpSocket> {
         UdpSocket::options().bind(address)
     }
 
@@ -124,8 +125,8 @@ impl UdpSocket {
     /// # Errors
     /// `ENETUNREACH`, `EHOSTUNREACH`: no way there. `EACCES`: a broadcast address. `EINVAL`: not an address. `EIO`: the
     /// name does not resolve; the hint tells. `EMFILE`, `ENFILE`, `ENOMEM`.
-    pub fn connect(address: impl ToSocketAddrs) -> Result<UdpSocket> {
-        first_that_works("connect", address, |address| {
+    pub fn connect(address: impl ToSocketAddrs + Debug) -> Result<UdpSocket> {
+        resolve::each("udp", address, |address| {
             let socket = UdpSocket::make(address, label(address))?;
             socket.connect_to(address)?;
             Ok(socket)
@@ -315,11 +316,34 @@ impl UdpSocket {
         self.recv_flags(buffer, RecvFlags::empty(), deadline.into())
     }
 
-    /// Looks at the next datagram and leaves it where it is (`MSG_PEEK`); waits until the deadline for one.
+    /// Looks at the next datagram and leaves it where it is (`MSG_PEEK`); waits until there is one.
     ///
     /// # Errors
-    /// As [`UdpSocket::recv_truncated`].
-    pub fn peek(&self, buffer: &mut [u8], deadline: impl Into<Deadline>) -> Result<Datagram<SocketAddr>> {
+    /// As [`UdpSocket::recv`], without `EMSGSIZE`.
+    ///
+    /// # Blocking
+    /// As [`UdpSocket::recv`].
+    pub fn peek(&self, buffer: &mut [u8]) -> Result<Datagram<SocketAddr>> {
+        self.peek_deadline(buffer, Deadline::NEVER)
+    }
+
+    /// Looks at the next datagram and leaves it where it is, if there is one now.
+    ///
+    /// # Errors
+    /// `EAGAIN`: there is none. Else as [`UdpSocket::peek`].
+    pub fn try_peek(&self, buffer: &mut [u8]) -> Result<Datagram<SocketAddr>> {
+        self.peek_deadline(buffer, Deadline::NOW)
+    }
+
+    /// Looks at the next datagram and leaves it where it is; waits until the deadline for one.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT`: the deadline passed. Else as [`UdpSocket::peek`].
+    pub fn peek_deadline(
+        &self,
+        buffer: &mut [u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<Datagram<SocketAddr>> {
         self.recv_flags(buffer, RecvFlags::PEEK, deadline.into())
     }
 
@@ -521,30 +545,6 @@ fn ip_address(raw: &SocketAddrAny) -> Result<SocketAddr, Errno> {
 
 fn label(address: SocketAddr) -> Label {
     Label::new(format!("udp:{address}"))
-}
-
-/// Resolves, and tries each address in turn: the first socket, or the last error.
-fn first_that_works(
-    operation: &'static str,
-    address: impl ToSocketAddrs,
-    mut attempt: impl FnMut(SocketAddr) -> Result<UdpSocket>,
-) -> Result<UdpSocket> {
-    let object = Label::from("udp");
-    let addresses = address.to_socket_addrs().map_err(|error| {
-        let errno = match error.kind() {
-            std::io::ErrorKind::InvalidInput => Errno::INVAL,
-            _ => Errno::from_io_error(&error).unwrap_or(Errno::IO),
-        };
-        Error::new(operation, errno, &object).with_hint(format!("{error}; an address is HOST:PORT"))
-    })?;
-    let mut last = Error::invalid(operation, &object, "the name has no address");
-    for address in addresses {
-        match attempt(address) {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 fn explain_bind(error: Error) -> Error {

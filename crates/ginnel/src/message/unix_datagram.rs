@@ -39,9 +39,10 @@ const FAMILY: &str = "unix-dgram";
 /// ```
 #[derive(Debug)]
 pub struct UnixDatagram {
+    // Before the socket: see there.
+    bound: BoundPath,
     fd: OwnedFd,
     object: Label,
-    _bound: BoundPath,
 }
 
 /// How to bind a [`UnixDatagram`]: see [`UnixDatagram::options`].
@@ -50,7 +51,7 @@ pub struct UnixDatagram {
 /// use ginnel::message::UnixDatagram;
 ///
 /// let path = std::env::temp_dir().join(format!("ginnel-doc-{}.sock", std::process::id()));
-/// let socket = UnixDatagram::options().mode(0o660).replace_stale(true).bind(&path)?;
+/// let socket = UnixDatagram::options().mode(0o660).bind(&path)?;
 /// assert_eq!(socket.local_address()?, (&path).into());
 /// drop(socket);
 /// assert!(!path.exists());
@@ -69,23 +70,29 @@ impl UnixDatagramOptions {
         self
     }
 
-    /// Replace a socket file that a killed process has left: one to which no socket is bound.
-    pub fn replace_stale(mut self, replace_stale: bool) -> Self {
-        self.bind.replace_stale = replace_stale;
+    /// Whether a socket file that no socket is bound to, as a killed process leaves it, is replaced; it is unless said.
+    pub fn replace_stale(mut self, replace: bool) -> Self {
+        self.bind.replace_stale = replace;
+        self
+    }
+
+    /// Whether the socket file goes when the socket is dropped; it does unless said.
+    pub fn remove_on_drop(mut self, remove: bool) -> Self {
+        self.bind.remove_on_drop = remove;
         self
     }
 
     /// Makes a socket of this name, from which anybody who may can receive.
     ///
     /// # Errors
-    /// `EADDRINUSE`: the name is taken. `ENOENT`: no such directory. `EACCES`, `EROFS`: no right to make a file there.
+    /// `EADDRINUSE`: somebody has the name, or a file that is no socket, or a stale one that was not to be replaced. `ENOENT`: no such directory. `EACCES`, `EROFS`: no right to make a file there.
     /// `EINVAL`, `ENAMETOOLONG`: no name for a socket. `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn bind(self, address: impl Into<UnixAddress>) -> Result<UnixDatagram> {
         let address = address.into();
         let object = address.label(FAMILY);
         let fd = unix_socket::socket(SocketType::DGRAM, &object)?;
         let bound = unix_socket::bind(fd.as_fd(), &address, self.bind, &object)?;
-        Ok(UnixDatagram { fd, object, _bound: bound })
+        Ok(UnixDatagram { fd, object, bound: bound.settled(self.bind) })
     }
 }
 
@@ -110,7 +117,7 @@ impl UnixDatagram {
     pub fn unbound() -> Result<UnixDatagram> {
         let object = Label::from(FAMILY);
         let fd = unix_socket::socket(SocketType::DGRAM, &object)?;
-        Ok(UnixDatagram { fd, object, _bound: BoundPath::NONE })
+        Ok(UnixDatagram { fd, object, bound: BoundPath::NONE })
     }
 
     /// Makes a socket without a name that sends to `address`.
@@ -132,7 +139,7 @@ impl UnixDatagram {
     pub fn pair() -> Result<(UnixDatagram, UnixDatagram)> {
         let object = Label::from("unix-dgram pair");
         let (a, b) = unix_socket::pair(SocketType::DGRAM, &object)?;
-        let wrap = |fd| UnixDatagram { fd, object: object.clone(), _bound: BoundPath::NONE };
+        let wrap = |fd| UnixDatagram { fd, object: object.clone(), bound: BoundPath::NONE };
         Ok((wrap(a), wrap(b)))
     }
 
@@ -147,7 +154,7 @@ impl UnixDatagram {
             Ok(UnixAddress::Unnamed) | Err(_) => Label::from(FAMILY),
             Ok(address) => address.label(FAMILY),
         };
-        Ok(UnixDatagram { fd, object, _bound: BoundPath::NONE })
+        Ok(UnixDatagram { fd, object, bound: BoundPath::NONE })
     }
 
     /// Sets where [`send`](UnixDatagram::send) sends to, and receives from nobody else from now on. May be done again.
@@ -159,6 +166,11 @@ impl UnixDatagram {
         let address = address.into();
         let raw = address.to_raw("connect", &self.object)?;
         rustix::net::connect(&self.fd, &raw).map_err(|errno| self.explain_reach("connect", errno, &address))
+    }
+
+    /// Lets the socket file stay when the socket is dropped.
+    pub fn keep(&mut self) {
+        self.bound.keep();
     }
 
     /// Where this socket is bound.
@@ -321,11 +333,34 @@ impl UnixDatagram {
         self.recv_flags(buffer, RecvFlags::empty(), deadline.into())
     }
 
-    /// Looks at the next message and leaves it where it is (`MSG_PEEK`); waits until the deadline for one.
+    /// Looks at the next message and leaves it where it is (`MSG_PEEK`); waits until there is one.
     ///
     /// # Errors
-    /// As [`UnixDatagram::recv_truncated`].
-    pub fn peek(&self, buffer: &mut [u8], deadline: impl Into<Deadline>) -> Result<Datagram<UnixAddress>> {
+    /// As [`UnixDatagram::recv`], without `EMSGSIZE`.
+    ///
+    /// # Blocking
+    /// As [`UnixDatagram::recv`].
+    pub fn peek(&self, buffer: &mut [u8]) -> Result<Datagram<UnixAddress>> {
+        self.peek_deadline(buffer, Deadline::NEVER)
+    }
+
+    /// Looks at the next message and leaves it where it is, if there is one now.
+    ///
+    /// # Errors
+    /// `EAGAIN`: there is none. Else as [`UnixDatagram::peek`].
+    pub fn try_peek(&self, buffer: &mut [u8]) -> Result<Datagram<UnixAddress>> {
+        self.peek_deadline(buffer, Deadline::NOW)
+    }
+
+    /// Looks at the next message and leaves it where it is; waits until the deadline for one.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT`: the deadline passed. Else as [`UnixDatagram::peek`].
+    pub fn peek_deadline(
+        &self,
+        buffer: &mut [u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<Datagram<UnixAddress>> {
         self.recv_flags(buffer, RecvFlags::PEEK, deadline.into())
     }
 

@@ -14,28 +14,23 @@
 //! gets the socket and receives control data would see the time stamps: `OwnedFd::from` turns them off, and
 //! [`UnixSeqpacket::from_fd`] does not turn them on. On such a socket an empty message just before the end is lost in it.
 //!
-//! `accept(2)` and `connect(2)` have no flag that keeps one call from waiting. A listener is made with `O_NONBLOCK`, and
-//! all its forms poll. A connecting socket has nobody who shares it yet: it gets `O_NONBLOCK` for the one attempt that
-//! must not wait, and waits for room in the listener's queue, which `poll(2)` does not tell, in the plain call with the
-//! thread's alarm (see [`crate::deadline_signal`]).
+//! Accepting and connecting are a stream socket's: see `stream/socket.rs`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, SocketType};
+use rustix::net::SocketType;
 
 use crate::Deadline;
 use crate::error::{Error, Label, Result};
-use crate::interrupt;
 use crate::message::control::{self, Incoming};
 use crate::message::packet::{self, BufferSizes, Datagram};
+use crate::stream::socket;
 use crate::unix_socket::{self, BindOptions, BoundPath, Credentials, UnixAddress};
-use crate::wait::{self, Attempt};
+use crate::wait;
 
 const FAMILY: &str = "unix-seqpacket";
-/// As `std`'s listeners: the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
 
 /// A connected Unix seqpacket socket.
 ///
@@ -75,9 +70,10 @@ pub struct UnixSeqpacket {
 /// ```
 #[derive(Debug)]
 pub struct UnixSeqpacketListener {
+    // Before the socket: see there.
+    bound: BoundPath,
     fd: OwnedFd,
     object: Label,
-    _bound: BoundPath,
 }
 
 /// How to bind a [`UnixSeqpacketListener`]: see [`UnixSeqpacketListener::options`].
@@ -104,39 +100,45 @@ impl UnixSeqpacketListenerOptions {
         self
     }
 
-    /// Replace a socket file that a killed process has left: one to which no socket is bound.
-    pub fn replace_stale(mut self, replace_stale: bool) -> Self {
-        self.bind.replace_stale = replace_stale;
+    /// Whether a socket file that no socket is bound to, as a killed process leaves it, is replaced; it is unless said.
+    pub fn replace_stale(mut self, replace: bool) -> Self {
+        self.bind.replace_stale = replace;
         self
     }
 
-    /// How many connections may wait to be accepted; 4096 unless said, and at most `net.core.somaxconn`.
-    pub fn backlog(mut self, connections: u16) -> Self {
-        self.backlog = connections.into();
+    /// Whether the socket file goes when the listener is dropped; it does unless said.
+    pub fn remove_on_drop(mut self, remove: bool) -> Self {
+        self.bind.remove_on_drop = remove;
+        self
+    }
+
+    /// How many connections may wait to be accepted; 128 unless said, `net.core.somaxconn` at the most.
+    pub fn backlog(mut self, connections: u32) -> Self {
+        self.backlog = connections.try_into().unwrap_or(i32::MAX);
         self
     }
 
     /// Makes a socket of this name that takes connections.
     ///
     /// # Errors
-    /// `EADDRINUSE`: the name is taken. `ENOENT`: no such directory. `EACCES`, `EROFS`: no right to make a file there.
+    /// `EADDRINUSE`: somebody has the name, or a file that is no socket, or a stale one that was not to be replaced. `ENOENT`: no such directory. `EACCES`, `EROFS`: no right to make a file there.
     /// `EINVAL`, `ENAMETOOLONG`: no name for a socket. `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn bind(self, address: impl Into<UnixAddress>) -> Result<UnixSeqpacketListener> {
         let address = address.into();
         let object = address.label(FAMILY);
         let fd = unix_socket::socket(SocketType::SEQPACKET, &object)?;
-        // Ours alone up to here: see the file's head.
+        // Ours alone so far: an accept after a poll that another process was faster at must not wait.
         rustix::io::ioctl_fionbio(&fd, true).map_err(|errno| Error::new("ioctl", errno, &object))?;
         let bound = unix_socket::bind(fd.as_fd(), &address, self.bind, &object)?;
         rustix::net::listen(&fd, self.backlog).map_err(|errno| Error::new("listen", errno, &object))?;
-        Ok(UnixSeqpacketListener { fd, object, _bound: bound })
+        Ok(UnixSeqpacketListener { fd, object, bound: bound.settled(self.bind) })
     }
 }
 
 impl UnixSeqpacketListener {
     /// Binds with every choice spelled out.
     pub fn options() -> UnixSeqpacketListenerOptions {
-        UnixSeqpacketListenerOptions { bind: BindOptions::DEFAULT, backlog: BACKLOG }
+        UnixSeqpacketListenerOptions { bind: BindOptions::DEFAULT, backlog: 128 }
     }
 
     /// Takes connections under this name: a path, whose file goes with the listener, or `@name`.
@@ -153,7 +155,7 @@ impl UnixSeqpacketListener {
     /// `EMFILE`, `ENFILE`, `ENOMEM`: the connection goes on waiting. `EINTR`: a signal handler ran.
     ///
     /// # Blocking
-    /// Until a client connects. `accept4(2)`.
+    /// Until a client connects. `accept(2)`.
     pub fn accept(&self) -> Result<UnixSeqpacket> {
         self.accept_deadline(Deadline::NEVER)
     }
@@ -171,11 +173,13 @@ impl UnixSeqpacketListener {
     /// # Errors
     /// `ETIMEDOUT`: the deadline passed. Else as [`UnixSeqpacketListener::accept`].
     pub fn accept_deadline(&self, deadline: impl Into<Deadline>) -> Result<UnixSeqpacket> {
-        let deadline = deadline.into();
-        let fd = wait::until_ready(&self.fd, PollFlags::IN, deadline, "accept4", &self.object, |_| {
-            rustix::net::accept_with(&self.fd, SocketFlags::CLOEXEC)
-        })?;
+        let (fd, _) = socket::accept(&self.fd, deadline.into(), &self.object)?;
         UnixSeqpacket::from_labelled(fd, self.object.clone())
+    }
+
+    /// Lets the socket file stay when the listener is dropped.
+    pub fn keep(&mut self) {
+        self.bound.keep();
     }
 
     /// Where this socket is bound.
@@ -227,12 +231,8 @@ impl UnixSeqpacket {
         let object = address.label(FAMILY);
         let raw = address.to_raw("connect", &object)?;
         let fd = unix_socket::socket(SocketType::SEQPACKET, &object)?;
-        interrupt::until(deadline.into(), "connect", &object, |attempt| {
-            rustix::io::ioctl_fionbio(&fd, attempt == Attempt::NonBlocking)?;
-            rustix::net::connect(&fd, &raw)
-        })
-        .map_err(|error| unix_socket::explain_reach(error, &address))?;
-        rustix::io::ioctl_fionbio(&fd, false).map_err(|errno| Error::new("ioctl", errno, &object))?;
+        socket::connect(&fd, &raw, deadline.into(), &object)
+            .map_err(|error| unix_socket::explain_connect(error, &address))?;
         UnixSeqpacket::from_labelled(fd, object)
     }
 
@@ -364,11 +364,34 @@ impl UnixSeqpacket {
         self.recv_flags(buffer, 0, deadline.into())
     }
 
-    /// Looks at the next message and leaves it where it is (`MSG_PEEK`), `None` at the end; waits until the deadline.
+    /// Looks at the next message and leaves it where it is (`MSG_PEEK`), `None` at the end; waits until there is one.
     ///
     /// # Errors
-    /// As [`UnixSeqpacket::recv_truncated`].
-    pub fn peek(&self, buffer: &mut [u8], deadline: impl Into<Deadline>) -> Result<Option<Datagram<()>>> {
+    /// As [`UnixSeqpacket::recv`], without `EMSGSIZE`.
+    ///
+    /// # Blocking
+    /// As [`UnixSeqpacket::recv`].
+    pub fn peek(&self, buffer: &mut [u8]) -> Result<Option<Datagram<()>>> {
+        self.peek_deadline(buffer, Deadline::NEVER)
+    }
+
+    /// Looks at the next message and leaves it where it is, if there is one now; `None` at the end.
+    ///
+    /// # Errors
+    /// `EAGAIN`: there is none. Else as [`UnixSeqpacket::peek`].
+    pub fn try_peek(&self, buffer: &mut [u8]) -> Result<Option<Datagram<()>>> {
+        self.peek_deadline(buffer, Deadline::NOW)
+    }
+
+    /// Looks at the next message and leaves it where it is, `None` at the end; waits until the deadline for one.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT`: the deadline passed. Else as [`UnixSeqpacket::peek`].
+    pub fn peek_deadline(
+        &self,
+        buffer: &mut [u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<Option<Datagram<()>>> {
         self.recv_flags(buffer, libc::MSG_PEEK, deadline.into())
     }
 
@@ -386,7 +409,7 @@ impl UnixSeqpacket {
     /// As [`UnixSeqpacket::recv_vec`], and `ETIMEDOUT`.
     pub fn recv_vec_deadline(&self, deadline: impl Into<Deadline>) -> Result<Option<Vec<u8>>> {
         let deadline = deadline.into();
-        let Some(next) = self.peek(&mut [], deadline)? else { return Ok(None) };
+        let Some(next) = self.peek_deadline(&mut [], deadline)? else { return Ok(None) };
         let mut payload = vec![0; next.full_len];
         let Some(len) = self.recv_deadline(&mut payload, deadline)? else { return Ok(None) };
         payload.truncate(len);

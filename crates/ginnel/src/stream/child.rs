@@ -33,6 +33,10 @@ pub(super) fn wait_deadline(child: &mut Child, deadline: Deadline, object: &Labe
         if let Some(status) = reap(child).map_err(fail)? {
             return Ok(status);
         }
+        // It has ended, and is its tracer's to reap first.
+        if deadline.has_passed() {
+            return Err(fail(deadline.errno()));
+        }
     }
 }
 
@@ -47,6 +51,9 @@ pub(super) fn signal(number: i32, object: &Label) -> Result<Signal> {
         Error::invalid("kill", object, format!("{number} is no standard signal; see `kill -l`"))
     })
 }
+
+const CHUNK_BYTES: usize = 16 << 10;
+const DRAIN_BYTES_MAX: usize = 1 << 20;
 
 /// What a child said: also when it was cut short.
 #[derive(Debug, Default)]
@@ -72,6 +79,9 @@ pub(super) fn converse(
         }
         drain(&mut output, &mut said.output)?;
         drain(&mut errors, &mut said.errors)?;
+        if deadline.has_passed() && (input.is_some() || output.is_some() || errors.is_some()) {
+            return Err(Error::new("poll", deadline.errno(), object));
+        }
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(3);
         fds.extend(input.iter().map(|(writer, _)| PollFd::new(writer, PollFlags::OUT)));
         fds.extend(output.map(|reader| PollFd::new(reader, PollFlags::IN)));
@@ -100,11 +110,12 @@ fn feed<'a>(writer: &PipeWriter, mut rest: &'a [u8]) -> Result<Option<&'a [u8]>>
     Ok(None)
 }
 
-/// Reads what is there; forgets the reader at its end.
+/// Reads what is there, at most what the largest pipe holds: a command that never stops writing must not keep the caller
+/// from looking at the clock. Forgets the reader at its end.
 fn drain(from: &mut Option<&PipeReader>, into: &mut Vec<u8>) -> Result<()> {
     let Some(reader) = *from else { return Ok(()) };
-    let mut chunk = [0; 16 * 1024];
-    loop {
+    let mut chunk = [0; CHUNK_BYTES];
+    for _ in 0..DRAIN_BYTES_MAX / CHUNK_BYTES {
         match reader.try_read(&mut chunk) {
             Ok(0) => {
                 *from = None;
@@ -115,4 +126,5 @@ fn drain(from: &mut Option<&PipeReader>, into: &mut Vec<u8>) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
+    Ok(())
 }

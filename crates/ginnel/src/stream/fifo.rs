@@ -28,17 +28,19 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::event::PollFlags;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
 use super::io::{Nature, Stream, has_descriptor, reads, set_nonblock, writes};
 use super::pipe::{peek, pipe, write_atomic};
 use crate::error::{Error, Label, Result};
-use crate::wait::Attempt;
+use crate::unix_socket::{Identity, identity};
+use crate::wait::{self, Attempt};
 use crate::{Deadline, interrupt};
 
-/// How long [`FifoReader::wait_for_writer`] sleeps without a look at what has come meanwhile.
+/// How long [`FifoReader::wait_for_writer`] sleeps without a look whether a silent writer has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The name of a FIFO.
@@ -64,11 +66,8 @@ pub struct Fifo {
     path: PathBuf,
     object: Label,
     /// The process that removes the name when it drops the handle, and the file it is to be then.
-    removed_by: Option<(u32, FileId)>,
+    removed_by: Option<(u32, Identity)>,
 }
-
-/// Device and inode: which file a name stands for.
-type FileId = (u64, u64);
 
 /// How to open or make a [`Fifo`]: see [`Fifo::options`].
 ///
@@ -126,8 +125,10 @@ impl FifoOptions {
     /// to be new. `EINVAL`: something else than a FIFO has that name. `EACCES`, `ENOTDIR`, `ENOSPC`, `EROFS`,
     /// `ENAMETOOLONG`: as `mkfifo(3)`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Fifo> {
-        let path = path.as_ref().to_path_buf();
+        let path = path.as_ref();
         let object = Label::new(format!("fifo:{}", path.display()));
+        // The process may change its directory while the handle lives.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let mut made = false;
         if self.create || self.create_new {
             match rustix::fs::mkfifoat(CWD, &path, Mode::from_raw_mode(self.mode & 0o7777)) {
@@ -154,19 +155,19 @@ fn explain_make(error: Error) -> Error {
 }
 
 /// That the path names a FIFO, and which.
-fn check_is_fifo(path: &Path, object: &Label) -> Result<FileId> {
-    let stat = rustix::fs::statat(CWD, path, AtFlags::empty()).map_err(|errno| {
-        let error = Error::new("stat", errno, object);
-        match errno {
+fn check_is_fifo(path: &Path, object: &Label) -> Result<Identity> {
+    let status = std::fs::metadata(path).map_err(|error| {
+        let error = Error::from_io("stat", &error, object);
+        match error.raw() {
             Errno::NOENT => error.with_hint("there is no such FIFO; make it first, or open with `create`"),
             _ => error,
         }
     })?;
-    if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_fifo() {
-        let kind = std::fs::metadata(path).map_or("something else", |meta| kind_of(meta.file_type()));
+    if !status.file_type().is_fifo() {
+        let kind = kind_of(status.file_type());
         return Err(Error::invalid("open", object, format!("this is {kind}, not a FIFO")));
     }
-    Ok((stat.st_dev, stat.st_ino))
+    Ok(identity(&status))
 }
 
 fn kind_of(kind: std::fs::FileType) -> &'static str {
@@ -461,8 +462,8 @@ impl FifoReader {
     /// `EINTR`: a signal handler ran. `EMFILE`, `ENFILE`. `ENOENT`: `/proc` is not mounted.
     ///
     /// # Blocking
-    /// In an `open(2)` of the same FIFO, as [`Fifo::open_reader`] does, with a look at the FIFO every quarter of a
-    /// second. A writer that comes and goes at once ends the wait too.
+    /// In `poll(2)`, which tells at once of data and of a writer that has come and gone, whatever it left; and with a look
+    /// every quarter of a second whether one has come that is silent, of which it does not tell.
     pub fn wait_for_writer(&self) -> Result<()> {
         self.wait_for_writer_deadline(Deadline::NEVER)
     }
@@ -481,20 +482,23 @@ impl FifoReader {
     /// `ETIMEDOUT`: nobody came. Else as [`FifoReader::wait_for_writer`].
     pub fn wait_for_writer_deadline(&self, deadline: impl Into<Deadline>) -> Result<()> {
         let deadline = deadline.into();
-        let fail = |errno| Error::new("open", errno, self.stream.object());
+        let fail = |operation| move |errno| self.stream.error(operation, errno);
+        if deadline.is_now() {
+            return self.has_writer().map_err(fail("tee"));
+        }
+        // `poll` calls this description hung up for ever, once it has had a writer. A fresh one is hung up when a writer
+        // has come and gone since it was opened: so it is opened before the look whether one is there, and none is missed.
         let path = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
+        let fresh = open_raw(path.as_ref(), OFlags::RDONLY, Attempt::NonBlocking).map_err(fail("open"))?;
         loop {
             match self.has_writer() {
-                Err(Errno::AGAIN) if deadline.has_passed() => return Err(fail(deadline.errno())),
                 Err(Errno::AGAIN) => {}
-                other => return other.map_err(fail),
+                other => return other.map_err(fail("tee")),
             }
-            // A writer that came, wrote and left between the look and the open would be missed: so look again.
             let limit = deadline.remaining().map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
-            let open = || open_raw(path.as_ref(), OFlags::RDONLY, Attempt::Blocking);
-            match interrupt::bounded(limit, open) {
-                Err(Errno::TIMEDOUT) => {}
-                other => return other.map(drop).map_err(fail),
+            match wait::ready(fresh.as_fd(), PollFlags::IN, limit.into(), "poll", self.stream.object()) {
+                Err(error) if error.is_timed_out() && !deadline.has_passed() => {}
+                other => return other,
             }
         }
     }

@@ -253,7 +253,10 @@ impl<S: ByteWrite> Framed<S> {
             // Something of it is on its way, so all of it will be.
             Err(error) if self.outgoing.len() < whole && is_temporary(&error) => Ok(()),
             Err(error) => {
-                self.outgoing.clear();
+                // A frame that was begun is not followed by another one in its middle, whatever went wrong.
+                if self.outgoing.len() == whole {
+                    self.outgoing.clear();
+                }
                 Err(error)
             }
         }

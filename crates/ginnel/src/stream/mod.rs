@@ -49,7 +49,7 @@
 
 mod child;
 mod io;
-mod socket;
+pub(crate) mod socket;
 mod words;
 
 pub mod fifo;

@@ -443,7 +443,8 @@ fn between(
         wait::ready(from.as_fd(), PollFlags::IN, deadline, operation, object)?;
         wait::ready(to.as_fd(), PollFlags::OUT, deadline, operation, object)?;
         match attempt(Attempt::NonBlocking) {
-            Err(Errno::AGAIN) if !deadline.is_now() => {}
+            Err(Errno::AGAIN) if !deadline.has_passed() => {}
+            Err(Errno::AGAIN) => return Err(Error::new(operation, deadline.errno(), object)),
             other => return other.map_err(|errno| Error::new(operation, errno, object)),
         }
     }

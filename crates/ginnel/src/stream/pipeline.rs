@@ -9,6 +9,8 @@
 //! [`Pipeline::callers_group`], they are in the caller's, as those of `sh -c` are. With
 //! [`Pipeline::foreground`] they get the terminal as a shell's job does: Ctrl-C goes to them.
 //!
+//! Files are opened here, not in the stage: one that is a FIFO makes [`Pipeline::spawn`] wait for its other end.
+//!
 //! A stage that cannot be started is an error that names it; those started before it are killed and reaped. A
 //! `RunningPipeline` that is dropped before it was waited for is killed (`SIGKILL`) and reaped.
 //!
@@ -651,21 +653,27 @@ impl RunningPipeline {
     }
 
     /// Sends all stages a standard signal, by its number, and whatever they started that is still in their group (in the
-    /// caller's group the stages only).
+    /// caller's group the stages only). A stage that has left the group, as `setsid(1)` does, gets it too.
     ///
     /// # Errors
-    /// `ESRCH`: all have ended and were waited for. `EINVAL`: no such signal. `EPERM`.
+    /// `ESRCH`: all have ended and were waited for. `EINVAL`: no such signal. `EPERM`: one changed its user; the others
+    /// got it.
     pub fn signal(&self, signal: i32) -> Result<()> {
         let signal = child::signal(signal, &LABEL)?;
-        let mut living = self.members.iter().filter(|member| member.status.is_none()).peekable();
-        let outcome = match self.group {
-            _ if living.peek().is_none() => Err(Errno::SRCH),
-            // The group's number is taken as long as one of its members is there, if only as a zombie.
-            Some(group) => rustix::process::kill_process_group(group, signal),
-            None => {
-                living.try_for_each(|member| rustix::process::kill_process(child::pid(&member.child), signal))
-            }
+        let living = self.members.iter().filter(|member| member.status.is_none());
+        // A stage may have left the group (`setsid`). The group's number is taken as long as one of its members is there, if
+        // only as a zombie.
+        let (members, leavers): (Vec<_>, Vec<_>) = living
+            .map(|member| child::pid(&member.child))
+            .partition(|pid| self.group.is_some() && rustix::process::getpgid(Some(*pid)).ok() == self.group);
+        let mut outcome = match (self.group, members.is_empty()) {
+            (Some(group), false) => rustix::process::kill_process_group(group, signal),
+            _ if leavers.is_empty() => Err(Errno::SRCH),
+            _ => Ok(()),
         };
+        for pid in leavers {
+            outcome = outcome.and(rustix::process::kill_process(pid, signal));
+        }
         outcome.map_err(|errno| Error::new("kill", errno, &LABEL))
     }
 

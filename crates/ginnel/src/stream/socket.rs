@@ -1,4 +1,4 @@
-//! What Unix and TCP stream sockets have in common: making, accepting, connecting.
+//! What the sockets with connections (Unix stream and seqpacket, TCP) have in common: making, accepting, connecting.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn make(family: AddressFamily, flags: SocketFlags, object: &Label) -> Result<Own
 }
 
 /// The next connection, and who it is from.
-pub(super) fn accept(
+pub(crate) fn accept(
     listener: impl AsFd,
     deadline: Deadline,
     object: &Label,
@@ -55,7 +55,7 @@ pub(super) fn accept(
 ///
 /// The kernel's own time-out for a blocking connect is `SO_SNDTIMEO`: that waits where a non-blocking connect cannot,
 /// on a Unix listener whose queue is full. It is set for this call only, on a socket that nobody else has yet.
-pub(super) fn connect(
+pub(crate) fn connect(
     socket: &OwnedFd,
     address: &impl SocketAddrArg,
     deadline: Deadline,

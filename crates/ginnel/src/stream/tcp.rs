@@ -10,7 +10,7 @@
 //!
 //! What leaves the host is neither encrypted nor authenticated.
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -22,18 +22,7 @@ use rustix::net::{AddressFamily, SocketAddrAny, sockopt};
 use super::io::{Nature, Stream, clear_nonblock, has_descriptor, reads, set_nonblock, writes};
 use super::socket;
 use crate::error::{Error, Label, Result};
-use crate::{Deadline, wait};
-
-/// The addresses of `host:port`; never none.
-fn resolve(address: &(impl ToSocketAddrs + Display)) -> Result<Vec<SocketAddr>> {
-    let object = Label::new(format!("tcp:{address}"));
-    let found: Vec<_> =
-        address.to_socket_addrs().map_err(|error| Error::from_io("getaddrinfo", &error, &object))?.collect();
-    match found.is_empty() {
-        true => Err(Error::new("getaddrinfo", Errno::ADDRNOTAVAIL, &object)),
-        false => Ok(found),
-    }
-}
+use crate::{Deadline, resolve, wait};
 
 fn label(address: impl Display) -> Label {
     Label::new(format!("tcp:{address}"))
@@ -48,18 +37,6 @@ fn family(address: &SocketAddr) -> AddressFamily {
 
 fn ip_address(any: SocketAddrAny, stream: &Stream) -> Result<SocketAddr> {
     any.try_into().map_err(|errno| stream.error("getsockname", errno))
-}
-
-/// Gives the first success, or the last failure.
-fn first<T>(addresses: Vec<SocketAddr>, mut attempt: impl FnMut(SocketAddr) -> Result<T>) -> Result<T> {
-    let mut outcome = Err(Error::new("getaddrinfo", Errno::ADDRNOTAVAIL, &Label::from("tcp")));
-    for address in addresses {
-        outcome = attempt(address);
-        if outcome.as_ref().is_ok() {
-            break;
-        }
-    }
-    outcome
 }
 
 /// A TCP socket that accepts connections.
@@ -123,8 +100,8 @@ impl TcpListenerOptions {
     /// # Errors
     /// `EADDRINUSE`: somebody listens there. `EADDRNOTAVAIL`: no address of this host. `EACCES`: a port below
     /// `net.ipv4.ip_unprivileged_port_start`. The resolver's failures are `EIO` with its words as the hint.
-    pub fn bind(self, address: impl ToSocketAddrs + Display) -> Result<TcpListener> {
-        first(resolve(&address)?, |address| self.bind_one(address))
+    pub fn bind(self, address: impl ToSocketAddrs + Debug) -> Result<TcpListener> {
+        resolve::each("tcp", address, |address| self.bind_one(address))
     }
 
     fn bind_one(self, address: SocketAddr) -> Result<TcpListener> {
@@ -167,7 +144,7 @@ impl TcpListener {
     ///
     /// # Errors
     /// See [`TcpListenerOptions::bind`].
-    pub fn bind(address: impl ToSocketAddrs + Display) -> Result<TcpListener> {
+    pub fn bind(address: impl ToSocketAddrs + Debug) -> Result<TcpListener> {
         TcpListener::options().bind(address)
     }
 
@@ -282,7 +259,7 @@ impl TcpStream {
     ///
     /// # Blocking
     /// In the resolver, then until the peer's kernel has answered. `connect(2)`, `getaddrinfo(3)`.
-    pub fn connect(address: impl ToSocketAddrs + Display) -> Result<TcpStream> {
+    pub fn connect(address: impl ToSocketAddrs + Debug) -> Result<TcpStream> {
         TcpStream::connect_deadline(address, Deadline::NEVER)
     }
 
@@ -293,11 +270,11 @@ impl TcpStream {
     /// `ETIMEDOUT`: the deadline passed. `EAGAIN`: it was [`Deadline::NOW`], and no answer is that fast: see
     /// [`TcpStream::try_connect`]. Else as [`TcpStream::connect`].
     pub fn connect_deadline(
-        address: impl ToSocketAddrs + Display,
+        address: impl ToSocketAddrs + Debug,
         deadline: impl Into<Deadline>,
     ) -> Result<TcpStream> {
         let deadline = deadline.into();
-        first(resolve(&address)?, |address| {
+        resolve::each("tcp", address, |address| {
             let object = label(address);
             let fd = socket::for_connecting(family(&address), &object)?;
             socket::connect(&fd, &address, deadline, &object).map_err(socket::explain_connect)?;
@@ -309,8 +286,8 @@ impl TcpStream {
     ///
     /// # Errors
     /// As [`TcpStream::connect`], as far as they are known at once.
-    pub fn try_connect(address: impl ToSocketAddrs + Display) -> Result<TcpConnecting> {
-        first(resolve(&address)?, |address| {
+    pub fn try_connect(address: impl ToSocketAddrs + Debug) -> Result<TcpConnecting> {
+        resolve::each("tcp", address, |address| {
             let object = label(address);
             let fd = socket::for_connecting(family(&address), &object)?;
             set_nonblock(&fd).map_err(|errno| Error::new("fcntl", errno, &object))?;
@@ -468,6 +445,8 @@ impl TcpConnecting {
         wait::ready(self.as_fd(), PollFlags::OUT, deadline.into(), "connect", &self.object)?;
         let fail = |errno| socket::explain_connect(Error::new("connect", errno, &self.object));
         sockopt::socket_error(&self.fd).map_err(fail)?.map_err(fail)?;
+        // The failure was told once, and a socket without a connection polls ready too.
+        rustix::net::getpeername(&self.fd).map_err(fail)?;
         let fd = self.fd.try_clone().map_err(|error| Error::from_io("dup", &error, &self.object))?;
         clear_nonblock(&fd).map_err(fail)?;
         TcpStream::connected(fd, self.object.clone())

@@ -14,14 +14,13 @@
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::io::{Nature, Stream, has_descriptor, reads, set_nonblock, writes};
 use super::socket;
 use crate::error::{Error, Label, Result};
 use crate::unix_socket::{self, BindOptions, BoundPath};
-use crate::{Credentials, Deadline, UnixAddress, sysv};
+use crate::{Credentials, Deadline, UnixAddress};
 
 const SCHEME: &str = "unix";
 
@@ -42,7 +41,7 @@ const SCHEME: &str = "unix";
 /// client.write_all(b"hello")?;
 /// let mut word = [0; 5];
 /// served.read_exact(&mut word)?;
-/// assert_eq!(served.peer()?.pid, std::process::id() as i32);
+/// assert_eq!(served.peer_credentials()?.pid, std::process::id() as i32);
 ///
 /// drop(listener);
 /// assert!(!path.exists());
@@ -50,7 +49,7 @@ const SCHEME: &str = "unix";
 /// ```
 #[derive(Debug)]
 pub struct UnixListener {
-    // Before the socket, so that the file goes while it still listens: a live name is replaced by nobody.
+    // Before the socket: see there.
     bound: BoundPath,
     fd: OwnedFd,
     object: Label,
@@ -70,7 +69,6 @@ pub struct UnixListener {
 pub struct UnixListenerOptions {
     bind: BindOptions,
     backlog: i32,
-    remove_on_drop: bool,
 }
 
 impl UnixListenerOptions {
@@ -87,7 +85,7 @@ impl UnixListenerOptions {
         self
     }
 
-    /// Whether a socket file that no socket is bound to is replaced; it is unless said.
+    /// Whether a socket file that no socket is bound to, as a killed process leaves it, is replaced; it is unless said.
     pub fn replace_stale(mut self, replace: bool) -> Self {
         self.bind.replace_stale = replace;
         self
@@ -95,7 +93,7 @@ impl UnixListenerOptions {
 
     /// Whether the socket file goes when the listener is dropped; it does unless said.
     pub fn remove_on_drop(mut self, remove: bool) -> Self {
-        self.remove_on_drop = remove;
+        self.bind.remove_on_drop = remove;
         self
     }
 
@@ -111,20 +109,16 @@ impl UnixListenerOptions {
         let fd = unix_socket::socket(SocketType::STREAM, &object)?;
         // Ours alone so far: an accept after a poll that another process was faster at must not wait.
         set_nonblock(&fd).map_err(|errno| Error::new("fcntl", errno, &object))?;
-        let mut bound = unix_socket::bind(fd.as_fd(), &address, self.bind, &object)?;
+        let bound = unix_socket::bind(fd.as_fd(), &address, self.bind, &object)?;
         rustix::net::listen(&fd, self.backlog).map_err(|errno| Error::new("listen", errno, &object))?;
-        if !self.remove_on_drop {
-            bound.keep();
-        }
-        Ok(UnixListener { bound, fd, object })
+        Ok(UnixListener { bound: bound.settled(self.bind), fd, object })
     }
 }
 
 impl UnixListener {
     /// Makes a listener with every choice spelled out.
     pub fn options() -> UnixListenerOptions {
-        let bind = BindOptions { replace_stale: true, ..BindOptions::DEFAULT };
-        UnixListenerOptions { bind, backlog: 128, remove_on_drop: true }
+        UnixListenerOptions { bind: BindOptions::DEFAULT, backlog: 128 }
     }
 
     /// Listens under this name, a path or `@name`, with mode 0600.
@@ -187,17 +181,6 @@ impl From<OwnedFd> for UnixListener {
     /// Takes a socket that listens already: an inherited one, or `std`'s.
     fn from(fd: OwnedFd) -> UnixListener {
         UnixListener { bound: BoundPath::NONE, fd, object: Label::from("unix listener") }
-    }
-}
-
-fn explain_connect(error: Error, address: &UnixAddress) -> Error {
-    match error.raw() {
-        Errno::AGAIN => error.with_hint(sysv::limit_hint(
-            "the server has not accepted earlier connections and its queue is full (its backlog)",
-            "net.core.somaxconn",
-        )),
-        Errno::TIMEDOUT => error.with_hint("the server does not accept, and its queue is full"),
-        _ => unix_socket::explain_reach(error, address),
     }
 }
 
@@ -279,7 +262,7 @@ impl UnixStream {
         let raw = address.to_raw("connect", &object)?;
         let fd = socket::for_connecting(AddressFamily::UNIX, &object)?;
         socket::connect(&fd, &raw, deadline.into(), &object)
-            .map_err(|error| explain_connect(error, &address))?;
+            .map_err(|error| unix_socket::explain_connect(error, &address))?;
         Ok(UnixStream::labelled(fd, object))
     }
 
@@ -296,7 +279,7 @@ impl UnixStream {
     ///
     /// # Errors
     /// `ENOTSOCK`: no socket.
-    pub fn peer(&self) -> Result<Credentials> {
+    pub fn peer_credentials(&self) -> Result<Credentials> {
         unix_socket::peer_credentials(self.as_fd(), self.stream.object())
     }
 

@@ -16,15 +16,18 @@ const KEYWORDS: &[&str] = &[
 
 /// One piece of a line.
 enum Token {
-    Word {
-        text: String,
-        quoted: bool,
-    },
+    Word(Word),
     Bar,
     /// `<`, `>`, `>>`, with the descriptor's number in front of it.
     To(u8, Direction),
     /// `2>&1`.
     Same(u8, u8),
+}
+
+struct Word {
+    text: String,
+    /// How much of the text comes before the first quote; `None` when there is none.
+    quoted_from: Option<usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -45,11 +48,11 @@ pub(super) fn parse(line: &str) -> Result<Vec<Stage>, String> {
                 finished(stage)?;
                 stages.push(Stage::default());
             }
-            Token::Word { text, quoted } => {
-                if stage.arguments.is_empty() && !quoted {
-                    check_command(&text)?;
+            Token::Word(word) => {
+                if stage.arguments.is_empty() {
+                    check_command(&word)?;
                 }
-                stage.arguments.push(text.into());
+                stage.arguments.push(word.text.into());
             }
             Token::Same(2, 1) => {
                 stage.redirects.push(Redirect::Same { of: Standard::Error, to: Standard::Output })
@@ -59,10 +62,10 @@ pub(super) fn parse(line: &str) -> Result<Vec<Stage>, String> {
             }
             Token::Same(..) => {}
             Token::To(fd, direction) => {
-                let Some(Token::Word { text, .. }) = tokens.next() else {
+                let Some(Token::Word(path)) = tokens.next() else {
                     return Err("a redirection wants a file name after it".into());
                 };
-                stage.redirects.push(redirect(fd, direction, text.into())?);
+                stage.redirects.push(redirect(fd, direction, path.text.into())?);
             }
         }
     }
@@ -90,15 +93,17 @@ fn finished(stage: &Stage) -> Result<(), String> {
     }
 }
 
-fn check_command(word: &str) -> Result<(), String> {
-    if KEYWORDS.contains(&word) {
-        return Err(refuse(word));
+fn check_command(word: &Word) -> Result<(), String> {
+    if word.quoted_from.is_none() && KEYWORDS.contains(&word.text.as_str()) {
+        return Err(refuse(&word.text));
     }
     let is_name = |name: &str| {
         name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
             && name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
     };
-    match word.split_once('=') {
+    // `a='b c'` is an assignment, `'a'=b` is not.
+    let bare = &word.text[..word.quoted_from.unwrap_or(word.text.len())];
+    match bare.split_once('=') {
         Some((name, _)) if is_name(name) => Err(refuse(&format!("{name}= in front of a command"))),
         _ => Ok(()),
     }
@@ -109,6 +114,7 @@ fn refuse(what: &str) -> String {
 }
 
 fn tokens(line: &str) -> Result<Vec<Token>, String> {
+    let line = joined(line);
     let mut chars = line.trim_end_matches('\n').chars().peekable();
     let mut tokens = Vec::new();
     loop {
@@ -127,16 +133,42 @@ fn tokens(line: &str) -> Result<Vec<Token>, String> {
             '#' => return Err(refuse("# (a comment)")),
             '~' => return Err(refuse("~ (a home directory)")),
             _ => {
-                let (text, quoted) = word(&mut chars)?;
-                // Digits right in front of `<` or `>` are a descriptor's number.
-                let number = (!quoted).then(|| text.parse::<u8>().ok()).flatten();
-                match (number, chars.peek()) {
-                    (Some(fd), Some('<' | '>')) => tokens.push(redirection(&mut chars, fd)?),
-                    _ => tokens.push(Token::Word { text, quoted }),
+                let word = word(&mut chars)?;
+                let is_number = word.quoted_from.is_none() && word.text.bytes().all(|c| c.is_ascii_digit());
+                // A digit right in front of `<` or `>` is a descriptor's number; of several, each shell makes its own.
+                match (is_number, word.text.as_bytes(), chars.peek()) {
+                    (true, [digit], Some('<' | '>')) => tokens.push(redirection(&mut chars, digit - b'0')?),
+                    (true, _, Some('<' | '>')) => {
+                        return Err(refuse(&format!("descriptor {}", word.text)));
+                    }
+                    _ => tokens.push(Token::Word(word)),
                 }
             }
         }
     }
+}
+
+/// The line without the line ends that a `\` in front takes away, wherever they are: in a word, between two, and in front
+/// of a character that means something only at a word's beginning.
+fn joined(line: &str) -> String {
+    let mut chars = line.chars().peekable();
+    let (mut joined, mut quote) = (String::with_capacity(line.len()), None);
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            ('\\', None | Some('"')) => {
+                if chars.next_if_eq(&'\n').is_none() {
+                    joined.push(c);
+                    joined.extend(chars.next());
+                }
+                continue;
+            }
+            ('\'' | '"', None) => quote = Some(c),
+            (_, Some(open)) if c == open => quote = None,
+            _ => {}
+        }
+        joined.push(c);
+    }
+    joined
 }
 
 /// `<`, `>`, `>>` or `>&N`; the descriptor in front has been read.
@@ -160,33 +192,25 @@ fn redirection(chars: &mut Peekable<Chars<'_>>, fd: u8) -> Result<Token, String>
     }
 }
 
-/// A word, and whether any part of it was quoted.
-fn word(chars: &mut Peekable<Chars<'_>>) -> Result<(String, bool), String> {
-    let (mut text, mut quoted) = (String::new(), false);
+fn word(chars: &mut Peekable<Chars<'_>>) -> Result<Word, String> {
+    let (mut text, mut quoted_from) = (String::new(), None);
     while let Some(c) = chars.next_if(|c| !matches!(c, ' ' | '\t' | '|' | '<' | '>')) {
+        if matches!(c, '\'' | '"' | '\\') {
+            quoted_from.get_or_insert(text.len());
+        }
         match c {
-            '\'' => {
-                quoted = true;
-                loop {
-                    match chars.next() {
-                        Some('\'') => break,
-                        Some(c) => text.push(c),
-                        None => return Err("a ' is not closed".into()),
-                    }
-                }
-            }
-            '"' => {
-                quoted = true;
-                double_quoted(chars, &mut text)?;
-            }
-            '\\' => {
-                quoted = true;
+            '\'' => loop {
                 match chars.next() {
-                    Some('\n') => {}
+                    Some('\'') => break,
                     Some(c) => text.push(c),
-                    None => return Err("a \\ at the end of the line quotes nothing".into()),
+                    None => return Err("a ' is not closed".into()),
                 }
-            }
+            },
+            '"' => double_quoted(chars, &mut text)?,
+            '\\' => match chars.next() {
+                Some(c) => text.push(c),
+                None => return Err("a \\ at the end of the line quotes nothing".into()),
+            },
             '\n' => return Err(refuse("a second line")),
             ';' | '&' | '$' | '`' | '*' | '?' | '(' | ')' => return Err(refuse(&c.to_string())),
             // `[` alone is a command, test(1).
@@ -196,10 +220,14 @@ fn word(chars: &mut Peekable<Chars<'_>>) -> Result<(String, bool), String> {
             c => text.push(c),
         }
     }
-    if !quoted && text.contains('{') && (text.contains(',') || text.contains("..")) && text.contains('}') {
+    if quoted_from.is_none()
+        && text.contains('{')
+        && (text.contains(',') || text.contains(".."))
+        && text.contains('}')
+    {
         return Err(refuse("{...}"));
     }
-    Ok((text, quoted))
+    Ok(Word { text, quoted_from })
 }
 
 fn double_quoted(chars: &mut Peekable<Chars<'_>>, text: &mut String) -> Result<(), String> {
@@ -209,7 +237,6 @@ fn double_quoted(chars: &mut Peekable<Chars<'_>>, text: &mut String) -> Result<(
             Some(c @ ('$' | '`')) => return Err(refuse(&format!("{c} within double quotes"))),
             Some('\\') => match chars.next() {
                 Some(c @ ('"' | '\\' | '$' | '`')) => text.push(c),
-                Some('\n') => {}
                 Some(c) => text.extend(['\\', c]),
                 None => return Err("a \" is not closed".into()),
             },
@@ -249,6 +276,51 @@ mod tests {
         }
     }
 
+    /// What `sh` makes of the line's words, or nothing if it refuses the line.
+    fn by_the_shell(line: &str) -> Option<Vec<u8>> {
+        let script = format!("f() {{ printf '<%s>' \"$@\"; }}; f {line}");
+        let run = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
+        run.status.success().then_some(run.stdout)
+    }
+
+    #[test]
+    fn whatever_is_accepted_means_what_the_shell_says() {
+        const PIECES: &[&str] = &[
+            "'", "'", "\"", "\"", "\\", "\\", "\\\n", " ", "\t", "a", "b", "2", "+", "=", "~", "#", "!", "{",
+            "}", ",", "..", "[", "]", "-", "%", "^", "é", "\n", "$", "`", "*", "if", "%s", ":", "/", "\r",
+        ];
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % below as u64) as usize
+        };
+        let mut accepted = 0;
+        while accepted < 250 {
+            let line: String = (0..1 + random(12)).map(|_| PIECES[random(PIECES.len())]).collect();
+            let Ok(stages) = parse(&format!("f {line}")) else { continue };
+            accepted += 1;
+            let ours: String =
+                stages[0].arguments[1..].iter().map(|word| format!("<{}>", word.to_str().unwrap())).collect();
+            let ours = if ours.is_empty() { "<>".to_string() } else { ours };
+            assert_eq!(
+                Some(ours),
+                by_the_shell(&line).map(|out| String::from_utf8(out).unwrap()),
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_end_that_is_taken_away_quotes_nothing() {
+        assert_eq!(words("echo \\\n b \"c\\\nd\" 'e\\\nf'"), [vec!["echo", "b", "cd", "e\\\nf"]]);
+        assert_eq!(words("echo a \\\n"), [vec!["echo", "a"]]);
+        for line in ["echo \\\n~", "i\\\nf true", "echo \\\n# a"] {
+            assert!(parse(line).is_err(), "{line:?}");
+        }
+    }
+
     #[test]
     fn bars_and_redirections() {
         assert_eq!(words("cat<in|sort -r>out"), [vec!["cat"], vec!["sort", "-r"]]);
@@ -260,6 +332,8 @@ mod tests {
         ));
         assert!(matches!(&stages[0].redirects[1], Redirect::Write { append: true, .. }));
         assert_eq!(words("echo 2 >f"), [vec!["echo", "2"]], "a 2 apart is a word");
+        assert_eq!(words("echo +2>f"), [vec!["echo", "+2"]], "not a number to the shell");
+        assert_eq!(words("'a'=b c"), [vec!["a=b", "c"]], "a quoted name is no variable's");
         assert_eq!(words("[ -f x ]"), [vec!["[", "-f", "x", "]"]]);
     }
 
@@ -282,6 +356,10 @@ mod tests {
             ("cat <(ls)", "<("),
             ("a >| f", ">|"),
             ("a 3>f", "3"),
+            ("a 12>f", "12"),
+            ("a 300>f", "300"),
+            ("X='a b' c", "X="),
+            ("X=\\1 c", "X="),
             ("a 2>&3", "2>&1"),
             ("a >&f", "2>&1"),
             ("echo ~", "~"),

@@ -92,7 +92,7 @@ fn nothing_leaks_when_a_message_is_refused_or_not_asked_for() {
         descriptor::send_with(&a, b"plain", &three).unwrap();
         assert_eq!(b.recv_vec().unwrap().unwrap(), b"plain");
         descriptor::send_with(&a, b"peeked", &three).unwrap();
-        b.peek(&mut [0; 8], LONG).unwrap();
+        b.peek_deadline(&mut [0; 8], LONG).unwrap();
         b.recv(&mut [0; 8]).unwrap();
         let (c, d) = UnixDatagram::pair().unwrap();
         descriptor::send_with(&c, b"plain", &three).unwrap();

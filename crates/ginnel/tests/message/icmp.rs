@@ -44,6 +44,18 @@ fn an_echo_comes_back_through_every_kind_of_socket() {
 }
 
 #[test]
+fn identifier_0_is_as_good_as_any() {
+    isolated(|| {
+        allow_ping_sockets();
+        for kind in [EchoSocket::Raw, EchoSocket::Ping] {
+            let echo = IcmpEcho::options().socket(kind).identifier(0).open(HOST).unwrap();
+            echo.send(1, b"x").unwrap();
+            assert_eq!(echo.recv_deadline(&mut [0; 8], LONG).unwrap().sequence, 1);
+        }
+    });
+}
+
+#[test]
 fn other_processes_replies_are_passed_over() {
     isolated(|| {
         let mine = IcmpEcho::options().socket(EchoSocket::Raw).identifier(7).open(HOST).unwrap();

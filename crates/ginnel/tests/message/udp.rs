@@ -109,7 +109,7 @@ fn a_cut_datagram_is_told() {
                 .unwrap()
                 .contains("16 bytes and the buffer 4")
         );
-        assert_eq!(server.peek(&mut buffer, LONG).unwrap().full_len, 16);
+        assert_eq!(server.peek_deadline(&mut buffer, LONG).unwrap().full_len, 16);
         let got = server.recv_truncated(&mut buffer, SHORT).unwrap();
         assert_eq!((got.len, got.full_len, &buffer), (4, 16, b"long"));
         let error = assert_fails("EMSGSIZE", client.send(&[0; 65_508]));
@@ -242,5 +242,24 @@ fn c_sends_to_rust_and_rust_to_c() {
         assert_eq!(lines.next().unwrap(), "from Rust");
         assert_eq!(client.recv_vec_deadline(LONG).unwrap(), b"C answers");
         c.assert_ok();
+    });
+}
+
+/// A socket with something in its error queue (`IP_RECVERR`) polls ready for ever, and has no datagram.
+#[test]
+fn a_deadline_passes_while_the_socket_polls_ready_with_an_error() {
+    isolated(|| {
+        let socket = std::net::UdpSocket::bind(ANY_PORT).unwrap();
+        let on = 1_i32;
+        let (fd, size) = (std::os::fd::AsRawFd::as_raw_fd(&socket), size_of::<i32>() as u32);
+        // SAFETY: the value is an int, and its size is given.
+        let set =
+            unsafe { libc::setsockopt(fd, libc::IPPROTO_IP, libc::IP_RECVERR, (&raw const on).cast(), size) };
+        assert_eq!(set, 0);
+        let socket = UdpSocket::from_fd(socket.into()).unwrap();
+        let nobody = UdpSocket::bind(ANY_PORT).unwrap().local_address().unwrap();
+        socket.send_to(b"x", nobody).unwrap();
+        assert_fails("ECONNREFUSED", socket.recv_deadline(&mut [0; 8], LONG));
+        assert_times_out(|deadline| socket.recv_deadline(&mut [0; 8], deadline));
     });
 }

@@ -127,7 +127,7 @@ fn a_cut_message_is_told() {
         a.send(b"").unwrap();
         let error = assert_fails("EMSGSIZE", b.recv(&mut buffer));
         assert!(error.hint().unwrap().contains("16 bytes and the buffer 4"), "{error}");
-        let got = b.peek(&mut buffer, SHORT).unwrap();
+        let got = b.peek_deadline(&mut buffer, SHORT).unwrap();
         assert!(got.is_truncated());
         let got = b.recv_truncated(&mut buffer, SHORT).unwrap();
         assert_eq!((got.len, got.full_len, &buffer), (4, 16, b"long"));
@@ -328,5 +328,22 @@ fn many_senders_lose_nothing() {
             next[usize::from(message[0])] += 1;
         }
         senders.into_iter().for_each(ginnel_testkit::Child::assert_ok);
+    });
+}
+
+#[test]
+fn the_file_stays_if_it_is_to_stay_and_is_replaced_unless_it_is_not_to_be() {
+    isolated(|| {
+        let dir = temp_dir();
+        let path = dir.path().join("s");
+        drop(UnixDatagram::options().remove_on_drop(false).bind(&path).unwrap());
+        assert!(path.exists());
+        assert_fails("EADDRINUSE", UnixDatagram::options().replace_stale(false).bind(&path));
+        let mut kept = UnixDatagram::bind(&path).unwrap();
+        kept.keep();
+        drop(kept);
+        assert!(path.exists());
+        drop(UnixDatagram::bind(&path).unwrap());
+        assert!(!path.exists());
     });
 }

@@ -35,7 +35,7 @@ fn an_empty_message_is_not_the_end() {
                 assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), None);
                 assert_eq!(receiver.try_recv(&mut [0; 8]).unwrap(), None);
                 assert_eq!(receiver.recv_vec_deadline(LONG).unwrap(), None);
-                assert_eq!(receiver.peek(&mut [], LONG).unwrap(), None);
+                assert_eq!(receiver.peek_deadline(&mut [], LONG).unwrap(), None);
             }
             assert!(assert_fails("EPIPE", receiver.send(b"x")).is_disconnected());
         }
@@ -148,7 +148,7 @@ fn a_cut_message_is_told() {
         a.send(b"longer than four").unwrap();
         a.send(b"longer than four").unwrap();
         assert!(assert_fails("EMSGSIZE", b.recv(&mut buffer)).hint().unwrap().contains("16 bytes"));
-        assert!(b.peek(&mut buffer, SHORT).unwrap().unwrap().is_truncated());
+        assert!(b.peek_deadline(&mut buffer, SHORT).unwrap().unwrap().is_truncated());
         let got = b.recv_truncated(&mut buffer, SHORT).unwrap().unwrap();
         assert_eq!((got.len, got.full_len, &buffer), (4, 16, b"long"));
         let large: Vec<u8> = (0..150_000).map(|n| (n * 31) as u8).collect();
@@ -222,5 +222,22 @@ fn c_sends_to_rust_and_rust_to_c() {
             assert_eq!(lines.collect::<Vec<_>>(), ["from Rust", "twice"]);
             c.assert_ok();
         }
+    });
+}
+
+#[test]
+fn the_file_stays_if_it_is_to_stay_and_is_replaced_unless_it_is_not_to_be() {
+    isolated(|| {
+        let dir = temp_dir();
+        let path = dir.path().join("s");
+        drop(UnixSeqpacketListener::options().remove_on_drop(false).bind(&path).unwrap());
+        assert!(path.exists());
+        assert_fails("EADDRINUSE", UnixSeqpacketListener::options().replace_stale(false).bind(&path));
+        let mut kept = UnixSeqpacketListener::bind(&path).unwrap();
+        kept.keep();
+        drop(kept);
+        assert!(path.exists());
+        drop(UnixSeqpacketListener::bind(&path).unwrap());
+        assert!(!path.exists());
     });
 }

@@ -102,6 +102,12 @@ fn removed_on_drop_by_its_maker_only_and_only_itself() {
         drop(first);
         assert!(path.exists() && kept.exists(), "another file has the name now");
 
+        std::env::set_current_dir(directory.path()).unwrap();
+        let relative = options.open("relative").unwrap();
+        std::env::set_current_dir("/").unwrap();
+        drop(relative);
+        assert!(!directory.path().join("relative").exists(), "it is found from another directory too");
+
         let mut keep = options.open(directory.path().join("k")).unwrap();
         keep.keep();
         drop(keep);
@@ -175,7 +181,7 @@ fn the_end_and_the_readers_return() {
                 (&reader).read_to_string(&mut text).unwrap();
                 assert_eq!(text, format!("round {round}"));
             });
-            wait_blocked_in(child.pid(), OPEN);
+            wait_blocked_in(child.pid(), POLL);
             let mut writer = fifo.open_writer().unwrap();
             assert!(reader.try_wait_for_writer().is_ok());
             write!(writer, "round {round}").unwrap();
@@ -183,7 +189,30 @@ fn the_end_and_the_readers_return() {
             child.assert_ok();
             assert_eq!(reader.try_read(&mut [0; 9]).unwrap(), 0, "the end");
         }
-        interrupted(OPEN, || reader.wait_for_writer());
+        interrupted(POLL, || reader.wait_for_writer());
+    });
+}
+
+/// A writer that came, wrote and went between the reader's last read and its wait.
+#[test]
+fn what_a_writer_left_behind_ends_the_wait_for_one() {
+    isolated(|| {
+        let (_directory, fifo) = fifo();
+        let reader = fifo.try_open_reader().unwrap();
+        for _ in 0..2 {
+            fifo.open_writer().unwrap().write_all(b"left").unwrap();
+            reader.wait_for_writer().unwrap();
+            assert_eq!(reader.try_read(&mut [0; 9]).unwrap(), 4);
+            assert_eq!(reader.try_read(&mut [0; 9]).unwrap(), 0, "the end");
+        }
+        let child = fork(|| reader.wait_for_writer().unwrap());
+        wait_blocked_in(child.pid(), POLL);
+        drop(fifo.open_writer().unwrap());
+        child.assert_ok();
+        let child = fork(|| reader.wait_for_writer().unwrap());
+        wait_blocked_in(child.pid(), POLL);
+        let _silent = fifo.open_writer().unwrap();
+        child.assert_ok();
     });
 }
 
@@ -358,19 +387,5 @@ fn somebody_elses_descriptor() {
         }
         drop((held, writer));
         assert_eq!(reader.try_read(&mut [0]).unwrap(), 0);
-    });
-}
-
-#[test]
-fn waiting_for_a_writer_sees_what_one_that_has_left_wrote() {
-    isolated(|| {
-        let directory = temp_dir();
-        let fifo = Fifo::create(directory.path().join("fifo")).unwrap();
-        let mut reader = fifo.try_open_reader().unwrap();
-        fork(|| std::fs::write(fifo.path(), "been here").unwrap()).assert_ok();
-        reader.wait_for_writer().unwrap();
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "been here");
     });
 }

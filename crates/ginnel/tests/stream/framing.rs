@@ -165,3 +165,40 @@ fn over_std() {
         assert_eq!(into.read_frame().unwrap(), None);
     });
 }
+
+/// Writes to a pipe, fails once with an errno of its own after a few bytes.
+struct Failing {
+    pipe: ginnel::stream::PipeWriter,
+    fails: std::cell::Cell<u32>,
+}
+
+impl std::os::fd::AsFd for Failing {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+impl ByteWrite for Failing {
+    fn write_deadline(&self, buf: &[u8], deadline: impl Into<ginnel::Deadline>) -> ginnel::Result<usize> {
+        match self.fails.replace(self.fails.get().saturating_sub(1)) {
+            2 => self.pipe.write_deadline(&buf[..6], deadline),
+            // EBADF: not an end that writes. As good as any that is neither temporary nor the peer's end.
+            1 => Err(ginnel::stream::PipeWriter::from(std::os::fd::OwnedFd::from(pipe()?.0))
+                .try_write(b"x")
+                .unwrap_err()),
+            _ => self.pipe.write_deadline(buf, deadline),
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_was_begun_is_never_torn_by_the_next() {
+    let (reader, writer) = pipe().unwrap();
+    let mut sender = Framed::new(Failing { pipe: writer, fails: 2.into() });
+    assert_eq!(sender.send(b"begun").unwrap_err().errno_name(), "EBADF");
+    assert_eq!(sender.pending(), 3);
+    sender.send(b"next").unwrap();
+    let mut receiver = Framed::new(reader);
+    assert_eq!(receiver.try_recv().unwrap().unwrap(), b"begun");
+    assert_eq!(receiver.try_recv().unwrap().unwrap(), b"next");
+}

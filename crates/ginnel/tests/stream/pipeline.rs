@@ -239,3 +239,72 @@ fn a_forked_childs_copy_does_not_kill_it() {
         assert!(popen.unwrap().try_close().unwrap_err().is_would_block());
     });
 }
+
+/// `yes` writes faster than anybody reads: there is always something to do, and the deadline comes all the same.
+#[test]
+fn a_deadline_ends_a_command_that_never_stops_writing() {
+    isolated(|| {
+        let yes = || Pipeline::parse("yes").unwrap().stdin(End::Null);
+        times_out(|deadline| yes().output_deadline(b"", deadline));
+        let mut popen = Popen::both(argv(["yes"])).unwrap();
+        times_out(|deadline| popen.communicate(b"", deadline));
+    });
+}
+
+/// A stage that leads a session of its own is in no group of the pipeline's.
+#[test]
+fn a_stage_that_has_left_the_group_is_signalled_and_killed_too() {
+    isolated(|| {
+        let away = |pid| {
+            // SAFETY: getsid takes a number.
+            wait_until("the second stage is a session's leader", || unsafe { libc::getsid(pid) } == pid);
+        };
+        let mut running = Pipeline::parse("sleep 1000 | setsid sleep 1000").unwrap().spawn().unwrap();
+        away(running.pids()[1]);
+        running.signal(libc::SIGTERM).unwrap();
+        let status = running.wait_deadline(LONG).unwrap();
+        assert!(status.stages.iter().all(|stage| stage.status.signal() == Some(libc::SIGTERM)), "{status:?}");
+
+        let mut running = Pipeline::parse("true | setsid sleep 1000").unwrap().spawn().unwrap();
+        let pids = running.pids();
+        away(pids[1]);
+        assert!(running.try_wait().unwrap_err().is_would_block());
+        drop(running);
+        assert!(pids.into_iter().all(gone));
+    });
+}
+
+#[test]
+fn without_enough_descriptors_nothing_is_left_over() {
+    isolated(|| {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let limit = |descriptors| {
+            let limit = Rlimit { current: Some(descriptors), maximum: Some(4096) };
+            setrlimit(Resource::Nofile, limit).unwrap();
+        };
+        // One of them reads the directory.
+        let before = open() - 1;
+        let (mut failed, mut worked) = (0, 0);
+        for spare in 0..24 {
+            let pipeline = Pipeline::parse("cat | cat 2>&1 | cat").unwrap();
+            let pipeline = pipeline.stdin(End::Piped).stdout(End::Piped).stderr(End::Piped);
+            limit((before + spare) as u64);
+            let outcome = pipeline.output_deadline(b"x", LONG);
+            let popen = Popen::both(argv(["cat"])).map(|mut cat| cat.communicate(b"x", LONG));
+            let emulator = Pty::options().open().and_then(|pty| pty.terminal().map(drop));
+            limit(4096);
+            match outcome {
+                Ok(out) => assert_eq!((worked += 1, out.stdout), ((), b"x".to_vec())),
+                Err(error) => assert_eq!((failed += 1, error.errno_name()), ((), "EMFILE"), "{error}"),
+            }
+            assert!(popen.is_ok_and(|said| said.is_ok()) || spare < 8);
+            assert!(emulator.is_ok() || spare < 8);
+            assert_eq!(open() - 1, before, "{spare} to spare");
+            // SAFETY: no status is asked for.
+            let child = unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) };
+            assert_eq!(child, -1, "no child is left");
+        }
+        assert!(failed > 5 && worked > 5);
+    });
+}

@@ -143,3 +143,15 @@ fn no_such_program() {
         assert_eq!(error.errno_name(), "ENOENT");
     });
 }
+
+#[test]
+fn typing_to_nobody_gives_up_at_the_deadline() {
+    isolated(|| {
+        let (emulator, terminal) = pty().unwrap();
+        terminal.set_raw().unwrap();
+        drop(terminal);
+        let lots = vec![b'x'; 1 << 20];
+        let short = emulator.write_all_deadline(&lots, super::SHORT).unwrap_err();
+        assert!(short.error.is_timed_out() && short.done > 0, "{short}");
+    });
+}

@@ -29,7 +29,7 @@ fn both_directions_in_a_fork() {
         let mut answer = String::new();
         near.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "QUESTION");
-        assert_eq!(near.peer().unwrap().pid, std::process::id() as i32, "who made the pair");
+        assert_eq!(near.peer_credentials().unwrap().pid, std::process::id() as i32, "who made the pair");
         child.assert_ok();
     });
 }

@@ -35,7 +35,7 @@ fn by_name_and_by_address() {
         assert!(
             TcpStream::connect("no-port").unwrap_err().to_string().starts_with("tcp:no-port: getaddrinfo: ")
         );
-        let refused = TcpStream::connect("127.0.0.1:7999").unwrap_err();
+        let refused = TcpStream::connect(("127.0.0.1", 7999)).unwrap_err();
         assert_eq!(refused.errno_name(), "ECONNREFUSED");
         assert!(refused.to_string().contains("nobody listens there"), "{refused}");
         assert_eq!(TcpListener::bind("10.1.2.3:80").unwrap_err().errno_name(), "EADDRNOTAVAIL");
@@ -90,6 +90,10 @@ fn accept_and_connect_in_three_forms() {
         let refused =
             TcpStream::try_connect("127.0.0.1:7999").and_then(|connecting| connecting.wait_deadline(LONG));
         assert_eq!(refused.unwrap_err().errno_name(), "ECONNREFUSED");
+
+        let connecting = TcpStream::try_connect("127.0.0.1:7999").unwrap();
+        assert!(connecting.wait_deadline(LONG).is_err());
+        assert!(connecting.wait_deadline(LONG).unwrap_err().is_disconnected(), "it stays failed");
     });
 }
 

@@ -198,11 +198,11 @@ fn who_is_at_the_other_end() {
         let listener = UnixListener::bind("@who").unwrap();
         let client = unprivileged(|| {
             let stream = UnixStream::connect("@who").unwrap();
-            assert_eq!(stream.peer().unwrap().uid, 0);
+            assert_eq!(stream.peer_credentials().unwrap().uid, 0);
             (&stream).read_exact(&mut [0]).unwrap();
         });
         let served = listener.accept().unwrap();
-        let peer = served.peer().unwrap();
+        let peer = served.peer_credentials().unwrap();
         assert_eq!((peer.pid, peer.uid, peer.gid), (client.pid(), 65534, 65534));
         served.try_write(b"x").unwrap();
         client.assert_ok();
