@@ -32,6 +32,21 @@ pub struct DescriptorTable {
 }
 
 /// One entry of a descriptor table, with what the open file description behind it says.
+///
+/// ```
+/// use ginnel_inspect::descriptors::{Access, DescriptorTable};
+/// use std::io::{Seek, SeekFrom};
+/// use std::os::fd::AsRawFd;
+///
+/// let mut file = std::fs::File::open("/etc/passwd")?;
+/// file.seek(SeekFrom::Start(7))?;
+/// let table = DescriptorTable::read(std::process::id() as i32)?;
+///
+/// let descriptor = &table.descriptors[&file.as_raw_fd()];
+/// assert_eq!(descriptor.target, "/etc/passwd");
+/// assert_eq!((descriptor.access, descriptor.offset, descriptor.close_on_exec), (Access::Read, 7, true));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Descriptor {
     /// The text of the link in `/proc/PID/fd`: `pipe:[123]`, `/etc/passwd`, `socket:[456]`, `anon_inode:[eventfd]`.
@@ -50,6 +65,20 @@ pub struct Descriptor {
 }
 
 /// An object's device and inode numbers. All anonymous inodes of one sort share theirs.
+///
+/// ```
+/// use ginnel_inspect::descriptors::{DescriptorTable, ObjectId};
+/// use std::os::{fd::AsRawFd, unix::fs::MetadataExt};
+///
+/// let (one, two) = (std::fs::File::open("/etc")?, std::fs::File::open("/etc")?);
+/// let table = DescriptorTable::read(std::process::id() as i32)?;
+///
+/// let object = table.descriptors[&one.as_raw_fd()].object;
+/// assert_eq!(object, table.descriptors[&two.as_raw_fd()].object, "opened twice, and one directory");
+/// let metadata = std::fs::metadata("/etc")?;
+/// assert_eq!(object, ObjectId { device: metadata.dev(), inode: metadata.ino() });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ObjectId {
     /// The device number, `st_dev`.
@@ -59,6 +88,19 @@ pub struct ObjectId {
 }
 
 /// What a descriptor leads to.
+///
+/// ```
+/// use ginnel_inspect::descriptors::{DescriptorTable, Kind};
+/// use std::os::fd::AsRawFd;
+///
+/// let null = std::fs::File::open("/dev/null")?;
+/// let (socket, _peer) = std::os::unix::net::UnixStream::pair()?;
+/// let table = DescriptorTable::read(std::process::id() as i32)?;
+///
+/// assert_eq!(table.descriptors[&null.as_raw_fd()].kind, Kind::CharacterDevice);
+/// assert_eq!(table.descriptors[&socket.as_raw_fd()].kind, Kind::Socket);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -83,6 +125,19 @@ pub enum Kind {
 }
 
 /// How an open file description may be used: `O_ACCMODE` and `O_PATH` of `open(2)`.
+///
+/// ```
+/// use ginnel_inspect::descriptors::{Access, DescriptorTable};
+/// use std::os::fd::AsRawFd;
+///
+/// let (reader, writer) = std::io::pipe()?;
+/// let table = DescriptorTable::read(std::process::id() as i32)?;
+///
+/// assert_eq!(table.descriptors[&reader.as_raw_fd()].access, Access::Read);
+/// assert_eq!(table.descriptors[&writer.as_raw_fd()].access, Access::Write);
+/// assert_eq!(Access::ReadWrite.to_string(), "rw");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Access {
     /// `O_RDONLY`

@@ -3,6 +3,17 @@
 use std::{fmt, io};
 
 /// The result of looking at processes.
+///
+/// ```
+/// use ginnel_inspect::{Result, descriptors::DescriptorTable};
+///
+/// fn count(pid: i32) -> Result<usize> {
+///     Ok(DescriptorTable::read(pid)?.descriptors.len())
+/// }
+/// assert!(count(std::process::id() as i32)? > 0);
+/// assert_eq!(count(i32::MAX).unwrap_err().operation(), "readdir");
+/// # Ok::<(), ginnel_inspect::Error>(())
+/// ```
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A call that failed while processes were being looked at.

@@ -56,6 +56,20 @@ pub struct OpenFile {
 }
 
 /// A descriptor of a process.
+///
+/// ```
+/// use ginnel_inspect::open_files::{Reference, is_same_open_file};
+/// use std::os::fd::AsRawFd;
+///
+/// let own = |file: &dyn AsRawFd| Reference { pid: std::process::id() as i32, fd: file.as_raw_fd() };
+/// let (reader, writer) = std::io::pipe()?;
+/// let again = reader.try_clone()?;
+///
+/// assert!(is_same_open_file(own(&reader), own(&again))?);
+/// assert!(!is_same_open_file(own(&reader), own(&writer))?);
+/// assert_eq!(Reference { pid: 4711, fd: 3 }.to_string(), "4711:3");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Reference {
     /// The process.
@@ -71,6 +85,17 @@ impl fmt::Display for Reference {
 }
 
 /// The name of an open file description in a table: `A` to `Z`, then `AA`. The kernel has no name for it.
+///
+/// ```
+/// use ginnel_inspect::{descriptors::DescriptorTable, open_files::{FileId, open_files}};
+///
+/// let _pipe = std::io::pipe()?;
+/// let files = open_files(&[DescriptorTable::read(std::process::id() as i32)?], &[])?;
+/// assert_eq!(files[0].id.to_string(), "A");
+/// assert_eq!(files[1].id, FileId(1));
+/// assert_eq!([25, 26, 702].map(|number| FileId(number).to_string()), ["Z", "AA", "AAA"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub usize);
 

@@ -44,6 +44,22 @@ use std::{io, process};
 use trace::Stop;
 
 /// The state after one call.
+///
+/// ```
+/// use ginnel_inspect::picture::{Step, picture};
+///
+/// let mut steps: Vec<Step> = Vec::new();
+/// picture(&[vec!["true".into()]], |step| {
+///     steps.push(step.clone());
+///     Ok(())
+/// })?;
+///
+/// assert_eq!((steps[0].call.as_str(), steps[0].process.as_str()), ("start", "shell"));
+/// let executed = steps.iter().find(|step| step.call.starts_with("execve(")).unwrap();
+/// assert_eq!(executed.process, "true");
+/// assert_eq!(executed.processes.len(), 2, "the shell lives on beside it");
+/// # Ok::<(), ginnel_inspect::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// 0 is the state before the first call.
@@ -61,6 +77,23 @@ pub struct Step {
 }
 
 /// A process and its descriptor table.
+///
+/// ```
+/// use ginnel_inspect::picture::picture;
+///
+/// let mut after_fork = Vec::new();
+/// picture(&[vec!["true".into()]], |step| {
+///     if step.call.starts_with("fork()") {
+///         after_fork = step.processes.clone();
+///     }
+///     Ok(())
+/// })?;
+///
+/// let (shell, child) = (&after_fork[0], &after_fork[1]);
+/// assert_eq!((shell.label.as_str(), child.label.as_str()), ("shell", "child 1 (to be true)"));
+/// assert_eq!(shell.descriptors, child.descriptors, "inherited, number by number");
+/// # Ok::<(), ginnel_inspect::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProcessTable {
     /// The process.
@@ -72,6 +105,23 @@ pub struct ProcessTable {
 }
 
 /// A descriptor, and the open file that it refers to.
+///
+/// ```
+/// use ginnel_inspect::{descriptors::Access, picture::picture};
+///
+/// let mut leads_to = String::new();
+/// picture(&[vec!["echo".into()], vec!["true".into()]], |step| {
+///     if step.process == "echo" && step.call.starts_with("execve(") {
+///         let stdout = &step.processes[1].descriptors[&1];
+///         assert_eq!(stdout.descriptor.access, Access::Write);
+///         let file = step.open_files.iter().find(|file| file.id == stdout.open_file).unwrap();
+///         leads_to = file.object.clone();
+///     }
+///     Ok(())
+/// })?;
+/// assert_eq!(leads_to, "pipe 1 (write end)");
+/// # Ok::<(), ginnel_inspect::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// The [`OpenFile::id`].
@@ -82,6 +132,15 @@ pub struct Entry {
 }
 
 /// How the pipeline ended.
+///
+/// ```
+/// use ginnel_inspect::picture::picture;
+///
+/// let outcome = picture(&[vec!["false".into()], vec!["true".into()]], |_| Ok(()))?;
+/// let codes: Vec<_> = outcome.stages.iter().map(|stage| stage.code).collect();
+/// assert_eq!(codes, [Some(1), Some(0)]);
+/// # Ok::<(), ginnel_inspect::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     /// Each stage, from left to right.
@@ -89,6 +148,18 @@ pub struct Outcome {
 }
 
 /// How one stage ended.
+///
+/// ```
+/// use ginnel_inspect::picture::picture;
+///
+/// let killed = vec!["sh".into(), "-c".into(), "kill -TERM $$".into()];
+/// let outcome = picture(&[killed], |_| Ok(()))?;
+///
+/// let stage = &outcome.stages[0];
+/// assert_eq!((stage.command.as_str(), stage.code, stage.signal), ("sh", None, Some(15)));
+/// assert_eq!(stage.shell_status(), 143);
+/// # Ok::<(), ginnel_inspect::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StageOutcome {
     /// The command's name.

@@ -8,6 +8,21 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 /// What every fallible call of this library returns.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use std::time::Duration;
+/// use ginnel::message::{Select, SysvQueue};
+///
+/// fn next_job(queue: &SysvQueue) -> ginnel::Result<Vec<u8>> {
+///     Ok(queue.recv_vec_deadline(Select::Any, Duration::from_millis(2))?.payload)
+/// }
+/// let queue = SysvQueue::private()?;
+/// queue.send(1, b"sweep the yard")?;
+/// assert_eq!(next_job(&queue)?, b"sweep the yard");
+/// assert!(next_job(&queue).unwrap_err().is_timed_out());
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failed call: which one, on which object, the kernel's errno, and what to try.

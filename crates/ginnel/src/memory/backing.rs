@@ -12,6 +12,20 @@ use crate::error::{Error, Label, Result};
 const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 
 /// The state of a mapped file, of POSIX shared memory or of a memfd: `struct stat` of `fstat(2)`.
+///
+/// ```
+/// use ginnel::memory::FileMapping;
+///
+/// # let directory = ginnel_testkit::temp_dir();
+/// # let (path, link) = (directory.path().join("counters"), directory.path().join("link"));
+/// let mapping = FileMapping::create(&path, 4096)?;
+/// std::fs::hard_link(&path, &link)?;
+///
+/// let status = mapping.status()?;
+/// assert_eq!((status.size_bytes, status.mode, status.links), (4096, 0o600, 2));
+/// assert_eq!(FileMapping::open(&link)?.status()?.identity, status.identity, "one file, two names");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Its size in bytes.

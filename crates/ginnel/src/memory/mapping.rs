@@ -28,13 +28,55 @@ use super::fault::{self, Watch};
 use crate::error::{Error, Label, Result};
 
 /// What a [`Mapping`] allows: [`ReadOnly`] or [`ReadWrite`].
+///
+/// ```
+/// use ginnel::memory::{Access, Anonymous, Mapping};
+///
+/// fn sum(numbers: &Mapping<impl Access>) -> ginnel::Result<u32> {
+///     Ok(numbers.read_vec(..)?.into_iter().map(u32::from).sum())
+/// }
+/// let numbers = Anonymous::map(4096)?;
+/// numbers.write_bytes(0, &[1, 2, 3])?;
+/// assert_eq!(sum(&numbers)?, 6);
+/// assert_eq!(sum(&numbers.into_read_only()?)?, 6);
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 pub trait Access: sealed::Sealed + Send + Sync + 'static {}
 
 /// The mapping is read, and writing is a compile-time error.
+///
+/// ```
+/// use ginnel::memory::{Mapping, MemFd, ReadOnly};
+///
+/// let memory = MemFd::create("doc", 4096)?;
+/// let writer = memory.map()?;
+/// let reader: Mapping<ReadOnly> = memory.map_read_only()?;
+/// writer.write_at(0, 42_u32)?;
+/// assert_eq!(reader.read_at::<u32>(0)?, 42);
+/// # Ok::<(), ginnel::Error>(())
+/// ```
+///
+/// ```compile_fail,E0599
+/// fn write(reader: &ginnel::memory::Mapping<ginnel::memory::ReadOnly>) -> ginnel::Result<()> {
+///     reader.write_at(0, 42_u32) // there is no such method
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum ReadOnly {}
 
 /// The mapping is read and written.
+///
+/// ```
+/// use std::sync::atomic::Ordering;
+/// use ginnel::memory::{Anonymous, Mapping, ReadWrite};
+///
+/// fn next_number(counter: &Mapping<ReadWrite>) -> ginnel::Result<u64> {
+///     Ok(counter.atomic_u64(0)?.fetch_add(1, Ordering::Relaxed))
+/// }
+/// let counter: Mapping = Anonymous::map(4096)?; // a plain `Mapping` is one of these
+/// assert_eq!((next_number(&counter)?, next_number(&counter)?), (0, 1));
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum ReadWrite {}
 
@@ -100,6 +142,17 @@ unsafe impl<A: Access> Send for Mapping<A> {}
 unsafe impl<A: Access> Sync for Mapping<A> {}
 
 /// Advice to the kernel about a range of a mapping: `madvise(2)`. None changes what the range holds.
+///
+/// ```
+/// use ginnel::memory::{Advice, Anonymous};
+///
+/// let mapping = Anonymous::map(1 << 20)?;
+/// mapping.advise(.., Advice::Sequential)?;
+/// mapping.write_at(0, 42_u64)?;
+/// mapping.advise(.., Advice::DontNeed)?;
+/// assert_eq!(mapping.read_at::<u64>(0)?, 42, "the page came again from the object");
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Advice {

@@ -486,6 +486,20 @@ impl Drop for SysvSegment {
 }
 
 /// A segment's state: `struct shmid_ds` of `shmctl(2)`.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel::memory::SysvSegment;
+///
+/// let segment = SysvSegment::private(1000)?;
+/// let _mapping = segment.attach()?;
+/// segment.remove()?;
+///
+/// let status = segment.status()?;
+/// assert_eq!((status.size_bytes, status.attached, status.is_removed), (1000, 1, true));
+/// assert_eq!(status.creator_pid, std::process::id() as i32);
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Its id (`shmid`).
@@ -553,6 +567,18 @@ pub struct Change {
 }
 
 /// The limits of this IPC namespace, and how much of them is used (`IPC_INFO`, `SHM_INFO`).
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel::memory::{SysvSegment, sysv_segment::limits};
+///
+/// let _segment = SysvSegment::private(1 << 20)?;
+/// let limits = limits()?;
+/// assert!(limits.size_bytes_max >= 1 << 20);
+/// assert!((1..=limits.segments_max).contains(&limits.segments));
+/// assert!((1..=limits.pages_max).contains(&limits.pages));
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The most bytes a segment may have (`kernel.shmmax`).

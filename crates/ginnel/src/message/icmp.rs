@@ -27,6 +27,18 @@ const HEADER_BYTES: usize = 8;
 const IPV4_HEADER_BYTES_MAX: usize = 60;
 
 /// Through which kind of socket echo requests go.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use std::net::Ipv4Addr;
+/// use ginnel::message::icmp::{EchoSocket, IcmpEcho};
+///
+/// match IcmpEcho::options().socket(EchoSocket::Raw).open(Ipv4Addr::LOCALHOST) {
+///     Ok(echo) => assert!(echo.is_raw()),
+///     Err(error) => assert!(error.is_permission_denied()), // no CAP_NET_RAW
+/// }
+/// assert_eq!(EchoSocket::default(), EchoSocket::Either);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum EchoSocket {
     /// The ping socket if this user may have one, a raw socket if not.
@@ -39,6 +51,23 @@ pub enum EchoSocket {
 }
 
 /// An echo reply; its payload is in the caller's buffer.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use std::net::Ipv4Addr;
+/// use std::time::Duration;
+/// use ginnel::message::IcmpEcho;
+///
+/// let echo = match IcmpEcho::open(Ipv4Addr::LOCALHOST) {
+///     Err(error) if error.is_permission_denied() => return Ok(()),
+///     other => other?,
+/// };
+/// echo.send(7, b"hullo")?;
+/// let reply = echo.recv_deadline(&mut [0; 64], Duration::from_secs(10))?;
+/// assert_eq!((reply.sequence, reply.len, reply.sender), (7, 5, Ipv4Addr::LOCALHOST.into()));
+/// assert_eq!(reply.ttl.is_some(), echo.is_raw());
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EchoReply {
     /// The number that the request was sent with.

@@ -13,6 +13,22 @@ use crate::sysv;
 use crate::wait::{self, Attempt};
 
 /// What came: how many bytes of the buffer it fills, how many it had, and who sent it.
+///
+/// ```
+/// use std::time::Duration;
+/// use ginnel::message::UdpSocket;
+///
+/// let server = UdpSocket::bind("127.0.0.1:0")?;
+/// let client = UdpSocket::connect(server.local_address()?)?;
+/// client.send(b"over the garden wall")?;
+///
+/// let mut buffer = [0; 8];
+/// let got = server.recv_truncated(&mut buffer, Duration::from_secs(10))?;
+/// assert_eq!((&buffer[..got.len], got.full_len), (&b"over the"[..], 20));
+/// assert!(got.is_truncated());
+/// assert_eq!(got.sender, client.local_address()?);
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram<A> {
     /// How many bytes of the buffer it fills.
@@ -152,6 +168,16 @@ pub(super) fn set_buffer_sizes(
 }
 
 /// How much a socket buffers, counted by the kernel with its own overhead: `SO_SNDBUF` and `SO_RCVBUF` of `socket(7)`.
+///
+/// ```
+/// use ginnel::message::UdpSocket;
+///
+/// let socket = UdpSocket::bind("127.0.0.1:0")?;
+/// socket.set_buffer_sizes(Some(16384), Some(32768))?;
+/// let sizes = socket.buffer_sizes()?;
+/// assert_eq!((sizes.send_bytes, sizes.recv_bytes), (32768, 65536), "doubled, for the overhead");
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferSizes {
     /// What is sent and not yet received; on a Unix socket this is what bounds a message.

@@ -36,6 +36,20 @@ use crate::{Deadline, interrupt, sysv};
 pub const PRIORITIES: u32 = 32768;
 
 /// What [`PosixQueue::recv`] took from the queue; the payload is in the caller's buffer.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel::message::PosixQueue;
+///
+/// let queue = PosixQueue::create("/doc-received")?;
+/// queue.send(9, b"the kettle boils")?;
+///
+/// let mut buffer = vec![0; queue.message_bytes_max()];
+/// let got = queue.recv(&mut buffer)?;
+/// assert_eq!((got.priority, &buffer[..got.len]), (9, &b"the kettle boils"[..]));
+/// # PosixQueue::remove("/doc-received")?;
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Received {
     /// The priority it was sent with.
@@ -45,6 +59,17 @@ pub struct Received {
 }
 
 /// A message with its payload: what [`PosixQueue::recv_vec`] gives.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel::message::{PosixQueue, posix_queue::Message};
+///
+/// let queue = PosixQueue::create("/doc-message")?;
+/// queue.send(9, b"the kettle boils")?;
+/// assert_eq!(queue.recv_vec()?, Message { priority: 9, payload: b"the kettle boils".to_vec() });
+/// # PosixQueue::remove("/doc-message")?;
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Message {
     /// The priority it was sent with.
@@ -530,6 +555,20 @@ impl From<PosixQueue> for OwnedFd {
 }
 
 /// A queue's state: `struct mq_attr` of `mq_getattr(3)`, and what `mq_overview(7)` shows of its file.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel::message::PosixQueue;
+///
+/// let queue = PosixQueue::options().create(true).messages_max(2).message_bytes_max(16).open("/doc-status")?;
+/// queue.send(1, b"sweep")?;
+///
+/// let status = queue.status()?;
+/// assert_eq!((status.messages, status.messages_max, status.message_bytes_max), (1, 2, 16));
+/// assert_eq!((status.bytes, status.notifies_pid), (Some(5), None));
+/// # PosixQueue::remove("/doc-status")?;
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Messages in the queue now.

@@ -70,6 +70,19 @@ impl Select {
 }
 
 /// What [`SysvQueue::recv`] took from the queue; the payload is in the caller's buffer.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel::message::{Select, SysvQueue};
+///
+/// let queue = SysvQueue::private()?;
+/// queue.send(7, b"over the garden wall")?;
+///
+/// let mut buffer = [0; 64];
+/// let got = queue.recv(Select::Any, &mut buffer)?;
+/// assert_eq!((got.message_type, &buffer[..got.len]), (7, &b"over the garden wall"[..]));
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Received {
     /// The type it was sent with.
@@ -79,6 +92,17 @@ pub struct Received {
 }
 
 /// A message with its payload: what [`SysvQueue::recv_vec`] gives.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel::message::{Select, SysvQueue, sysv_queue::Message};
+///
+/// let queue = SysvQueue::private()?;
+/// queue.send(7, b"over the garden wall")?;
+/// let message = queue.recv_vec(Select::Any)?;
+/// assert_eq!(message, Message { message_type: 7, payload: b"over the garden wall".to_vec() });
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Message {
     /// The type it was sent with.
@@ -540,6 +564,20 @@ impl Drop for SysvQueue {
 }
 
 /// A queue's state: `struct msqid_ds` of `msgctl(2)`.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel::message::SysvQueue;
+///
+/// let queue = SysvQueue::private()?;
+/// queue.send(1, b"sweep")?;
+///
+/// let status = queue.status()?;
+/// assert_eq!((status.messages, status.bytes), (1, 5));
+/// assert_eq!(status.last_send_pid, std::process::id() as i32);
+/// assert!(status.last_send.is_some() && status.last_recv.is_none());
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Owner, creator, mode, key.
@@ -579,6 +617,20 @@ impl Status {
 }
 
 /// What an IPC namespace allows, and what of it is in use: [`SysvQueue::limits`].
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel::message::SysvQueue;
+///
+/// let queue = SysvQueue::private()?;
+/// let limits = SysvQueue::limits()?;
+/// assert!((1..=limits.queues_max).contains(&limits.queues));
+/// assert_eq!(queue.status()?.bytes_max, limits.queue_bytes_max);
+///
+/// let too_long = vec![0; limits.message_bytes_max as usize + 1];
+/// assert_eq!(queue.try_send(1, &too_long).unwrap_err().errno_name(), "EINVAL");
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The most queues (`kernel.msgmni`).

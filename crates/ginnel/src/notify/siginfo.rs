@@ -51,6 +51,19 @@ impl fmt::Debug for Payload {
 }
 
 /// Why a signal was sent: `si_code`.
+///
+/// ```
+/// use std::process::Command;
+/// use ginnel::notify::{Code, PidFd, Signal};
+///
+/// let exits = PidFd::of_child(&Command::new("false").spawn()?)?;
+/// assert_eq!(exits.reap()?.code, Code::ChildExited);
+///
+/// let sleeper = PidFd::of_child(&Command::new("sleep").arg("60").spawn()?)?;
+/// sleeper.send(Signal::TERM)?;
+/// assert_eq!(sleeper.reap()?.code, Code::ChildKilled);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Code {

@@ -48,6 +48,7 @@
 //! it: a Rust program ignores that signal from its start, a Rust library in a C program should say so to its users.
 
 mod child;
+mod foreground;
 mod io;
 pub(crate) mod socket;
 mod words;

@@ -32,6 +32,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::child;
+use super::foreground::Terminal;
 use super::pipe::{PipeReader, PipeWriter, pipe};
 use super::popen::explain_spawn;
 use super::words;
@@ -39,6 +40,16 @@ use crate::Deadline;
 use crate::error::{Error, Label, Result};
 
 /// One command of a pipeline.
+///
+/// ```
+/// use ginnel::stream::{Pipeline, pipeline::Stage};
+///
+/// let stage = |words: &[&str]| Stage { arguments: words.iter().map(Into::into).collect(), redirects: vec![] };
+/// let pipeline = Pipeline::from_stages(vec![stage(&["echo", "$HOME | *"]), stage(&["rev"])])?;
+/// assert_eq!(pipeline.stages()[1], stage(&["rev"]));
+/// assert_eq!(pipeline.output()?.stdout, b"* | EMOH$\n", "no shell looked at the words");
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stage {
     /// The program, then its arguments.
@@ -48,6 +59,20 @@ pub struct Stage {
 }
 
 /// A stream of a stage that goes elsewhere: `<`, `>`, `2>&1`.
+///
+/// ```
+/// use ginnel::stream::{Pipeline, pipeline::{Redirect, Stage, Standard}};
+///
+/// # let directory = ginnel_testkit::temp_dir();
+/// # let path = directory.path().join("log");
+/// let append = Redirect::Write { of: Standard::Output, path: path.clone(), append: true };
+/// for word in ["one", "two"] {
+///     let stage = Stage { arguments: vec!["echo".into(), word.into()], redirects: vec![append.clone()] };
+///     Pipeline::from_stages(vec![stage])?.spawn()?.wait()?;
+/// }
+/// assert_eq!(std::fs::read_to_string(path)?, "one\ntwo\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redirect {
     /// `< path`
@@ -74,6 +99,16 @@ pub enum Redirect {
 }
 
 /// One of the two standard streams that write.
+///
+/// ```
+/// use ginnel::stream::{Pipeline, pipeline::{Redirect, Standard}};
+///
+/// let pipeline = Pipeline::parse("sh -c 'echo oops >&2' 2>&1 | tr a-z A-Z")?;
+/// let redirects = &pipeline.stages()[0].redirects;
+/// assert_eq!(redirects[0], Redirect::Same { of: Standard::Error, to: Standard::Output });
+/// assert_eq!(pipeline.output()?.stdout, b"OOPS\n");
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standard {
     /// Descriptor 1.
@@ -83,6 +118,17 @@ pub enum Standard {
 }
 
 /// Where an outer end of a pipeline leads.
+///
+/// ```
+/// use ginnel::stream::{Pipeline, pipe, pipeline::End};
+///
+/// let (reader, writer) = pipe()?;
+/// let mut first = Pipeline::parse("echo hullo")?.stdin(End::Null).stdout(writer).spawn()?;
+/// let second = Pipeline::parse("tr u e")?.stdin(reader).output()?;
+/// assert_eq!(second.stdout, b"hello\n");
+/// assert!(first.wait()?.success());
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub enum End {
     /// Where this process's own leads.
@@ -337,6 +383,15 @@ impl Pipeline {
 const LABEL: Label = Label::Static("pipeline");
 
 /// What [`Pipeline::output`] collected.
+///
+/// ```
+/// use ginnel::stream::{Pipeline, pipeline::End};
+///
+/// let output = Pipeline::parse("sh -c 'echo said; echo moaned >&2; exit 3'")?.stderr(End::Piped).output()?;
+/// assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"said\n"[..], &b"moaned\n"[..]));
+/// assert_eq!(output.status.last().code(), Some(3));
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct PipelineOutput {
     /// What the last stage wrote.
@@ -366,6 +421,19 @@ pub struct PipelineStatus {
 }
 
 /// How one stage ended.
+///
+/// ```
+/// use ginnel::stream::Pipeline;
+///
+/// let mut running = Pipeline::parse("true | sh -c 'exit 3'")?.spawn()?;
+/// let pids = running.pids();
+/// let status = running.wait()?;
+///
+/// let second = &status.stages[1];
+/// assert_eq!((second.command.as_str(), second.status.code()), ("sh -c exit 3", Some(3)));
+/// assert_eq!(second.pid, pids[1]);
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct StageStatus {
     /// The command, as it was given.
@@ -424,7 +492,7 @@ impl Slot {
     }
 }
 
-fn duplicate(fd: impl AsFd) -> Result<OwnedFd> {
+pub(super) fn duplicate(fd: impl AsFd) -> Result<OwnedFd> {
     fd.as_fd().try_clone_to_owned().map_err(|error| Error::from_io("dup", &error, &LABEL))
 }
 
@@ -717,69 +785,4 @@ impl Drop for RunningPipeline {
             let _ = member.child.wait();
         }
     }
-}
-
-/// The controlling terminal, lent to a pipeline; taken back when this is dropped.
-#[derive(Debug)]
-struct Terminal {
-    tty: OwnedFd,
-    ours: Pid,
-    lender: u32,
-}
-
-impl Terminal {
-    /// The terminal, if there is one and this process is in its foreground.
-    fn controlling() -> Option<Terminal> {
-        let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
-        let ours = own_group()?;
-        let foreground = rustix::termios::tcgetpgrp(&tty).ok()?;
-        (foreground == ours).then(|| Terminal { tty: tty.into(), ours, lender: std::process::id() })
-    }
-
-    /// Makes the command's group the foreground before it runs: later it might have been stopped already.
-    fn hand_over_at_exec(&self, command: &mut Command) -> Result<()> {
-        let tty = duplicate(&self.tty)?;
-        // SAFETY: between fork and exec this changes the signal mask and makes one ioctl, all async-signal-safe; it
-        // allocates nothing and takes no lock. The closure owns the descriptor.
-        unsafe {
-            command.pre_exec(move || {
-                let group = own_group().ok_or(Errno::SRCH)?;
-                Ok(without_ttou(|| rustix::termios::tcsetpgrp(&tty, group))?)
-            });
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        if self.lender != std::process::id() {
-            return;
-        }
-        // A terminal that has hung up is nobody's.
-        let _ = without_ttou(|| rustix::termios::tcsetpgrp(&self.tty, self.ours));
-    }
-}
-
-/// This process's group; `None` for one outside of its PID namespace, which the kernel calls 0 and rustix cannot say.
-fn own_group() -> Option<Pid> {
-    // SAFETY: getpgrp takes nothing and cannot fail.
-    Pid::from_raw(unsafe { libc::getpgrp() })
-}
-
-/// Runs `body` with `SIGTTOU` blocked, which a process of the background gets for changing the foreground.
-fn without_ttou<T>(body: impl FnOnce() -> T) -> T {
-    let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    let mut ttou = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset initialises the set that the other two read; pthread_sigmask fills `before`, and cannot fail
-    // with SIG_BLOCK and valid pointers.
-    unsafe {
-        libc::sigemptyset(ttou.as_mut_ptr());
-        libc::sigaddset(ttou.as_mut_ptr(), libc::SIGTTOU);
-        libc::pthread_sigmask(libc::SIG_BLOCK, ttou.as_ptr(), before.as_mut_ptr());
-    }
-    let value = body();
-    // SAFETY: `before` was filled above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    value
 }

@@ -53,6 +53,16 @@ pub fn pty() -> Result<(Pty, Terminal)> {
 }
 
 /// How large a terminal is, in characters.
+///
+/// ```
+/// use ginnel::stream::pty::Size;
+///
+/// let (emulator, terminal) = ginnel::stream::pty()?;
+/// assert_eq!(terminal.size()?, Size { rows: 24, columns: 80 });
+/// emulator.set_size(Size { rows: 50, columns: 132 })?;
+/// assert_eq!(terminal.size()?, Size { rows: 50, columns: 132 }, "and its programs get SIGWINCH");
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     /// Lines.

@@ -191,6 +191,20 @@ impl AsFd for Flock {
 ///
 /// A child made by `fork` shares the lock and its copy of the guard does not release it; the lock is there until the
 /// child has closed its copy of the descriptor too, or this guard is dropped.
+///
+/// ```
+/// use ginnel::sync::{Flock, LockKind};
+///
+/// # let directory = ginnel_testkit::temp_dir();
+/// # let path = directory.path();
+/// let (mine, other) = (Flock::open(path)?, Flock::open(path)?);
+/// let guard = mine.lock(LockKind::Shared)?.upgrade()?;
+/// assert_eq!((guard.kind(), guard.is_held()?), (LockKind::Exclusive, true));
+/// assert!(other.try_lock(LockKind::Shared).unwrap_err().is_would_block());
+/// drop(guard);
+/// let _guard = other.try_lock(LockKind::Shared)?;
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "the file is unlocked when the guard is dropped"]
 pub struct FlockGuard<'a> {

@@ -11,6 +11,18 @@ use std::os::fd::{AsFd, AsRawFd};
 use super::record_lock::Range;
 
 /// A lock shuts out all others, or only the exclusive ones.
+///
+/// ```
+/// use ginnel::sync::{Flock, LockKind};
+///
+/// # let directory = ginnel_testkit::temp_dir();
+/// # let path = directory.path();
+/// let (one, two, three) = (Flock::open(path)?, Flock::open(path)?, Flock::open(path)?);
+/// let _first = one.lock(LockKind::Shared)?;
+/// let _second = two.try_lock(LockKind::Shared)?;
+/// assert!(three.try_lock(LockKind::Exclusive).unwrap_err().is_would_block());
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum LockKind {
     /// A read lock (`F_RDLCK`, `LOCK_SH`): any number of them at a time.

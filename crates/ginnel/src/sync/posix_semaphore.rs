@@ -215,6 +215,18 @@ unsafe fn wait_for(semaphore: *mut libc::sem_t, left: std::time::Duration) -> li
 /// A unit of a [`Semaphore`], posted when this is dropped. A killed process's unit is lost.
 ///
 /// A child made by `fork` does not hold its parent's unit: its copy of the guard posts nothing.
+///
+/// ```
+/// use ginnel::sync::UnnamedSemaphore;
+///
+/// let slots = UnnamedSemaphore::anonymous(2)?;
+/// let unit = slots.acquire()?;
+/// slots.acquire()?.keep();
+/// assert!(slots.try_acquire().unwrap_err().is_would_block());
+/// drop(unit);
+/// assert_eq!(slots.value()?, 1, "the one that was kept is still taken");
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "the unit is given back when the guard is dropped"]
 pub struct Unit<'a> {

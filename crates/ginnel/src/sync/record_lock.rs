@@ -43,6 +43,20 @@ use crate::{Deadline, interrupt};
 const FAMILY: &str = "lock";
 
 /// Whose the locks of a handle are.
+///
+/// ```
+/// use ginnel::sync::{LockKind, RecordLocks, record_lock::Owner};
+///
+/// # let directory = ginnel_testkit::temp_dir();
+/// # let path = directory.path().join("table");
+/// let open = |owner| RecordLocks::options().create(true).owner(owner).open(&path);
+///
+/// let (one, two) = (open(Owner::Process)?, open(Owner::Process)?);
+/// let _lock = one.lock(0..10, LockKind::Exclusive)?;
+/// assert_eq!(two.holder(0..10, LockKind::Exclusive)?, None, "the same process, the same owner");
+/// assert!(open(Owner::OpenFile)?.holder(0..10, LockKind::Exclusive)?.is_some());
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner {
     /// The open file description, that is the handle: two handles in one process shut each other out (`F_OFD_SETLK`).
@@ -52,6 +66,18 @@ pub enum Owner {
 }
 
 /// Bytes of a file, from `start` to before `end`, or to the end of the file and beyond where that is `None`.
+///
+/// ```
+/// use ginnel::sync::{LockKind, RecordLocks, record_lock::Range};
+///
+/// # let directory = ginnel_testkit::temp_dir();
+/// # let path = directory.path().join("table");
+/// let locks = RecordLocks::create(&path)?;
+/// let (head, tail) = (locks.lock(0..=99, LockKind::Shared)?, locks.lock(100.., LockKind::Shared)?);
+/// assert_eq!(head.range(), Range { start: 0, end: Some(100) });
+/// assert_eq!((head.range().to_string(), tail.range().to_string()), ("0..100".into(), "100..".into()));
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Range {
     /// The first byte.
@@ -104,6 +130,20 @@ impl std::fmt::Display for Range {
 }
 
 /// A lock that somebody else holds: what [`RecordLocks::holder`] and [`Flock::holders`](super::Flock::holders) find.
+///
+/// ```
+/// use ginnel::sync::{LockKind, RecordLocks};
+///
+/// # let directory = ginnel_testkit::temp_dir();
+/// # let path = directory.path().join("table");
+/// let (mine, other) = (RecordLocks::create(&path)?, RecordLocks::create(&path)?);
+/// let _lock = mine.lock(512..1024, LockKind::Shared)?;
+///
+/// let holder = other.holder(.., LockKind::Exclusive)?.unwrap();
+/// assert_eq!((holder.range.to_string(), holder.kind), ("512..1024".into(), LockKind::Shared));
+/// assert_eq!(holder.pids, [std::process::id() as i32]);
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Holder {
     /// The processes that hold it: one as a rule; several where an open file description that owns the lock is shared by
@@ -439,6 +479,21 @@ impl AsFd for RecordLocks {
 ///
 /// A child made by `fork` does not hold it, and its copy of the guard unlocks nothing. Its copy of the *descriptor*,
 /// with [`Owner::OpenFile`], keeps the lock until the child has closed it too.
+///
+/// ```
+/// use ginnel::sync::{LockKind, RecordLocks};
+///
+/// # let directory = ginnel_testkit::temp_dir();
+/// # let path = directory.path().join("table");
+/// let (mine, other) = (RecordLocks::create(&path)?, RecordLocks::create(&path)?);
+///
+/// let mut guard = mine.lock(0..512, LockKind::Shared)?;
+/// guard.upgrade()?;
+/// assert!(other.try_lock(0..1, LockKind::Shared).unwrap_err().is_would_block());
+/// guard.unlock()?;
+/// let _guard = other.try_lock(0..1, LockKind::Shared)?;
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "the range is unlocked when the guard is dropped"]
 pub struct RecordGuard<'a> {

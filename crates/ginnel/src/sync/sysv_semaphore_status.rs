@@ -25,6 +25,18 @@ union Argument {
 const NONE: Argument = Argument { array: ptr::null_mut() };
 
 /// A set's state: `struct semid_ds` of `semctl(2)`.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel::sync::SysvSemaphores;
+///
+/// let set = SysvSemaphores::private(3)?;
+/// assert_eq!((set.status()?.count, set.status()?.permissions.mode), (3, 0o600));
+/// assert_eq!(set.status()?.last_operation, None);
+/// set.post(0)?;
+/// assert!(set.status()?.last_operation.is_some());
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Owner, creator, mode, key.
@@ -96,6 +108,17 @@ pub struct Limits {
 }
 
 /// One line of [`SysvSemaphores::list`].
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel::sync::SysvSemaphores;
+///
+/// let set = SysvSemaphores::private(3)?;
+/// let all = SysvSemaphores::list()?;
+/// let listed = all.iter().find(|listed| listed.id == set.id()).unwrap();
+/// assert_eq!(listed.status, set.status()?);
+/// # Ok::<(), ginnel::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// The kernel's id (`semid`), for [`SysvSemaphores::from_id`].
