@@ -116,13 +116,13 @@ fn the_three_forms() {
         wait_blocked_in(child.pid(), POLL);
         (&emulator).write_all(b"hi").unwrap();
         child.assert_ok();
-        // Full in the end: nobody reads, and the kernel has moved what it can to the other side.
-        // It moves it when it likes, so one write that gives up is not the last that finds room.
-        while terminal
-            .write_deadline(&[b'x'; 1000], super::SHORT)
-            .map_err(|error| assert!(error.is_timed_out()))
-            .is_ok()
-        {}
+        // Full in the end: nobody reads. The kernel moves what it can to the other side, when it likes.
+        let error = loop {
+            if let Err(error) = terminal.write_deadline(&[b'x'; 1000], super::SHORT) {
+                break error;
+            }
+        };
+        assert!(error.is_timed_out(), "{error}");
         assert_eq!(emulator.read_deadline(&mut [0; 10], LONG).unwrap(), 10);
     });
 }
