@@ -433,10 +433,13 @@ pub(crate) fn signal_tree(process: &PidFd, signal: Signal) {
         return;
     }
     // Listed first: the children of one that ends are no longer its own.
-    let children = children(process.pid());
+    let known = children(process.pid());
     // Whatever ends by itself meanwhile needs no signal.
     let _ = process.send(signal);
-    children.iter().for_each(|child| signal_tree(child, signal));
+    known.iter().for_each(|child| signal_tree(child, signal));
+    // Started between the look and the signal: a shell that now waits for one of these would wait on.
+    let is_new = |child: &PidFd| known.iter().all(|known| known.pid() != child.pid());
+    children(process.pid()).iter().filter(|child| is_new(child)).for_each(|child| signal_tree(child, signal));
 }
 
 /// The children of a process, of all its threads.

@@ -316,6 +316,7 @@ mod tests {
             body()
         })
         .unwrap();
-        assert!(matches!(verdict(|body| body()), Err(RowError::Failed(_))));
+        // On a machine that is busy the other thread may not run while the lock is held; it will at some time.
+        assert!((0..1000).any(|_| matches!(verdict(|body| body()), Err(RowError::Failed(_)))));
     }
 }

@@ -191,7 +191,7 @@ fn opening_with_a_size_never_cuts_what_another_makes_longer() {
         const SIZES: [u64; 2] = [4096, 8192];
         let directory = temp_dir();
         let gate = Anonymous::map(PAGE).unwrap();
-        let rounds = 4000;
+        let rounds = 600;
         let open_all = |size: u64| {
             for round in 0..rounds {
                 // Both at once.
