@@ -177,7 +177,8 @@ fn interrupt_ends_all_stages_quietly() {
                 wait_until("no stage is left", || !runs("98762"));
             }
         }
-        let line = "sh -c 'kill -INT $PPID; sleep 98762' | cat";
+        // Not before the sleep runs: a shell between its fork and the exec would swallow the signal.
+        let line = "sleep 98762 | sh -c 'until grep -qx sleep /proc/[0-9]*/comm; do :; done 2>&-; kill -INT $PPID; cat'";
         let script = ["-c", "\"$0\" pipe \"$1\"; echo $?", env!("CARGO_BIN_EXE_ginnel"), line];
         let output = run(Command::new("bash").args(script));
         assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"130\n"[..], &b""[..]));
