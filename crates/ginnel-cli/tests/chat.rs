@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use ginnel_testkit::{Spawned, isolated, run, run_ok, spawn, wait_blocked_in, wait_until};
+use ginnel_testkit::{Spawned, isolated, run, run_ok, spawn, wait_until};
 
 const EXE: &str = env!("CARGO_BIN_EXE_ginnel");
 
@@ -302,7 +302,10 @@ fn fifos_that_were_there_stay() {
         // Two of the same side.
         let mut first = spawn(&mut chat(&["/dev/shm/there", "/dev/shm/back"]));
         let _stdin = first.stdin();
-        wait_blocked_in(first.pid(), libc::SYS_read);
+        let fifo = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata("/dev/shm/there").unwrap());
+        wait_until("the first one sits there", || {
+            std::fs::read_to_string("/proc/locks").unwrap().contains(&format!(":{fifo} 0 EOF"))
+        });
         let second = run(&mut chat(&["/dev/shm/there", "/dev/shm/back"]));
         assert!(String::from_utf8_lossy(&second.stderr).contains("another chat reads from it"), "{second:?}");
     });
