@@ -5,9 +5,17 @@
 //! or, when the process is killed before or the guard is dropped, none. A holder that dies keeps nobody waiting.
 //!
 //! # How it works inside
-//! The lock's word is 0, or the holder's thread id. A thread that wants it first tells the kernel which word to look at
-//! should it die (see `primitive`), then exchanges 0 for its id. Who finds it taken spins for a moment, sets `WAITERS`
-//! and sleeps on the word. The holder exchanges its id for 0 and wakes one sleeper if `WAITERS` was set.
+//! The lock's word is 0, or the holder's thread id with `WAITERS`. A thread that wants it first tells the kernel which
+//! word to look at should it die (see `primitive`), then exchanges 0 for its id. Who finds it taken spins for a moment,
+//! counts itself in `arrivals`, and sleeps on two words at once: `turn`, which who gives the lock back moves on and wakes,
+//! and the lock's own word, on which only deaths are told. (Those whose operation is blocked sleep on the lock's word
+//! too, see `wait`: hence a `turn` of its own, so that giving the lock back wakes one who wants the lock.)
+//!
+//! `WAITERS` always stands in a taken word, since all it says is that the kernel is to wake somebody when the holder
+//! dies; set only when somebody sleeps, there would be a moment in which a holder dies unheard.
+//!
+//! Whether to wake is told by `arrivals != cleared`. `cleared` follows only when a wake has found nobody asleep, so a
+//! sleeper that dies with the wake meant for another leaves the next holder no less inclined to wake.
 //!
 //! Before a word changes, its place and its old value are written to the journal and the journal's count is raised. To
 //! commit is to set the count to 0. Who takes the lock from a dead holder puts the old values back, last first.
@@ -17,14 +25,18 @@
 //! of the dead in their order, up to the one at which it died.
 //! - **J1** the entry before the count that covers it ([`Guard::set`]); **J2** the count before the word it speaks of;
 //!   **J3** all words before the count is 0 ([`Guard::commit`]); **J4** the count before the lock is given back.
+//! - **L1** who sleeps reads `turn`, then counts itself, then looks at the word; **L2** who gives back frees the word,
+//!   then reads `arrivals`, then moves `turn`, then wakes. All of it sequentially consistent. So either the arrival is seen
+//!   or the free word is; and if a wake finds nobody, each arrival that was seen finds `turn` moved and looks again.
 //!
 //! # Crash points
 //! | killed | the kernel finds | what the next holder does |
 //! | --- | --- | --- |
-//! | before the exchange that takes it | another id, or 0: wakes one sleeper, who takes it or sleeps on | nothing |
+//! | before the exchange that takes it | another id; or 0: wakes one sleeper, who takes it | nothing |
+//! | asleep or woken | another id, whose holder wakes the next: `arrivals` still says so; or 0: as above | nothing |
 //! | while holding it | the dead one's id: marks it, wakes one | undoes the journal |
 //! | in the middle of undoing | as above | undoes it again from the start: old values are old values |
-//! | after the exchange that frees it, before the wake | 0: wakes one sleeper | nothing |
+//! | after the exchange that frees it, before the wake | 0: wakes one; another id: its holder wakes | nothing |
 //!
 //! # A word that cannot be true
 //! A word that names no living thread, and that the kernel has not marked, was written by somebody who may not hold
@@ -34,12 +46,15 @@
 use std::time::{Duration, Instant};
 
 use crate::primitive::{
-    AtomicU32, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, futex_wait, futex_wake, thread_exists,
+    AtomicU32, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, futex_wait_any, futex_wake, thread_exists,
 };
 use crate::segment::{HEADER_BYTES, Segment};
 use crate::{Errno, Result};
 
-const WORD_OFFSET: usize = 0x40;
+pub(crate) const WORD_OFFSET: usize = 0x40;
+const TURN_OFFSET: usize = 0x44;
+const ARRIVALS_OFFSET: usize = 0x48;
+const CLEARED_OFFSET: usize = 0x50;
 const JOURNAL_COUNT_OFFSET: usize = 0x80;
 const JOURNAL_OFFSET: usize = 0x90;
 const ENTRY_BYTES: usize = 16;
@@ -49,7 +64,7 @@ pub const CHANGES_MAX: usize = (HEADER_BYTES - JOURNAL_OFFSET) / ENTRY_BYTES;
 /// How often a taken lock is looked at before sleeping: about what a holder needs for an operation.
 const SPINS: u32 = 100;
 /// How long to sleep before asking whether the holder is alive at all. Death itself wakes at once: this is for a word
-/// that names nobody.
+/// that names nobody, and long enough for a wake that got lost to be seen in a test.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The lock of a segment.
@@ -108,7 +123,7 @@ impl<'a> Lock<'a> {
         let word = self.segment.word32(WORD_OFFSET)?;
         let thread = Thread::current();
         let before = thread.remember(word);
-        if word.compare_exchange(0, thread.id, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+        if word.compare_exchange(0, thread.id | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_ok() {
             return Ok(Guard { segment: self.segment, word, thread, before, changes: 0 });
         }
         match self.acquire_taken(word, thread, deadline) {
@@ -126,13 +141,13 @@ impl<'a> Lock<'a> {
 
     #[cold]
     fn acquire_taken(self, word: &AtomicU32, thread: Thread, deadline: Option<Instant>) -> Result<()> {
-        // Once this thread has slept others may be asleep behind it: whoever wakes next must go on waking.
-        let mut slept = 0;
+        let turn = self.segment.word32(TURN_OFFSET)?;
+        let arrivals = self.segment.word64(ARRIVALS_OFFSET)?;
         let mut spins = 0;
         loop {
             let value = word.load(Ordering::Relaxed);
-            if value & OWNER == 0 || value & OWNER_DIED != 0 {
-                let taken = thread.id | slept | (value & WAITERS);
+            if is_free(value) {
+                let taken = thread.id | WAITERS;
                 if word.compare_exchange(value, taken, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                     return Ok(());
                 }
@@ -145,30 +160,35 @@ impl<'a> Lock<'a> {
             }
             if !thread_exists(value & OWNER) {
                 // Marked as the kernel would have: taken over in the next turn, by whoever is first.
-                let _ =
-                    word.compare_exchange(value, value | OWNER_DIED, Ordering::Relaxed, Ordering::Relaxed);
+                let marked = WAITERS | OWNER_DIED;
+                let _ = word.compare_exchange(value, marked, Ordering::Relaxed, Ordering::Relaxed);
                 continue;
             }
-            let marked = value | WAITERS;
-            if value != marked
-                && word.compare_exchange(value, marked, Ordering::Relaxed, Ordering::Relaxed).is_err()
-            {
-                continue;
+            // L1.
+            let seen = turn.load(Ordering::SeqCst);
+            arrivals.fetch_add(1, Ordering::SeqCst);
+            let value = word.load(Ordering::SeqCst);
+            if !is_free(value) {
+                sleep(&[(turn, seen), (word, value)], deadline)?;
             }
-            slept = WAITERS;
-            sleep(word, marked, deadline)?;
         }
     }
 }
 
-/// Sleeps until the word changes, until it is time to look again, or until the deadline, which is an error.
-fn sleep(word: &AtomicU32, value: u32, deadline: Option<Instant>) -> Result<()> {
-    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    if left == Some(Duration::ZERO) {
+/// Whether a lock's word may be exchanged for one's own.
+#[inline]
+fn is_free(value: u32) -> bool {
+    value & OWNER == 0 || value & OWNER_DIED != 0
+}
+
+/// Sleeps until a word changes, until it is time to look again, or until the deadline, which is an error.
+fn sleep(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<()> {
+    let now = Instant::now();
+    if deadline.is_some_and(|deadline| deadline <= now) {
         return Err(Errno::TIMEDOUT);
     }
-    let limit = left.unwrap_or(ASK_AGAIN).min(ASK_AGAIN);
-    match futex_wait(word, value, Some(limit)) {
+    let look = now + ASK_AGAIN;
+    match futex_wait_any(words, Some(deadline.map_or(look, |deadline| deadline.min(look)))) {
         Err(Errno::AGAIN | Errno::TIMEDOUT) | Ok(()) => Ok(()),
         Err(errno) => Err(errno),
     }
@@ -211,12 +231,13 @@ impl Guard<'_> {
     /// Makes the changes count, all at once, and gives the lock back.
     #[inline]
     pub fn commit(mut self) {
-        self.clear_journal();
+        self.checkpoint();
     }
 
-    /// J3: after every change. What was changed cannot be taken back from here on.
+    /// Makes the changes so far count, all at once, and goes on: what is changed from here on counts for itself.
     #[inline]
-    fn clear_journal(&mut self) {
+    pub fn checkpoint(&mut self) {
+        // J3: after every change. What was changed cannot be taken back from here on.
         if self.changes > 0 {
             if let Ok(count) = self.segment.word64(JOURNAL_COUNT_OFFSET) {
                 count.store(0, Ordering::Release);
@@ -255,10 +276,26 @@ impl Drop for Guard<'_> {
             // The entries are this holder's own. If they were scribbled over meanwhile, the next holder is told.
             let _ = self.recover();
         }
-        // J4. Who sleeps is woken also if this thread dies before the wake: the kernel finds a 0.
-        if self.word.swap(0, Ordering::Release) & WAITERS != 0 {
-            futex_wake(self.word, 1);
-        }
+        // J4. Who sleeps is woken also if this thread dies before the wake: the kernel finds a 0. L2 from here on.
+        self.word.swap(0, Ordering::SeqCst);
+        let _ = self.wake_next();
         self.thread.forget(self.before);
+    }
+}
+
+impl Guard<'_> {
+    /// Wakes one who wants the lock, if there may be one.
+    #[inline]
+    fn wake_next(&self) -> Result<()> {
+        let arrivals = self.segment.word64(ARRIVALS_OFFSET)?.load(Ordering::SeqCst);
+        let cleared = self.segment.word64(CLEARED_OFFSET)?;
+        if arrivals != cleared.load(Ordering::Relaxed) {
+            let turn = self.segment.word32(TURN_OFFSET)?;
+            turn.fetch_add(1, Ordering::SeqCst);
+            if futex_wake(turn, 1) == 0 {
+                cleared.store(arrivals, Ordering::Relaxed);
+            }
+        }
+        Ok(())
     }
 }

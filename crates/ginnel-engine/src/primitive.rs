@@ -12,35 +12,53 @@
 use std::cell::Cell;
 use std::ptr;
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use rustix::io::Errno;
-use rustix::thread::futex::{self, Flags};
-use rustix::time::Timespec;
+use rustix::thread::futex::{self, Flags, Wait, WaitFlags, WaitvFlags};
+use rustix::time::{ClockId, Timespec};
 
 /// The bits of a lock's word that the kernel knows: `FUTEX_TID_MASK`, `FUTEX_OWNER_DIED`, `FUTEX_WAITERS`.
 pub(crate) const OWNER: u32 = 0x3fff_ffff;
 pub(crate) const OWNER_DIED: u32 = 0x4000_0000;
 pub(crate) const WAITERS: u32 = 0x8000_0000;
 
-/// Sleeps while `word` holds `value`, at the longest for `limit`.
+/// How many words a thread can sleep on at once here.
+pub(crate) const WORDS_MAX: usize = 4;
+
+/// Sleeps while each word holds its value, until one of them is woken. The kernel takes them in their order: it stands in
+/// the queue of one before it compares the next.
 ///
 /// # Errors
-/// `EAGAIN`: it held something else. `ETIMEDOUT`. `EINTR`.
-pub(crate) fn futex_wait(word: &AtomicU32, value: u32, limit: Option<Duration>) -> Result<(), Errno> {
-    let limit = limit.map(|limit| Timespec {
-        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: limit.subsec_nanos().into(),
-    });
-    futex::wait(word, Flags::empty(), value, limit.as_ref())
+/// `EAGAIN`: one held something else. `ETIMEDOUT`: the deadline has passed. `EINTR`.
+pub(crate) fn futex_wait_any(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<(), Errno> {
+    let mut waits = [const { Wait::new() }; WORDS_MAX];
+    for (wait, (word, value)) in waits.iter_mut().zip(words) {
+        wait.val = u64::from(*value);
+        wait.uaddr = word.as_ptr().cast::<std::ffi::c_void>().into();
+        wait.flags = WaitFlags::SIZE_U32;
+    }
+    let waits = waits.get(..words.len()).ok_or(Errno::INVAL)?;
+    futex::waitv(waits, WaitvFlags::empty(), deadline.map(monotonic).as_ref(), ClockId::Monotonic).map(drop)
 }
 
-/// Wakes up to `count` sleepers on `word`.
-pub(crate) fn futex_wake(word: &AtomicU32, count: u32) {
+/// The deadline by the kernel's clock.
+fn monotonic(deadline: Instant) -> Timespec {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    let nanoseconds = now.tv_nsec + i64::from(left.subsec_nanos());
+    let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX).saturating_add(nanoseconds / NANOSECONDS);
+    Timespec { tv_sec: now.tv_sec.saturating_add(seconds), tv_nsec: nanoseconds % NANOSECONDS }
+}
+
+const NANOSECONDS: i64 = Duration::from_secs(1).as_nanos() as i64;
+
+/// Wakes up to `count` sleepers on `word`: how many there were.
+pub(crate) fn futex_wake(word: &AtomicU32, count: u32) -> usize {
     // The only errors are of the address, which is mapped: nobody is left waiting by them.
-    let _ = futex::wake(word, Flags::empty(), count);
+    futex::wake(word, Flags::empty(), count).unwrap_or(0)
 }
 
 /// Whether there is a thread with this id.
@@ -67,13 +85,16 @@ pub(crate) struct Thread {
     generation: u32,
 }
 
+/// From an entry of the robust list to its word, as glibc has it. What stands in segments is laid out for it.
+pub(crate) const FUTEX_OFFSET: isize = -32;
+
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
     static THREAD: Cell<Option<Thread>> = const { Cell::new(None) };
     /// For a thread whose C library has not registered a list: one of our own.
     static OWN_HEAD: Cell<RobustHead> =
-        const { Cell::new(RobustHead { list: ptr::null(), futex_offset: 0, pending: ptr::null() }) };
+        const { Cell::new(RobustHead { list: ptr::null(), futex_offset: FUTEX_OFFSET, pending: ptr::null() }) };
 }
 
 impl Thread {

@@ -125,7 +125,7 @@ fn a_stopped_holder_delays_and_breaks_nothing() {
         let soon = Some(Instant::now() + Duration::from_millis(250));
         assert_eq!(Lock::of(&segment).acquire(soon).unwrap_err(), Errno::TIMEDOUT);
         let waiter = fork(|| transfer(&segment).unwrap());
-        wait_blocked_in(waiter.pid(), libc::SYS_futex);
+        wait_blocked_in(waiter.pid(), libc::SYS_futex_waitv);
         holder.signal(libc::SIGCONT);
         holder.assert_ok();
         waiter.assert_ok();
@@ -145,7 +145,7 @@ fn a_holder_killed_with_sleepers_behind_it_keeps_nobody() {
             });
             wait_blocked_in(holder.pid(), libc::SYS_pause);
             let sleepers: Vec<_> = (0..4).map(|_| fork(|| transfer(&segment).unwrap())).collect();
-            sleepers.iter().for_each(|child| wait_blocked_in(child.pid(), libc::SYS_futex));
+            sleepers.iter().for_each(|child| wait_blocked_in(child.pid(), libc::SYS_futex_waitv));
             holder.kill();
             assert_eq!(holder.wait(), Exit::Signal(libc::SIGKILL));
             sleepers.into_iter().for_each(|child| child.assert_ok());
@@ -270,7 +270,7 @@ fn killed_at_every_instruction_somebody_waiting_goes_on() {
             // Asleep behind it, if it holds the lock; else at once done.
             let waiter = fork(|| transfer(&segment).unwrap());
             if segment.word32(LOCK_WORD).unwrap().load(std::sync::atomic::Ordering::Relaxed) != 0 {
-                wait_blocked_in(waiter.pid(), libc::SYS_futex);
+                wait_blocked_in(waiter.pid(), libc::SYS_futex_waitv);
             }
             child.kill();
             waiter.assert_ok();
