@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`segment`] | an object's file, mapped: every access checked, space reserved before it is used |
 //! | [`lock`] | the object's lock, whose holder's death the kernel tells, and the journal that undoes what the dead began |
+//! | [`wait`] | an object's blocked operations: served in order, by whoever changes the object, and nobody left asleep |
 //! | `primitive` | the only place that touches atomics of shared memory, futexes and the robust list |
 //!
 //! # What it never does
@@ -21,6 +22,7 @@ mod primitive;
 
 pub mod lock;
 pub mod segment;
+pub mod wait;
 
 /// What a call of the engine fails with: the errno that the kernel would give.
 pub type Errno = rustix::io::Errno;

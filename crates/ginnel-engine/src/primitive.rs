@@ -5,8 +5,13 @@
 //! proper, its head has one *pending* address, meant for a lock that is just being taken or given back. At a thread's
 //! end (also by `exec` and by `SIGKILL`) the kernel looks at the word there: does it hold this thread's id, it gets
 //! `FUTEX_OWNER_DIED` and, if it has `FUTEX_WAITERS`, one sleeper is woken; is it 0, one sleeper is woken. That is all
-//! an object's lock needs, since a thread holds one at a time. The C library's own list is left alone, and no pointer
-//! stands in shared memory, where somebody else could change it.
+//! an object's lock needs, since a thread holds one at a time, and no pointer stands in shared memory for it.
+//!
+//! While a thread is blocked, a second word must tell of its death: the `life` of its slot ([`Thread::link`]). That one is
+//! linked into the list proper, in front of what the C library has there, and out of it before the thread goes on. The
+//! kernel goes through the list first and looks at the pending word last: `wait` counts on that order. The entry's
+//! pointers stand in the segment, as those of every robust mutex do; who scribbles over them can keep the kernel from
+//! telling this thread's death, and nothing else. This process never follows them.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -149,6 +154,110 @@ impl Thread {
         compiler_fence(Ordering::SeqCst);
         // SAFETY: as in `remember`.
         unsafe { ptr::write_volatile(&raw mut (*self.head).pending, before) };
+    }
+}
+
+/// The kernel looks at a word for as long as this lives, beside those that are linked.
+pub(crate) struct Watch {
+    thread: Thread,
+    before: *const u8,
+}
+
+impl Watch {
+    pub(crate) fn on(thread: Thread, word: &AtomicU32) -> Watch {
+        Watch { thread, before: thread.remember(word) }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.thread.forget(self.before);
+    }
+}
+
+/// How long a robust list the kernel goes through.
+const ROBUST_LIST_LIMIT: usize = 2048;
+
+/// A word linked into the calling thread's robust list, until this is dropped.
+pub(crate) struct Linked {
+    thread: Thread,
+    entry: *const u8,
+    /// What came behind it when it was linked: not read back from the segment, where anybody may write.
+    next: *const u8,
+}
+
+impl Thread {
+    /// Whether this is (still) the calling thread: not in a child that a signal handler has forked.
+    pub(crate) fn is_current(self) -> bool {
+        self.generation == FORKS.load(Ordering::Relaxed)
+    }
+
+    /// From here on the kernel marks `life` should this thread die, if it holds the thread's id. `entry` and `previous`
+    /// are for the list's pointers; all three must stay mapped until the link is dropped.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: this thread's C library has laid its list out in another way.
+    pub(crate) fn link(
+        self,
+        life: &AtomicU32,
+        previous: &AtomicU64,
+        entry: &AtomicU64,
+    ) -> Result<Linked, Errno> {
+        let address = ptr::from_ref(entry).cast::<u8>();
+        let head = self.head.cast_const().cast::<u8>();
+        // SAFETY: the head is this thread's own, valid as long as the thread; nobody else writes it.
+        let offset = unsafe { (*self.head).futex_offset };
+        if address.wrapping_offset(offset) != ptr::from_ref(life).cast::<u8>() {
+            return Err(Errno::OPNOTSUPP);
+        }
+        // SAFETY: as above.
+        let next = unsafe { ptr::read_volatile(&raw const (*self.head).list) }.cast::<u8>();
+        previous.store(head.addr() as u64, Ordering::Relaxed);
+        entry.store(next.addr() as u64, Ordering::Release);
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: as above. The kernel reads `entry` only once it is the head's.
+        unsafe { ptr::write_volatile(&raw mut (*self.head).list, address.cast()) };
+        self.set_previous(next, address);
+        compiler_fence(Ordering::SeqCst);
+        Ok(Linked { thread: self, entry: address, next })
+    }
+
+    /// Tells the entry behind a new or removed one what now stands before it: a signal handler may unlock that mutex.
+    fn set_previous(self, entry: *const u8, previous: *const u8) {
+        let entry = entry.map_addr(|address| address & !1);
+        if entry != self.head.cast_const().cast::<u8>() && !entry.is_null() {
+            // SAFETY: an entry of this thread's list, held by this thread: the C library keeps the pointer to the one
+            // before it in the word before the entry, and writes it in the same way.
+            unsafe { ptr::write_volatile(entry.cast::<*const u8>().cast_mut().wrapping_sub(1), previous) };
+        }
+    }
+}
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        if !self.thread.is_current() {
+            return; // The child's list is another, and empty.
+        }
+        compiler_fence(Ordering::SeqCst);
+        let head = self.thread.head.cast_const().cast::<u8>();
+        let mut place = self.thread.head.cast::<*const u8>();
+        for _ in 0..ROBUST_LIST_LIMIT {
+            // SAFETY: the head's first word, or the entry of a mutex that this thread has locked since (in a signal
+            // handler that kept it): memory that the C library reads and writes in the same way.
+            let found = unsafe { ptr::read_volatile(place) };
+            if found == self.entry {
+                // SAFETY: as above.
+                unsafe { ptr::write_volatile(place, self.next) };
+                self.thread.set_previous(self.next, place.cast_const().cast());
+                break;
+            }
+            let address = found.map_addr(|address| address & !1);
+            if address == head || address.is_null() {
+                break;
+            }
+            place = address.cast::<*const u8>().cast_mut();
+        }
+        compiler_fence(Ordering::SeqCst);
     }
 }
 

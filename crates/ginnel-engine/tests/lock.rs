@@ -1,23 +1,21 @@
 //! The lock and its journal, with real processes killed at every instruction.
-#![allow(unsafe_code)]
+
+mod common;
 
 use std::time::{Duration, Instant};
 
+use common::{Stepped, directory, pause_for_ever, signal_self};
 use ginnel_engine::lock::{CHANGES_MAX, Lock};
 use ginnel_engine::segment::{HEADER_BYTES, Segment};
 use ginnel_engine::{Errno, Result};
 use ginnel_testkit::{Exit, fork, isolated, isolated_for, wait_blocked_in};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 
 const FROM: usize = HEADER_BYTES;
 const TO: usize = HEADER_BYTES + 8;
 const BEGINNING: u64 = 1_000_000;
 const LOCK_WORD: usize = 0x40;
 const JOURNAL_COUNT: usize = 0x80;
-
-fn directory() -> std::os::fd::OwnedFd {
-    rustix::fs::open("/dev/shm", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
-}
 
 fn accounts() -> Segment {
     let mode = Mode::RUSR | Mode::WUSR;
@@ -41,18 +39,6 @@ fn transfer(segment: &Segment) -> Result<()> {
 fn balance(segment: &Segment) -> (u64, u64) {
     let guard = Lock::of(segment).acquire(Some(Instant::now() + Duration::from_secs(10))).unwrap();
     (guard.get(FROM).unwrap(), guard.get(TO).unwrap())
-}
-
-fn signal_self(signal: i32) {
-    // SAFETY: no memory is involved.
-    unsafe { libc::kill(libc::getpid(), signal) };
-}
-
-fn pause_for_ever() -> ! {
-    loop {
-        // SAFETY: no memory is involved.
-        unsafe { libc::pause() };
-    }
 }
 
 #[test]
@@ -183,45 +169,6 @@ fn an_exec_with_the_lock_is_a_death_too() {
         holder.assert_ok();
         assert_eq!(balance(&segment), (BEGINNING, 0));
     });
-}
-
-/// A child that stops itself before and after `work`, traced by this process.
-struct Stepped(ginnel_testkit::Child);
-
-impl Stepped {
-    fn start(work: impl Fn()) -> Stepped {
-        let child = fork(|| {
-            // SAFETY: this request takes no pointers.
-            unsafe { libc::ptrace(libc::PTRACE_TRACEME) };
-            signal_self(libc::SIGSTOP);
-            work();
-            signal_self(libc::SIGSTOP);
-        });
-        let stepped = Stepped(child);
-        assert_eq!(stepped.stop(), libc::SIGSTOP);
-        stepped
-    }
-
-    /// Waits for its next stop: the signal.
-    fn stop(&self) -> i32 {
-        let mut status = 0;
-        // SAFETY: `status` is ours to write.
-        unsafe { libc::waitpid(self.0.pid(), &mut status, libc::__WALL) };
-        assert!(libc::WIFSTOPPED(status), "the stepped process ended: {status:#x}");
-        libc::WSTOPSIG(status)
-    }
-
-    /// One instruction: whether it is still in the work.
-    fn step(&self) -> bool {
-        // SAFETY: this request uses neither address nor data; the tracee is our own child.
-        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, self.0.pid(), 0, 0) }, 0);
-        self.stop() == libc::SIGTRAP
-    }
-
-    fn kill(self) {
-        self.0.kill();
-        assert_eq!(self.0.wait(), Exit::Signal(libc::SIGKILL));
-    }
 }
 
 /// Kills a process after its first, second, third ... instruction of `work`, until the work is done before the kill.

@@ -1,0 +1,79 @@
+//! Processes that are stepped and killed at any instruction.
+#![allow(unsafe_code, dead_code, missing_docs, unreachable_pub)]
+
+use ginnel_testkit::{Child, Exit, blocked_in, fork};
+use rustix::fs::{Mode, OFlags};
+
+pub fn directory() -> std::os::fd::OwnedFd {
+    rustix::fs::open("/dev/shm", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
+}
+
+pub fn signal_self(signal: i32) {
+    // SAFETY: no memory is involved.
+    unsafe { libc::kill(libc::getpid(), signal) };
+}
+
+pub fn pause_for_ever() -> ! {
+    loop {
+        // SAFETY: no memory is involved.
+        unsafe { libc::pause() };
+    }
+}
+
+/// A child that stops itself before and after `work`, traced by this process.
+pub struct Stepped(Child);
+
+impl Stepped {
+    pub fn start(work: impl Fn()) -> Stepped {
+        let child = fork(|| {
+            // SAFETY: this request takes no pointers.
+            unsafe { libc::ptrace(libc::PTRACE_TRACEME) };
+            signal_self(libc::SIGSTOP);
+            work();
+            signal_self(libc::SIGSTOP);
+        });
+        let stepped = Stepped(child);
+        assert_eq!(stepped.stop(), libc::SIGSTOP);
+        stepped
+    }
+
+    /// Waits for its next stop: the signal.
+    pub fn stop(&self) -> i32 {
+        let mut status = 0;
+        // SAFETY: `status` is ours to write.
+        unsafe { libc::waitpid(self.0.pid(), &mut status, libc::__WALL) };
+        assert!(libc::WIFSTOPPED(status), "the stepped process ended: {status:#x}");
+        libc::WSTOPSIG(status)
+    }
+
+    /// One instruction: whether it is still in the work.
+    pub fn step(&self) -> bool {
+        // SAFETY: this request uses neither address nor data; the tracee is our own child.
+        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, self.0.pid(), 0, 0) }, 0);
+        self.stop() == libc::SIGTRAP
+    }
+
+    /// One instruction, or into a system call that blocks: `blocked` is asked time and again until the instruction ends.
+    /// Gives what [`Stepped::step`] gives.
+    pub fn step_watched(&self, mut blocked: impl FnMut(i32)) -> bool {
+        // SAFETY: as in `step`.
+        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, self.0.pid(), 0, 0) }, 0);
+        for look in 1_u64.. {
+            let mut status = 0;
+            // SAFETY: `status` is ours to write.
+            if unsafe { libc::waitpid(self.0.pid(), &mut status, libc::__WALL | libc::WNOHANG) } != 0 {
+                assert!(libc::WIFSTOPPED(status), "the stepped process ended: {status:#x}");
+                return libc::WSTOPSIG(status) == libc::SIGTRAP;
+            }
+            if look.is_multiple_of(200) && blocked_in(self.0.pid(), libc::SYS_futex_waitv) {
+                blocked(self.0.pid());
+            }
+        }
+        unreachable!("the test's own deadline comes first")
+    }
+
+    pub fn kill(self) {
+        self.0.kill();
+        assert_eq!(self.0.wait(), Exit::Signal(libc::SIGKILL));
+    }
+}
