@@ -108,13 +108,19 @@ fn all_held(segment: &Segment) -> u64 {
     (0..TAKERS).map(|taker| raw(segment, held(taker))).sum()
 }
 
+/// Whether a process has a slot in which it sleeps.
+fn is_listed(segment: &Segment, process: i32) -> bool {
+    (0..8)
+        .map(|index| SLOTS + index * 0x80)
+        .any(|slot| raw(segment, slot + 0x08) == 1 && raw(segment, slot + 0x40) == process as u64)
+}
+
 /// Processes that want a unit each, asleep in this order.
 fn sleeping_takers(segment: &Segment, numbers: std::ops::RangeInclusive<u64>) -> Vec<Child> {
     let mut children = Vec::new();
     for number in numbers {
-        let before = raw(segment, SLEEPERS);
         let child = fork(|| take(segment, number));
-        wait_until("a taker is in the list", || raw(segment, SLEEPERS) == before + 1);
+        wait_until("a taker is in the list", || is_listed(segment, child.pid()));
         wait_blocked_in(child.pid(), libc::SYS_futex_waitv);
         children.push(child);
     }
@@ -225,6 +231,11 @@ fn after_a_killed_taker(segment: &Segment, others: Vec<Child>, given: bool, at: 
     assert_eq!(all_held(segment), raw(segment, TOTAL), "{at}");
 }
 
+/// Every how many instructions: all take minutes, `GINNEL_STRIDE=1` is for them.
+fn stride() -> usize {
+    std::env::var("GINNEL_STRIDE").map_or(29, |stride| stride.parse().unwrap())
+}
+
 /// Kills a taker at each `stride`-th instruction: of blocking, of waking up, of taking the result.
 fn taker_killed(others: u64, first: bool, stride: usize) -> (usize, usize) {
     let mut kills = (0, 0);
@@ -282,7 +293,7 @@ fn taker_killed(others: u64, first: bool, stride: usize) -> (usize, usize) {
 #[test]
 fn a_taker_killed_at_every_instruction_loses_nothing_and_keeps_nobody() {
     isolated_for(Duration::from_secs(600), || {
-        let (before, after) = taker_killed(1, true, STRIDE);
+        let (before, after) = taker_killed(1, true, stride());
         println!("{before} kills before it was served, {after} after, one sleeper behind");
         assert!(before > 20 && after > 20);
     });
@@ -291,7 +302,7 @@ fn a_taker_killed_at_every_instruction_loses_nothing_and_keeps_nobody() {
 #[test]
 fn a_taker_killed_with_three_behind_it() {
     isolated_for(Duration::from_secs(600), || {
-        let (before, after) = taker_killed(3, true, 7 * STRIDE);
+        let (before, after) = taker_killed(3, true, 7 * stride());
         println!("{before} kills before it was served, {after} after, three sleepers behind");
     });
 }
@@ -299,13 +310,10 @@ fn a_taker_killed_with_three_behind_it() {
 #[test]
 fn a_taker_killed_with_sleepers_before_and_behind_it() {
     isolated_for(Duration::from_secs(600), || {
-        let (before, after) = taker_killed(2, false, 11 * STRIDE);
+        let (before, after) = taker_killed(2, false, 11 * stride());
         println!("{before} kills before it was served, {after} after, two sleepers before it, two behind");
     });
 }
-
-/// 1 is every instruction.
-const STRIDE: usize = 1;
 
 /// Kills who gives `others` sleepers a unit each, at every instruction.
 fn giver_killed(others: u64, stride: usize) -> (usize, usize) {
@@ -340,7 +348,7 @@ fn giver_killed(others: u64, stride: usize) -> (usize, usize) {
 #[test]
 fn a_giver_killed_at_every_instruction_leaves_nobody_asleep() {
     isolated_for(Duration::from_secs(600), || {
-        let (before, after) = giver_killed(1, STRIDE);
+        let (before, after) = giver_killed(1, stride());
         println!("{before} kills before the commit, {after} after, one sleeper");
         assert!(before > 20 && after > 20);
     });
@@ -349,8 +357,87 @@ fn a_giver_killed_at_every_instruction_leaves_nobody_asleep() {
 #[test]
 fn a_giver_killed_with_three_asleep() {
     isolated_for(Duration::from_secs(600), || {
-        let (before, after) = giver_killed(3, 3 * STRIDE);
+        let (before, after) = giver_killed(3, 3 * stride());
         println!("{before} kills before the commit, {after} after, three sleepers");
+    });
+}
+
+/// A taker that sleeps, stopped, and has been served without knowing.
+fn served_unknowing(segment: &Segment, number: u64) -> Child {
+    let taker = sleeping_takers(segment, number..=number).remove(0);
+    taker.signal(libc::SIGSTOP);
+    let stat = format!("/proc/{}/stat", taker.pid());
+    wait_until("it is stopped", || std::fs::read_to_string(&stat).unwrap().contains(") T "));
+    give(segment, 1);
+    assert_eq!(raw(segment, held(number)), 1);
+    taker
+}
+
+fn killed(child: Child) {
+    child.kill();
+    assert_eq!(child.wait(), Exit::Signal(libc::SIGKILL));
+}
+
+/// Stops a taker after so many instructions, unless it sleeps by then.
+fn stopped_after(steps: usize, work: impl Fn()) -> Option<Stepped> {
+    let taker = Stepped::start(work);
+    for _ in 0..steps {
+        let mut sleeps = false;
+        let in_work = taker.step_unless(&mut sleeps);
+        if sleeps {
+            taker.kill();
+            return None;
+        }
+        assert!(in_work, "it must not be served");
+    }
+    Some(taker)
+}
+
+#[test]
+fn who_is_about_to_sleep_hears_of_a_death_before_it_in_the_list() {
+    isolated_for(Duration::from_secs(600), || {
+        let mut kills = 0;
+        for steps in (0..).step_by(stride()) {
+            let segment = units();
+            let dying = served_unknowing(&segment, 1);
+            let Some(taker) = stopped_after(steps, || take(&segment, 2)) else {
+                killed(dying);
+                break;
+            };
+            killed(dying);
+            taker
+                .finish(&format!("the taker gets what the dead one had, stopped after {steps} instructions"));
+            assert_eq!((raw(&segment, held(1)), raw(&segment, held(2))), (0, 1));
+            kills += 1;
+        }
+        println!("{kills} deaths before one who is about to sleep");
+        assert!(kills > 20);
+    });
+}
+
+#[test]
+fn who_is_about_to_sleep_hears_of_a_death_behind_it_in_the_list() {
+    isolated_for(Duration::from_secs(600), || {
+        let (mut kills, mut listed) = (0, 0);
+        for steps in (0..).step_by(stride()) {
+            let segment = units();
+            let both = || run(&segment, TAKE, 2, 2, Patience::Endless).map(drop).unwrap();
+            let Some(taker) = stopped_after(steps, both) else { break };
+            if raw(&segment, LOCK_WORD) as u32 != 0 {
+                taker.kill();
+                continue;
+            }
+            listed += raw(&segment, SLEEPERS);
+            let dying = served_unknowing(&segment, 1);
+            give(&segment, 1);
+            killed(dying);
+            taker
+                .finish(&format!("the taker gets what the dead one had, stopped after {steps} instructions"));
+            assert_eq!((raw(&segment, held(1)), raw(&segment, held(2))), (0, 2));
+            kills += 1;
+        }
+        println!("{kills} deaths behind one who is about to sleep, {listed} of them in the list");
+        assert!(kills > 10 && listed > 3);
     });
 }
 

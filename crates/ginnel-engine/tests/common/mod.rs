@@ -1,7 +1,7 @@
 //! Processes that are stepped and killed at any instruction.
 #![allow(unsafe_code, dead_code, missing_docs, unreachable_pub)]
 
-use ginnel_testkit::{Child, Exit, blocked_in, fork};
+use ginnel_testkit::{Child, Exit, blocked_in, fork, wait_until};
 use rustix::fs::{Mode, OFlags};
 
 pub fn directory() -> std::os::fd::OwnedFd {
@@ -56,6 +56,21 @@ impl Stepped {
     /// One instruction, or into a system call that blocks: `blocked` is asked time and again until the instruction ends.
     /// Gives what [`Stepped::step`] gives.
     pub fn step_watched(&self, mut blocked: impl FnMut(i32)) -> bool {
+        self.step_while(|pid| {
+            blocked(pid);
+            true
+        })
+    }
+
+    /// One instruction, or as far as the sleep in which it ends.
+    pub fn step_unless(&self, sleeps: &mut bool) -> bool {
+        self.step_while(|_| {
+            *sleeps = true;
+            false
+        })
+    }
+
+    fn step_while(&self, mut patient: impl FnMut(i32) -> bool) -> bool {
         // SAFETY: as in `step`.
         assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, self.0.pid(), 0, 0) }, 0);
         for look in 1_u64.. {
@@ -65,11 +80,25 @@ impl Stepped {
                 assert!(libc::WIFSTOPPED(status), "the stepped process ended: {status:#x}");
                 return libc::WSTOPSIG(status) == libc::SIGTRAP;
             }
-            if look.is_multiple_of(200) && blocked_in(self.0.pid(), libc::SYS_futex_waitv) {
-                blocked(self.0.pid());
+            let asleep = look.is_multiple_of(200) && blocked_in(self.0.pid(), libc::SYS_futex_waitv);
+            if asleep && !patient(self.0.pid()) {
+                return true;
             }
         }
         unreachable!("the test's own deadline comes first")
+    }
+
+    /// Lets it run to the end of its work.
+    pub fn finish(self, what: &str) {
+        // SAFETY: this request uses neither address nor data; the tracee is our own child.
+        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_CONT, self.0.pid(), 0, 0) }, 0);
+        let mut status = 0;
+        wait_until(what, || {
+            // SAFETY: `status` is ours to write.
+            unsafe { libc::waitpid(self.0.pid(), &mut status, libc::__WALL | libc::WNOHANG) != 0 }
+        });
+        assert!(libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGSTOP, "{what}: {status:#x}");
+        self.kill();
     }
 
     pub fn kill(self) {
