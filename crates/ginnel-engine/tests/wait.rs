@@ -212,7 +212,11 @@ fn a_sleeper_uses_no_processor() {
 /// What is left after a taker (number 1) was killed, with `others` asleep around it: they get what there is.
 fn after_a_killed_taker(segment: &Segment, others: Vec<Child>, given: bool, at: &str) {
     let count = others.len() as u64;
-    let took = || raw(segment, held(1)) == 1 && raw(segment, SLEEPERS) == count;
+    // In this order: what a dead holder began is undone when the lock is free, and what it had is taken back in the
+    // same transaction in which it leaves the list.
+    let took = || {
+        raw(segment, LOCK_WORD) as u32 == 0 && raw(segment, SLEEPERS) == count && raw(segment, held(1)) == 1
+    };
     let mut owed = count;
     if given {
         // Either it had it for good, or the next one gets it, without anybody's help.
