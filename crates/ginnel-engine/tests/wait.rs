@@ -209,29 +209,31 @@ fn a_sleeper_uses_no_processor() {
     });
 }
 
-/// What is left after a taker (number 1) was killed, with `others` asleep around it: they get what there is.
-fn after_a_killed_taker(segment: &Segment, others: Vec<Child>, given: bool, at: &str) {
-    let count = others.len() as u64;
-    // In this order: what a dead holder began is undone when the lock is free, and what it had is taken back in the
-    // same transaction in which it leaves the list.
-    let took = || {
-        raw(segment, LOCK_WORD) as u32 == 0 && raw(segment, SLEEPERS) == count && raw(segment, held(1)) == 1
-    };
-    let mut owed = count;
-    if given {
-        // Either it had it for good, or the next one gets it, without anybody's help.
-        wait_until(&format!("the unit has an owner, {at}"), || {
-            took() || (2..).take(others.len()).any(|number| raw(segment, held(number)) == 1)
+/// Whether a taker that has been served, and is stopped, has taken its unit for good: its slot is free again, and that
+/// is committed.
+fn has_taken(segment: &Segment, process: i32) -> bool {
+    let slots = (0..8).map(|index| SLOTS + index * 0x80);
+    let mut own = slots.filter(|slot| raw(segment, slot + 0x40) == process as u64);
+    raw(segment, JOURNAL_COUNT) == 0 && own.all(|slot| raw(segment, slot + 0x08) == 0)
+}
+
+/// What is left after a taker (number 1) was killed, with `others` asleep around it: they get what there is. `taken`
+/// says whether it had taken its unit, if one was given.
+fn after_a_killed_taker(segment: &Segment, others: Vec<Child>, taken: Option<bool>, at: &str) {
+    let mut owed = others.len() as u64;
+    if taken == Some(false) {
+        // The next one gets it, without anybody's help.
+        wait_until(&format!("the unit has another owner, {at}"), || {
+            (2..).take(others.len()).any(|number| raw(segment, held(number)) == 1)
         });
-        if raw(segment, held(1)) == 0 {
-            owed -= 1;
-        }
+        owed -= 1;
     }
     give(segment, owed);
     for other in others {
         other.assert_ok();
     }
     assert_eq!((raw(segment, SLEEPERS), raw(segment, COUNT)), (0, 0), "{at}");
+    assert_eq!(raw(segment, held(1)), u64::from(taken == Some(true)), "{at}");
     assert_eq!(all_held(segment), raw(segment, TOTAL), "{at}");
 }
 
@@ -274,6 +276,7 @@ fn taker_killed(others: u64, first: bool, stride: usize) -> (usize, usize) {
                 break;
             }
         }
+        let taken = given.then(|| has_taken(&segment, victim.pid()));
         if first && !given {
             // Killed before it slept: those who come then.
             victim.kill();
@@ -281,7 +284,7 @@ fn taker_killed(others: u64, first: bool, stride: usize) -> (usize, usize) {
         } else {
             victim.kill();
         }
-        after_a_killed_taker(&segment, sleepers, given, &format!("killed after {steps} instructions"));
+        after_a_killed_taker(&segment, sleepers, taken, &format!("killed after {steps} instructions"));
         if given {
             kills.1 += 1
         } else {

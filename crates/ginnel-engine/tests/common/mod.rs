@@ -37,6 +37,10 @@ impl Stepped {
         stepped
     }
 
+    pub fn pid(&self) -> i32 {
+        self.0.pid()
+    }
+
     /// Waits for its next stop: the signal.
     pub fn stop(&self) -> i32 {
         let mut status = 0;
