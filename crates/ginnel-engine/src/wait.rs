@@ -136,6 +136,47 @@ impl Patience {
 }
 
 /// The blocked operations of an object.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::lock::Guard;
+/// use ginnel_engine::segment::{HEADER_BYTES, Segment};
+/// use ginnel_engine::wait::{Object, Patience, Waiters, Words};
+/// use ginnel_engine::{Errno, Result};
+///
+/// /// A box for one number: the first word says whether to put one in, the second is the number.
+/// struct Slot;
+/// const CONTENT: usize = HEADER_BYTES;
+///
+/// impl Object for Slot {
+///     fn attempt(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<bool> {
+///         let (put, content) = (words[0] == 1, guard.get(CONTENT)?);
+///         if put == (content != 0) {
+///             return Ok(false); // full, or empty
+///         }
+///         guard.set(CONTENT, if put { words[1] } else { 0 })?;
+///         words[1] = content;
+///         Ok(true)
+///     }
+///
+///     fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
+///         guard.set(CONTENT, if words[0] == 1 { 0 } else { words[1] })
+///     }
+/// }
+///
+/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
+/// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+/// let segment = Segment::create(&directory, c"box", mode, 1 << 20, |_| Ok(()))?;
+/// let waiters = Waiters::of(&segment, HEADER_BYTES + 64, 100, &Slot)?;
+/// std::thread::scope(|scope| {
+///     let taker = scope.spawn(|| waiters.run([0; 7], Patience::Endless));
+///     waiters.run([1, 42, 0, 0, 0, 0, 0], Patience::None)?;
+///     assert_eq!(taker.join().unwrap()?[1], 42);
+///     assert_eq!(waiters.run([0; 7], Patience::None), Err(Errno::AGAIN));
+///     Ok::<(), Errno>(())
+/// })?;
+/// # Ok::<(), Errno>(())
+/// ```
 #[derive(Debug)]
 pub struct Waiters<'a, O> {
     segment: &'a Segment,

@@ -192,6 +192,37 @@ fn a_killed_sleeper_is_not_served() {
 }
 
 #[test]
+fn a_signal_ends_the_sleep_unless_it_was_served() {
+    isolated(|| {
+        let segment = units();
+        extern "C" fn on_signal(_: libc::c_int) {}
+        let sleeper = fork(|| {
+            common::handle(libc::SIGUSR1, on_signal);
+            assert_eq!(run(&segment, TAKE, 1, 1, Patience::Endless), Err(Errno::INTR));
+        });
+        wait_until("it sleeps", || is_listed(&segment, sleeper.pid()));
+        wait_blocked_in(sleeper.pid(), libc::SYS_futex_waitv);
+        sleeper.signal(libc::SIGUSR1);
+        sleeper.assert_ok();
+        assert_eq!((raw(&segment, SLEEPERS), raw(&segment, COUNT)), (0, 0));
+
+        let served = fork(|| {
+            common::handle(libc::SIGUSR1, on_signal);
+            take(&segment, 2);
+        });
+        wait_until("it sleeps", || is_listed(&segment, served.pid()));
+        wait_blocked_in(served.pid(), libc::SYS_futex_waitv);
+        served.signal(libc::SIGSTOP);
+        wait_until("it is stopped", || is_stopped(&served));
+        give(&segment, 1);
+        served.signal(libc::SIGUSR1);
+        served.signal(libc::SIGCONT);
+        served.assert_ok();
+        assert_eq!((raw(&segment, held(2)), raw(&segment, COUNT)), (1, 0));
+    });
+}
+
+#[test]
 fn a_sleeper_uses_no_processor() {
     isolated(|| {
         let segment = units();
@@ -369,12 +400,15 @@ fn a_giver_killed_with_three_asleep() {
     });
 }
 
+fn is_stopped(child: &Child) -> bool {
+    std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).unwrap().contains(") T ")
+}
+
 /// A taker that sleeps, stopped, and has been served without knowing.
 fn served_unknowing(segment: &Segment, number: u64) -> Child {
     let taker = sleeping_takers(segment, number..=number).remove(0);
     taker.signal(libc::SIGSTOP);
-    let stat = format!("/proc/{}/stat", taker.pid());
-    wait_until("it is stopped", || std::fs::read_to_string(&stat).unwrap().contains(") T "));
+    wait_until("it is stopped", || is_stopped(&taker));
     give(segment, 1);
     assert_eq!(raw(segment, held(number)), 1);
     taker

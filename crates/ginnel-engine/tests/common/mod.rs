@@ -13,6 +13,16 @@ pub fn signal_self(signal: i32) {
     unsafe { libc::kill(libc::getpid(), signal) };
 }
 
+/// Installs a handler, without `SA_RESTART`.
+pub fn handle(signal: i32, handler: extern "C" fn(libc::c_int)) {
+    // SAFETY: all zeroes is a valid sigaction; the handler does nothing that is not allowed in one.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        assert_eq!(libc::sigaction(signal, &action, std::ptr::null_mut()), 0);
+    }
+}
+
 pub fn pause_for_ever() -> ! {
     loop {
         // SAFETY: no memory is involved.
