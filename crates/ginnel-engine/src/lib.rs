@@ -1,0 +1,31 @@
+//! The user-space home: objects in files of a memory file system, used through shared memory and futexes.
+//!
+//! Not a home yet. What is here is the ground that every object will stand on, and the proof that it holds when a
+//! process is killed at any instruction:
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`segment`] | an object's file, mapped: every access checked, space reserved before it is used |
+//! | [`lock`] | the object's lock, whose holder's death the kernel tells, and the journal that undoes what the dead began |
+//! | [`wait`] | an object's blocked operations: served in order, by whoever changes the object, and nobody left asleep |
+//! | `primitive` | the only place that touches atomics of shared memory, futexes and the robust list |
+//!
+//! # What it never does
+//! No kernel IPC call (`msg*`, `sem*`, `shm*`, `mq_*`). No system call but the futex's while the lock is held. No
+//! reference to shared memory but to atomics. No pointer in a segment, only offsets, and each is checked when it is
+//! used: whoever scribbles over a segment gives the others `EUCLEAN`, never a signal, never a hang.
+//!
+//! The engine's errors are bare errnos, the kernel's for the same situation; `EUCLEAN` for a segment that does not hold
+//! what it must.
+
+mod primitive;
+
+pub mod lock;
+pub mod segment;
+pub mod wait;
+
+/// What a call of the engine fails with: the errno that the kernel would give.
+pub type Errno = rustix::io::Errno;
+
+/// What a call of the engine gives.
+pub type Result<T> = std::result::Result<T, Errno>;

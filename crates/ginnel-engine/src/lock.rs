@@ -1,0 +1,301 @@
+//! An object's lock, and the journal that makes what is done under it whole or undone: `futex(2)`.
+//!
+//! # What a user of it sees
+//! [`Lock::acquire`] gives a [`Guard`]. Changes go through [`Guard::set`] and count from [`Guard::commit`] on, all of them
+//! or, when the process is killed before or the guard is dropped, none. A holder that dies keeps nobody waiting.
+//!
+//! # How it works inside
+//! The lock's word is 0, or the holder's thread id with `WAITERS`. A thread that wants it first tells the kernel which
+//! word to look at should it die (see `primitive`), then exchanges 0 for its id. Who finds it taken spins for a moment,
+//! counts itself in `arrivals`, and sleeps on two words at once: `turn`, which who gives the lock back moves on and wakes,
+//! and the lock's own word, on which only deaths are told. (Those whose operation is blocked sleep on the lock's word
+//! too, see `wait`: hence a `turn` of its own, so that giving the lock back wakes one who wants the lock.)
+//!
+//! `WAITERS` always stands in a taken word, since all it says is that the kernel is to wake somebody when the holder
+//! dies; set only when somebody sleeps, there would be a moment in which a holder dies unheard.
+//!
+//! Whether to wake is told by `arrivals != cleared`. `cleared` follows only when a wake has found nobody asleep, so a
+//! sleeper that dies with the wake meant for another leaves the next holder no less inclined to wake.
+//!
+//! Before a word changes, its place and its old value are written to the journal and the journal's count is raised. To
+//! commit is to set the count to 0. Who takes the lock from a dead holder puts the old values back, last first.
+//!
+//! # Barriers
+//! All stores are `Release` and the lock is taken with `Acquire`: a reader of the journal after a death sees the stores
+//! of the dead in their order, up to the one at which it died.
+//! - **J1** the entry before the count that covers it ([`Guard::set`]); **J2** the count before the word it speaks of;
+//!   **J3** all words before the count is 0 ([`Guard::commit`]); **J4** the count before the lock is given back.
+//! - **L1** who sleeps reads `turn`, then counts itself, then looks at the word; **L2** who gives back frees the word,
+//!   then reads `arrivals`, then moves `turn`, then wakes. All of it sequentially consistent. So either the arrival is seen
+//!   or the free word is; and if a wake finds nobody, each arrival that was seen finds `turn` moved and looks again.
+//!
+//! # Crash points
+//! | killed | the kernel finds | what the next holder does |
+//! | --- | --- | --- |
+//! | before the exchange that takes it | another id; or 0: wakes one sleeper, who takes it | nothing |
+//! | asleep or woken | another id, whose holder wakes the next: `arrivals` still says so; or 0: as above | nothing |
+//! | while holding it | the dead one's id: marks it, wakes one | undoes the journal |
+//! | in the middle of undoing | as above | undoes it again from the start: old values are old values |
+//! | after the exchange that frees it, before the wake | 0: wakes one; another id: its holder wakes | nothing |
+//!
+//! # A word that cannot be true
+//! A word that names no living thread, and that the kernel has not marked, was written by somebody who may not hold
+//! locks, or by a thread whose list the kernel did not see. It is taken over like a dead one's. A journal that cannot be
+//! true is `EUCLEAN`.
+
+use std::time::{Duration, Instant};
+
+use crate::primitive::{
+    AtomicU32, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, futex_wait_any, futex_wake, thread_exists,
+};
+use crate::segment::{HEADER_BYTES, Segment};
+use crate::{Errno, Result};
+
+pub(crate) const WORD_OFFSET: usize = 0x40;
+const TURN_OFFSET: usize = 0x44;
+const ARRIVALS_OFFSET: usize = 0x48;
+const CLEARED_OFFSET: usize = 0x50;
+const JOURNAL_COUNT_OFFSET: usize = 0x80;
+const JOURNAL_OFFSET: usize = 0x90;
+const ENTRY_BYTES: usize = 16;
+/// How many words one operation may change.
+pub const CHANGES_MAX: usize = (HEADER_BYTES - JOURNAL_OFFSET) / ENTRY_BYTES;
+
+/// How often a taken lock is looked at before sleeping: about what a holder needs for an operation.
+const SPINS: u32 = 100;
+/// How long to sleep before asking whether the holder is alive at all. Death itself wakes at once: this is for a word
+/// that names nobody, and long enough for a wake that got lost to be seen in a test.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The lock of a segment.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::lock::Lock;
+/// use ginnel_engine::segment::{HEADER_BYTES, Segment};
+///
+/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
+/// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+/// let segment = Segment::create(&directory, c"accounts", mode, 1 << 20, |_| Ok(()))?;
+/// let (from, to) = (HEADER_BYTES, HEADER_BYTES + 8);
+///
+/// let mut guard = Lock::of(&segment).acquire(None)?;
+/// guard.set(from, guard.get(from)?.wrapping_sub(5))?;
+/// guard.set(to, guard.get(to)? + 5)?;
+/// guard.commit();
+///
+/// let mut guard = Lock::of(&segment).acquire(None)?;
+/// guard.set(to, 1000)?;
+/// drop(guard); // not committed: undone
+/// assert_eq!(Lock::of(&segment).acquire(None)?.get(to)?, 5);
+/// # Ok::<(), ginnel_engine::Errno>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Lock<'a> {
+    segment: &'a Segment,
+}
+
+/// The lock, held. Dropping it undoes what was not committed and gives the lock back.
+#[derive(Debug)]
+pub struct Guard<'a> {
+    segment: &'a Segment,
+    word: &'a AtomicU32,
+    thread: Thread,
+    /// What the kernel would have looked at but for this lock.
+    before: *const u8,
+    /// How many journal entries this holder has written: the segment's own count is for the next one.
+    changes: usize,
+}
+
+impl<'a> Lock<'a> {
+    /// The lock of this segment.
+    pub fn of(segment: &'a Segment) -> Lock<'a> {
+        Lock { segment }
+    }
+
+    /// Takes the lock, and undoes what a dead holder began.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT`: the deadline passed; whoever holds the lock has been stopped. `EINTR`: a signal handler ran while
+    /// this thread slept. `EUCLEAN`: the journal does not hold what it must.
+    #[inline]
+    pub fn acquire(self, deadline: Option<Instant>) -> Result<Guard<'a>> {
+        let word = self.segment.word32(WORD_OFFSET)?;
+        let thread = Thread::current();
+        let before = thread.remember(word);
+        if word.compare_exchange(0, thread.id | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            return Ok(Guard { segment: self.segment, word, thread, before, changes: 0 });
+        }
+        match self.acquire_taken(word, thread, deadline) {
+            Ok(()) => {
+                let guard = Guard { segment: self.segment, word, thread, before, changes: 0 };
+                guard.recover()?;
+                Ok(guard)
+            }
+            Err(errno) => {
+                thread.forget(before);
+                Err(errno)
+            }
+        }
+    }
+
+    #[cold]
+    fn acquire_taken(self, word: &AtomicU32, thread: Thread, deadline: Option<Instant>) -> Result<()> {
+        let turn = self.segment.word32(TURN_OFFSET)?;
+        let arrivals = self.segment.word64(ARRIVALS_OFFSET)?;
+        let mut spins = 0;
+        loop {
+            let value = word.load(Ordering::Relaxed);
+            if is_free(value) {
+                let taken = thread.id | WAITERS;
+                if word.compare_exchange(value, taken, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                    return Ok(());
+                }
+                continue;
+            }
+            if spins < SPINS {
+                spins += 1;
+                std::hint::spin_loop();
+                continue;
+            }
+            if !thread_exists(value & OWNER) {
+                // Marked as the kernel would have: taken over in the next turn, by whoever is first.
+                let marked = WAITERS | OWNER_DIED;
+                let _ = word.compare_exchange(value, marked, Ordering::Relaxed, Ordering::Relaxed);
+                continue;
+            }
+            // L1.
+            let seen = turn.load(Ordering::SeqCst);
+            arrivals.fetch_add(1, Ordering::SeqCst);
+            let value = word.load(Ordering::SeqCst);
+            if !is_free(value) {
+                sleep(&[(turn, seen), (word, value)], deadline)?;
+            }
+        }
+    }
+}
+
+/// Whether a lock's word may be exchanged for one's own.
+#[inline]
+fn is_free(value: u32) -> bool {
+    value & OWNER == 0 || value & OWNER_DIED != 0
+}
+
+/// Sleeps until a word changes, until it is time to look again, or until the deadline, which is an error.
+fn sleep(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<()> {
+    let now = Instant::now();
+    if deadline.is_some_and(|deadline| deadline <= now) {
+        return Err(Errno::TIMEDOUT);
+    }
+    let look = now + ASK_AGAIN;
+    match futex_wait_any(words, Some(deadline.map_or(look, |deadline| deadline.min(look)))) {
+        Err(Errno::AGAIN | Errno::TIMEDOUT) | Ok(()) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+impl Guard<'_> {
+    /// A word of the object.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the offset is not in the segment, or not aligned.
+    #[inline]
+    pub fn get(&self, offset: usize) -> Result<u64> {
+        Ok(self.segment.word64(offset)?.load(Ordering::Relaxed))
+    }
+
+    /// Changes a word of the object, until [`Guard::commit`] on probation.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the offset is not in the segment, not aligned, or in the header. `E2BIG`: more than [`CHANGES_MAX`]
+    /// changes.
+    #[inline]
+    pub fn set(&mut self, offset: usize, value: u64) -> Result<()> {
+        if offset < HEADER_BYTES {
+            return Err(Errno::UCLEAN);
+        }
+        if self.changes == CHANGES_MAX {
+            return Err(Errno::TOOBIG);
+        }
+        let word = self.segment.word64(offset)?;
+        let entry = JOURNAL_OFFSET + self.changes * ENTRY_BYTES;
+        self.segment.word64(entry)?.store(offset as u64, Ordering::Release);
+        self.segment.word64(entry + 8)?.store(word.load(Ordering::Relaxed), Ordering::Release);
+        self.changes += 1;
+        // J1 above, J2 below.
+        self.segment.word64(JOURNAL_COUNT_OFFSET)?.store(self.changes as u64, Ordering::Release);
+        word.store(value, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the changes count, all at once, and gives the lock back.
+    #[inline]
+    pub fn commit(mut self) {
+        self.checkpoint();
+    }
+
+    /// Makes the changes so far count, all at once, and goes on: what is changed from here on counts for itself.
+    #[inline]
+    pub fn checkpoint(&mut self) {
+        // J3: after every change. What was changed cannot be taken back from here on.
+        if self.changes > 0 {
+            if let Ok(count) = self.segment.word64(JOURNAL_COUNT_OFFSET) {
+                count.store(0, Ordering::Release);
+            }
+            self.changes = 0;
+        }
+    }
+
+    /// Undoes what the journal has: a dead holder's changes, or this one's own.
+    #[cold]
+    fn recover(&self) -> Result<()> {
+        let count = self.segment.word64(JOURNAL_COUNT_OFFSET)?;
+        let entries = usize::try_from(count.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        if entries > CHANGES_MAX {
+            return Err(Errno::UCLEAN);
+        }
+        for index in (0..entries).rev() {
+            let entry = JOURNAL_OFFSET + index * ENTRY_BYTES;
+            let offset = self.segment.word64(entry)?.load(Ordering::Relaxed);
+            let offset = usize::try_from(offset).map_err(|_| Errno::UCLEAN)?;
+            if offset < HEADER_BYTES {
+                return Err(Errno::UCLEAN);
+            }
+            let old = self.segment.word64(entry + 8)?.load(Ordering::Relaxed);
+            self.segment.word64(offset)?.store(old, Ordering::Release);
+        }
+        count.store(0, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Drop for Guard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.changes > 0 {
+            // The entries are this holder's own. If they were scribbled over meanwhile, the next holder is told.
+            let _ = self.recover();
+        }
+        // J4. Who sleeps is woken also if this thread dies before the wake: the kernel finds a 0. L2 from here on.
+        self.word.swap(0, Ordering::SeqCst);
+        let _ = self.wake_next();
+        self.thread.forget(self.before);
+    }
+}
+
+impl Guard<'_> {
+    /// Wakes one who wants the lock, if there may be one.
+    #[inline]
+    fn wake_next(&self) -> Result<()> {
+        let arrivals = self.segment.word64(ARRIVALS_OFFSET)?.load(Ordering::SeqCst);
+        let cleared = self.segment.word64(CLEARED_OFFSET)?;
+        if arrivals != cleared.load(Ordering::Relaxed) {
+            let turn = self.segment.word32(TURN_OFFSET)?;
+            turn.fetch_add(1, Ordering::SeqCst);
+            if futex_wake(turn, 1) == 0 {
+                cleared.store(arrivals, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,282 @@
+//! Atomics, futexes and the robust list: the one place through which the engine touches what others may touch.
+//!
+//! # Death, told by the kernel
+//! A thread that dies leaves the kernel its robust list (`set_robust_list(2)`, `get_robust_list(2)`). Beside the list
+//! proper, its head has one *pending* address, meant for a lock that is just being taken or given back. At a thread's
+//! end (also by `exec` and by `SIGKILL`) the kernel looks at the word there: does it hold this thread's id, it gets
+//! `FUTEX_OWNER_DIED` and, if it has `FUTEX_WAITERS`, one sleeper is woken; is it 0, one sleeper is woken. That is all
+//! an object's lock needs, since a thread holds one at a time, and no pointer stands in shared memory for it.
+//!
+//! While a thread is blocked, a second word must tell of its death: the `life` of its slot ([`Thread::link`]). That one is
+//! linked into the list proper, in front of what the C library has there, and out of it before the thread goes on. The
+//! kernel goes through the list first and looks at the pending word last: `wait` counts on that order. The entry's
+//! pointers stand in the segment, as those of every robust mutex do; who scribbles over them can keep the kernel from
+//! telling this thread's death, and nothing else. This process never follows them.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
+
+use rustix::io::Errno;
+use rustix::thread::futex::{self, Flags, Wait, WaitFlags, WaitvFlags};
+use rustix::time::{ClockId, Timespec};
+
+/// The bits of a lock's word that the kernel knows: `FUTEX_TID_MASK`, `FUTEX_OWNER_DIED`, `FUTEX_WAITERS`.
+pub(crate) const OWNER: u32 = 0x3fff_ffff;
+pub(crate) const OWNER_DIED: u32 = 0x4000_0000;
+pub(crate) const WAITERS: u32 = 0x8000_0000;
+
+/// How many words a thread can sleep on at once here.
+pub(crate) const WORDS_MAX: usize = 4;
+
+/// Sleeps while each word holds its value, until one of them is woken. The kernel takes them in their order: it stands in
+/// the queue of one before it compares the next.
+///
+/// # Errors
+/// `EAGAIN`: one held something else. `ETIMEDOUT`: the deadline has passed. `EINTR`.
+pub(crate) fn futex_wait_any(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<(), Errno> {
+    let mut waits = [const { Wait::new() }; WORDS_MAX];
+    for (wait, (word, value)) in waits.iter_mut().zip(words) {
+        wait.val = u64::from(*value);
+        wait.uaddr = word.as_ptr().cast::<std::ffi::c_void>().into();
+        wait.flags = WaitFlags::SIZE_U32;
+    }
+    let waits = waits.get(..words.len()).ok_or(Errno::INVAL)?;
+    futex::waitv(waits, WaitvFlags::empty(), deadline.map(monotonic).as_ref(), ClockId::Monotonic).map(drop)
+}
+
+/// The deadline by the kernel's clock.
+fn monotonic(deadline: Instant) -> Timespec {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    let nanoseconds = now.tv_nsec + i64::from(left.subsec_nanos());
+    let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX).saturating_add(nanoseconds / NANOSECONDS);
+    Timespec { tv_sec: now.tv_sec.saturating_add(seconds), tv_nsec: nanoseconds % NANOSECONDS }
+}
+
+const NANOSECONDS: i64 = Duration::from_secs(1).as_nanos() as i64;
+
+/// Wakes up to `count` sleepers on `word`: how many there were.
+pub(crate) fn futex_wake(word: &AtomicU32, count: u32) -> usize {
+    // The only errors are of the address, which is mapped: nobody is left waiting by them.
+    futex::wake(word, Flags::empty(), count).unwrap_or(0)
+}
+
+/// Whether there is a thread with this id.
+pub(crate) fn thread_exists(id: u32) -> bool {
+    // SAFETY: the call takes no pointers.
+    let outcome = unsafe { libc::sched_getscheduler(id as i32) };
+    outcome >= 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
+/// `struct robust_list_head` of `<linux/futex.h>`.
+#[repr(C)]
+struct RobustHead {
+    list: *const RobustHead,
+    futex_offset: isize,
+    pending: *const u8,
+}
+
+/// What the calling thread needs to know of itself to take locks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Thread {
+    pub(crate) id: u32,
+    head: *mut RobustHead,
+    /// Which fork this was learned after: a child's thread has another id.
+    generation: u32,
+}
+
+/// From an entry of the robust list to its word, as glibc has it. What stands in segments is laid out for it.
+pub(crate) const FUTEX_OFFSET: isize = -32;
+
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+thread_local! {
+    static THREAD: Cell<Option<Thread>> = const { Cell::new(None) };
+    /// For a thread whose C library has not registered a list: one of our own.
+    static OWN_HEAD: Cell<RobustHead> =
+        const { Cell::new(RobustHead { list: ptr::null(), futex_offset: FUTEX_OFFSET, pending: ptr::null() }) };
+}
+
+impl Thread {
+    /// The calling thread.
+    #[inline]
+    pub(crate) fn current() -> Thread {
+        match THREAD.get() {
+            Some(thread) if thread.generation == FORKS.load(Ordering::Relaxed) => thread,
+            _ => Thread::learn(),
+        }
+    }
+
+    #[cold]
+    fn learn() -> Thread {
+        static AT_FORK: Once = Once::new();
+        extern "C" fn in_child() {
+            FORKS.fetch_add(1, Ordering::Relaxed);
+        }
+        AT_FORK.call_once(|| {
+            // SAFETY: the handler only adds to an atomic. It fails for want of memory alone; a child's thread would then
+            // go by its parent's id, and the first lock that it meets would tell.
+            let _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        });
+        let generation = FORKS.load(Ordering::Relaxed);
+        let id = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+        let thread = Thread { id, head: robust_head(), generation };
+        THREAD.set(Some(thread));
+        thread
+    }
+
+    /// From here on the kernel looks at `word` should this thread die. Gives what it would have looked at so far, for
+    /// [`Thread::forget`]: a signal handler may come here while the thread is here.
+    #[inline]
+    pub(crate) fn remember(self, word: &AtomicU32) -> *const u8 {
+        // SAFETY: the head is this thread's own, valid as long as the thread; nobody else writes it. The address is a
+        // number to the kernel, which reads it at the thread's end only.
+        unsafe {
+            let before = ptr::read_volatile(&raw const (*self.head).pending);
+            let offset = (*self.head).futex_offset;
+            let pending = ptr::from_ref(word).cast::<u8>().wrapping_offset(offset.wrapping_neg());
+            ptr::write_volatile(&raw mut (*self.head).pending, pending);
+            // The kernel reads it when this thread dies, at whatever instruction: it must stand before the lock's word is
+            // touched.
+            compiler_fence(Ordering::SeqCst);
+            before
+        }
+    }
+
+    /// The kernel is to look at what it would have looked at before.
+    #[inline]
+    pub(crate) fn forget(self, before: *const u8) {
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: as in `remember`.
+        unsafe { ptr::write_volatile(&raw mut (*self.head).pending, before) };
+    }
+}
+
+/// The kernel looks at a word for as long as this lives, beside those that are linked.
+pub(crate) struct Watch {
+    thread: Thread,
+    before: *const u8,
+}
+
+impl Watch {
+    pub(crate) fn on(thread: Thread, word: &AtomicU32) -> Watch {
+        Watch { thread, before: thread.remember(word) }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.thread.forget(self.before);
+    }
+}
+
+/// How long a robust list the kernel goes through.
+const ROBUST_LIST_LIMIT: usize = 2048;
+
+/// A word linked into the calling thread's robust list, until this is dropped.
+pub(crate) struct Linked {
+    thread: Thread,
+    entry: *const u8,
+    /// What came behind it when it was linked: not read back from the segment, where anybody may write.
+    next: *const u8,
+}
+
+impl Thread {
+    /// Whether this is (still) the calling thread: not in a child that a signal handler has forked.
+    pub(crate) fn is_current(self) -> bool {
+        self.generation == FORKS.load(Ordering::Relaxed)
+    }
+
+    /// From here on the kernel marks `life` should this thread die, if it holds the thread's id. `entry` and `previous`
+    /// are for the list's pointers; all three must stay mapped until the link is dropped.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: this thread's C library has laid its list out in another way.
+    pub(crate) fn link(
+        self,
+        life: &AtomicU32,
+        previous: &AtomicU64,
+        entry: &AtomicU64,
+    ) -> Result<Linked, Errno> {
+        let address = ptr::from_ref(entry).cast::<u8>();
+        let head = self.head.cast_const().cast::<u8>();
+        // SAFETY: the head is this thread's own, valid as long as the thread; nobody else writes it.
+        let offset = unsafe { (*self.head).futex_offset };
+        if address.wrapping_offset(offset) != ptr::from_ref(life).cast::<u8>() {
+            return Err(Errno::OPNOTSUPP);
+        }
+        // SAFETY: as above.
+        let next = unsafe { ptr::read_volatile(&raw const (*self.head).list) }.cast::<u8>();
+        previous.store(head.addr() as u64, Ordering::Relaxed);
+        entry.store(next.addr() as u64, Ordering::Release);
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: as above. The kernel reads `entry` only once it is the head's.
+        unsafe { ptr::write_volatile(&raw mut (*self.head).list, address.cast()) };
+        self.set_previous(next, address);
+        compiler_fence(Ordering::SeqCst);
+        Ok(Linked { thread: self, entry: address, next })
+    }
+
+    /// Tells the entry behind a new or removed one what now stands before it: a signal handler may unlock that mutex.
+    fn set_previous(self, entry: *const u8, previous: *const u8) {
+        let entry = entry.map_addr(|address| address & !1);
+        if entry != self.head.cast_const().cast::<u8>() && !entry.is_null() {
+            // SAFETY: an entry of this thread's list, held by this thread: the C library keeps the pointer to the one
+            // before it in the word before the entry, and writes it in the same way.
+            unsafe { ptr::write_volatile(entry.cast::<*const u8>().cast_mut().wrapping_sub(1), previous) };
+        }
+    }
+}
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        if !self.thread.is_current() {
+            return; // The child's list is another, and empty.
+        }
+        compiler_fence(Ordering::SeqCst);
+        let head = self.thread.head.cast_const().cast::<u8>();
+        let mut place = self.thread.head.cast::<*const u8>();
+        for _ in 0..ROBUST_LIST_LIMIT {
+            // SAFETY: the head's first word, or the entry of a mutex that this thread has locked since (in a signal
+            // handler that kept it): memory that the C library reads and writes in the same way.
+            let found = unsafe { ptr::read_volatile(place) };
+            if found == self.entry {
+                // SAFETY: as above.
+                unsafe { ptr::write_volatile(place, self.next) };
+                self.thread.set_previous(self.next, place.cast_const().cast());
+                break;
+            }
+            let address = found.map_addr(|address| address & !1);
+            if address == head || address.is_null() {
+                break;
+            }
+            place = address.cast::<*const u8>().cast_mut();
+        }
+        compiler_fence(Ordering::SeqCst);
+    }
+}
+
+/// The head that the kernel knows for the calling thread; registers one where there is none.
+fn robust_head() -> *mut RobustHead {
+    let mut head: *mut RobustHead = ptr::null_mut();
+    let mut len = 0_usize;
+    // SAFETY: both pointers are valid for the call, which asks about the calling thread (0).
+    let outcome = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
+    if outcome == 0 && !head.is_null() && len == size_of::<RobustHead>() {
+        return head;
+    }
+    OWN_HEAD.with(|own| {
+        let head = own.as_ptr();
+        // SAFETY: the head is this thread's and lives as long; an empty list points to itself.
+        unsafe {
+            (*head).list = head;
+            libc::syscall(libc::SYS_set_robust_list, head, size_of::<RobustHead>());
+        }
+        head
+    })
+}

@@ -1,0 +1,257 @@
+//! An object's file in a memory file system, mapped: `openat(2)`, `fallocate(2)`, `linkat(2)`, `mmap(2)`.
+//!
+//! # What holds
+//! - A segment becomes visible whole or not at all: it is made without a name (`O_TMPFILE`), filled, then linked.
+//! - Space is reserved before it is used, so a full file system is `ENOSPC` where it grows, and never a `SIGBUS`.
+//! - Every access goes through [`Segment::word32`], [`Segment::word64`] or a copy, which check offset and alignment
+//!   against what *this* process has mapped. Nothing in the segment is believed to be an address or a length.
+//! - The address range for the whole capacity is set aside at once, so what is mapped never moves.
+//!
+//! # Layout
+//! ```text
+//! 0x000  magic          u64   what kind of file this is, and which version
+//! 0x008  capacity       u64   the most bytes it may grow to
+//! 0x040  lock           16 B  see `lock`
+//! 0x080  journal              see `lock`
+//! 0x480  the object's own, from here on
+//! ```
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicUsize;
+
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::{Errno, Result};
+
+/// Where an object's own bytes begin.
+pub const HEADER_BYTES: usize = 0x480;
+/// Segments grow by whole pages.
+const PAGE_BYTES: usize = 4096;
+/// "ginnel" and the version of the layout.
+const MAGIC: u64 = u64::from_le_bytes(*b"ginnel\x00\x01");
+const MAGIC_OFFSET: usize = 0;
+const CAPACITY_OFFSET: usize = 8;
+
+/// A mapped object file. Threads of a process share one.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use std::sync::atomic::Ordering;
+/// use ginnel_engine::segment::{HEADER_BYTES, Segment};
+///
+/// let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
+/// let made = Segment::create(&directory, c"box", rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR, 1 << 20, |_| Ok(()))?;
+/// made.word64(HEADER_BYTES)?.store(7, Ordering::Release);
+///
+/// let opened = Segment::open(&directory, c"box")?;
+/// assert_eq!(opened.word64(HEADER_BYTES)?.load(Ordering::Acquire), 7);
+/// assert!(opened.word64(1 << 20).is_err(), "beyond its end");
+/// # Ok::<(), ginnel_engine::Errno>(())
+/// ```
+#[derive(Debug)]
+pub struct Segment {
+    base: NonNull<u8>,
+    /// How much address space is set aside: the capacity.
+    capacity: usize,
+    /// How much of it is the file's; grows, never shrinks.
+    mapped: AtomicUsize,
+    file: OwnedFd,
+}
+
+// SAFETY: the mapping belongs to the segment, which unmaps it when the last user drops it; all access to it is by atomics
+// and raw copies, which any thread may make at any time.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    /// Makes a segment and gives it its name when `fill` has filled it.
+    ///
+    /// # Errors
+    /// `EEXIST`: the name is taken. `ENOSPC`: the file system is full. `EINVAL`: a capacity that is no whole number of
+    /// pages. What `fill` fails with. In each case nothing has been made.
+    pub fn create(
+        directory: impl AsFd,
+        name: &CStr,
+        mode: Mode,
+        capacity: usize,
+        fill: impl FnOnce(&Segment) -> Result<()>,
+    ) -> Result<Segment> {
+        if capacity == 0 || !capacity.is_multiple_of(PAGE_BYTES) {
+            return Err(Errno::INVAL);
+        }
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&directory, c".", flags, mode)?;
+        // The umask has no say in an IPC object's mode.
+        rustix::fs::fchmod(&file, mode)?;
+        reserve(file.as_fd(), PAGE_BYTES)?;
+        let segment = Segment::map(file, capacity, PAGE_BYTES)?;
+        segment.word64(MAGIC_OFFSET)?.store(MAGIC, Ordering::Relaxed);
+        segment.word64(CAPACITY_OFFSET)?.store(capacity as u64, Ordering::Relaxed);
+        fill(&segment)?;
+        link(segment.file.as_fd(), directory.as_fd(), name)?;
+        Ok(segment)
+    }
+
+    /// Opens a segment.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EACCES`. `ELOOP`: the name is a symbolic link. `EUCLEAN`: it is no segment, or not whole.
+    pub fn open(directory: impl AsFd, name: &CStr) -> Result<Segment> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+        let status = rustix::fs::fstat(&file)?;
+        if !FileType::from_raw_mode(status.st_mode).is_file() || status.st_size < PAGE_BYTES as i64 {
+            return Err(Errno::UCLEAN);
+        }
+        let mut head = [0; 16];
+        if rustix::io::pread(&file, &mut head, 0)? != head.len() {
+            return Err(Errno::UCLEAN);
+        }
+        let word = |offset: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&head[offset..offset + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        let capacity = usize::try_from(word(CAPACITY_OFFSET)).map_err(|_| Errno::UCLEAN)?;
+        let sound = word(MAGIC_OFFSET) == MAGIC && capacity.is_multiple_of(PAGE_BYTES);
+        let size = status.st_size as usize;
+        if !sound || size > capacity || !size.is_multiple_of(PAGE_BYTES) {
+            return Err(Errno::UCLEAN);
+        }
+        Segment::map(file, capacity, size)
+    }
+
+    fn map(file: OwnedFd, capacity: usize, size: usize) -> Result<Segment> {
+        // SAFETY: a fresh range of addresses, without access: nobody's memory is touched.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                capacity,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        }
+        // A capacity that nobody can map is no capacity of ours.
+        .map_err(|errno| if errno == Errno::NOMEM { Errno::UCLEAN } else { errno })?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
+        let segment = Segment { base, capacity, mapped: AtomicUsize::new(0), file };
+        segment.map_up_to(size)?;
+        Ok(segment)
+    }
+
+    /// Maps what is not yet mapped of the file's first `size` bytes, which must be whole pages that exist.
+    fn map_up_to(&self, size: usize) -> Result<()> {
+        let mapped = self.mapped.load(Ordering::Acquire);
+        if size <= mapped {
+            return Ok(());
+        }
+        // SAFETY: the range lies within what `map` set aside for this segment, and beyond what is in use. Two threads may
+        // do this at once: both put the same pages of the same file there, and neither removes what the other reads.
+        unsafe {
+            rustix::mm::mmap(
+                self.base.as_ptr().add(mapped).cast(),
+                size - mapped,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED,
+                &self.file,
+                mapped as u64,
+            )?;
+        }
+        self.mapped.fetch_max(size, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the file at least `size` bytes long, with space for all of them.
+    ///
+    /// # Errors
+    /// `ENOSPC`: the file system is full. `ENOMEM`: more than the segment's capacity. It is as long as it was then.
+    pub fn grow(&self, size: usize) -> Result<()> {
+        let size = size.checked_next_multiple_of(PAGE_BYTES).ok_or(Errno::NOMEM)?;
+        if size > self.capacity {
+            return Err(Errno::NOMEM);
+        }
+        reserve(self.file.as_fd(), size)?;
+        self.map_up_to(size)
+    }
+
+    /// How many bytes this process has mapped.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.mapped.load(Ordering::Acquire)
+    }
+
+    /// Never: a segment has a header.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The 32-bit word at an offset.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not in the segment, or not aligned.
+    #[inline]
+    pub fn word32(&self, offset: usize) -> Result<&AtomicU32> {
+        let address = self.check(offset, 4)?;
+        // SAFETY: checked to lie in the mapping and to be aligned; atomics may be shared with anybody.
+        Ok(unsafe { AtomicU32::from_ptr(address.as_ptr().cast()) })
+    }
+
+    /// The 64-bit word at an offset.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not in the segment, or not aligned.
+    #[inline]
+    pub fn word64(&self, offset: usize) -> Result<&AtomicU64> {
+        let address = self.check(offset, 8)?;
+        // SAFETY: as in `word32`.
+        Ok(unsafe { AtomicU64::from_ptr(address.as_ptr().cast()) })
+    }
+
+    /// The address of `offset` if a word of `size` bytes is mapped there and aligned.
+    #[inline]
+    fn check(&self, offset: usize, size: usize) -> Result<NonNull<u8>> {
+        // The file may have been grown by another process: that is looked for where this fails.
+        if !offset.is_multiple_of(size) || !self.reaches(offset, size) {
+            return Err(Errno::UCLEAN);
+        }
+        // SAFETY: the offset is below the length of the mapping.
+        Ok(unsafe { self.base.add(offset) })
+    }
+
+    #[inline]
+    fn reaches(&self, offset: usize, size: usize) -> bool {
+        let fits = |len: usize| offset.checked_add(size).is_some_and(|end| end <= len);
+        fits(self.len()) || (fits(self.capacity) && self.catch_up().is_ok() && fits(self.len()))
+    }
+
+    /// Maps what others have added to the file.
+    #[cold]
+    fn catch_up(&self) -> Result<()> {
+        let size = rustix::fs::fstat(&self.file)?.st_size as usize;
+        self.map_up_to(size.min(self.capacity) / PAGE_BYTES * PAGE_BYTES)
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: the range was set aside for this segment, and all references into it were borrowed from it.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.capacity) };
+    }
+}
+
+/// Makes the file `size` bytes long at least, none of them a hole.
+fn reserve(file: BorrowedFd<'_>, size: usize) -> Result<()> {
+    rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size as u64)
+}
+
+/// Gives an unnamed file its name.
+fn link(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)
+}
