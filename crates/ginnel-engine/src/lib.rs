@@ -25,7 +25,20 @@ pub mod segment;
 pub mod wait;
 
 /// What a call of the engine fails with: the errno that the kernel would give.
+///
+/// ```
+/// use ginnel_engine::Errno;
+///
+/// assert_eq!(Errno::UCLEAN.raw_os_error(), 117, "a segment that does not hold what it must");
+/// ```
 pub type Errno = rustix::io::Errno;
 
 /// What a call of the engine gives.
+///
+/// ```
+/// fn only_once(value: u64) -> ginnel_engine::Result<u64> {
+///     if value == 0 { Ok(1) } else { Err(ginnel_engine::Errno::AGAIN) }
+/// }
+/// assert_eq!(only_once(0), Ok(1));
+/// ```
 pub type Result<T> = std::result::Result<T, Errno>;

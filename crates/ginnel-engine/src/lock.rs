@@ -96,6 +96,22 @@ pub struct Lock<'a> {
 }
 
 /// The lock, held. Dropping it undoes what was not committed and gives the lock back.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::lock::Lock;
+/// use ginnel_engine::segment::{HEADER_BYTES, Segment};
+///
+/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
+/// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+/// # let segment = Segment::create(&directory, c"example", mode, 1 << 20, |_| Ok(()))?;
+/// let mut guard = Lock::of(&segment).acquire(None)?;
+/// guard.set(HEADER_BYTES, 7)?;
+/// assert_eq!(guard.get(HEADER_BYTES)?, 7, "its holder sees it already");
+/// drop(guard);
+/// assert_eq!(Lock::of(&segment).acquire(None)?.get(HEADER_BYTES)?, 0, "and it was never there");
+/// # Ok::<(), ginnel_engine::Errno>(())
+/// ```
 #[derive(Debug)]
 pub struct Guard<'a> {
     segment: &'a Segment,

@@ -63,6 +63,13 @@ use crate::{Errno, Result};
 pub const WORDS: usize = 7;
 
 /// What an operation asks; once it is done, what it got.
+///
+/// ```
+/// use ginnel_engine::wait::{WORDS, Words};
+///
+/// let take_three: Words = [3, 0, 0, 0, 0, 0, 0];
+/// assert_eq!(take_three.len(), WORDS);
+/// ```
 pub type Words = [u64; WORDS];
 
 /// How long after its deadline, or a signal, a sleeper tries for the lock to leave in an orderly way. A process that was
@@ -103,6 +110,30 @@ const SERVED: u64 = 2;
 const LOW_HALF: usize = if cfg!(target_endian = "big") { 4 } else { 0 };
 
 /// What can be asked of an object, and how to undo what was done for somebody who never learned of it.
+///
+/// ```
+/// use ginnel_engine::Result;
+/// use ginnel_engine::lock::Guard;
+/// use ginnel_engine::segment::HEADER_BYTES;
+/// use ginnel_engine::wait::{Object, Words};
+///
+/// /// Units to take, as many as the first word says, from a number that stands behind the header.
+/// struct Units;
+///
+/// impl Object for Units {
+///     fn attempt(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<bool> {
+///         match guard.get(HEADER_BYTES)?.checked_sub(words[0]) {
+///             Some(rest) => guard.set(HEADER_BYTES, rest).map(|()| true),
+///             None => Ok(false), // it waits
+///         }
+///     }
+///
+///     fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
+///         let rest = guard.get(HEADER_BYTES)?;
+///         guard.set(HEADER_BYTES, rest.wrapping_add(words[0]))
+///     }
+/// }
+/// ```
 pub trait Object {
     /// Does the operation and puts what it got into `words`; `false` if it must wait.
     ///
@@ -119,6 +150,14 @@ pub trait Object {
 }
 
 /// How long an operation may be blocked.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use ginnel_engine::wait::Patience;
+///
+/// let soon = Patience::Until(Instant::now() + Duration::from_millis(5));
+/// assert_ne!(soon, Patience::Endless);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
     /// Not at all.
