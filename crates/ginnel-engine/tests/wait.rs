@@ -505,15 +505,18 @@ fn many_processes_killed_at_random_lose_no_unit_and_leave_nobody_asleep() {
         while Instant::now() < end {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             std::thread::sleep(Duration::from_micros(random >> 54));
-            let number = (random >> 33) % PROCESSES;
-            let victim = &children[number as usize];
-            victim.kill();
-            let stat = format!("/proc/{}/stat", victim.pid());
-            wait_until("it is dead", || std::fs::read_to_string(&stat).unwrap().contains(") Z "));
-            run(&segment, RECLAIM, 0, number, soon()).unwrap();
-            let victim = std::mem::replace(&mut children[number as usize], start(number));
-            assert_eq!(victim.wait(), Exit::Signal(libc::SIGKILL));
-            kills += 1;
+            // Up to four at once: a death may be told to one who dies of the next.
+            let first = random >> 33;
+            let victims: Vec<_> = (0..=(random >> 20) % 4).map(|nth| (first + nth * 5) % PROCESSES).collect();
+            victims.iter().for_each(|number| children[*number as usize].kill());
+            for number in victims {
+                let stat = format!("/proc/{}/stat", children[number as usize].pid());
+                wait_until("it is dead", || std::fs::read_to_string(&stat).unwrap().contains(") Z "));
+                run(&segment, RECLAIM, 0, number, soon()).unwrap();
+                let victim = std::mem::replace(&mut children[number as usize], start(number));
+                assert_eq!(victim.wait(), Exit::Signal(libc::SIGKILL));
+                kills += 1;
+            }
         }
         segment.word64(STOP).unwrap().store(1, Ordering::SeqCst);
         children.into_iter().for_each(|child| child.assert_ok());
