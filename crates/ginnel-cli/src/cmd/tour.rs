@@ -5,9 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use ginnel::notify::{PidFd, Signal, Target};
 use indicatif::{ProgressBar, ProgressStyle};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::Serialize;
 
 use crate::failure::{Context, Failure, Result};
@@ -118,9 +117,8 @@ fn run_row(row: &Row) -> Result<Outcome> {
         .context("starting a process")?;
     let ended = ends_within(&runner, ROW_LIMIT)?;
     if !ended {
-        let group = Pid::from_child(&runner);
         // A group that has just ended by itself is what we want too.
-        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        let _ = Target::Group(runner.id() as i32).send(Signal::KILL);
     }
     let (printed, complaints) = (drain(runner.stdout.take())?, drain(runner.stderr.take())?);
     let status = runner.wait().context("waiting for a row")?;
@@ -139,12 +137,11 @@ fn run_row(row: &Row) -> Result<Outcome> {
 }
 
 fn ends_within(child: &Child, limit: Duration) -> Result<bool> {
-    let failed = |errno| Failure::failed(format!("waiting for a row: {errno}"));
-    let pidfd = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()).map_err(failed)?;
-    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: 0 };
-    let ready =
-        rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).map_err(failed)?;
-    Ok(ready == 1)
+    match PidFd::of_child(child)?.wait_deadline(limit) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_timed_out() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn drain(pipe: Option<impl Read>) -> Result<String> {

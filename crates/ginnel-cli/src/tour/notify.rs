@@ -68,13 +68,18 @@ fn signal(run: &mut Run) -> RowResult<Measured> {
 }
 
 fn signal_peer(peer_words: &[String]) -> RowResult<()> {
+    answer_each(peer_words, |runner| runner.send(Signal::USR1))
+}
+
+/// Answers each signal until the last one comes.
+fn answer_each(peer_words: &[String], answer: impl Fn(Target) -> ginnel::Result<()>) -> RowResult<()> {
     let [word] = words(peer_words)?;
     let runner = runner(word)?;
     let signals = Signal::USR1 | LAST;
     let _blocked = signals.block()?;
     announce()?;
     while signals.wait()?.signal != LAST {
-        runner.send(Signal::USR1)?;
+        answer(runner)?;
     }
     Ok(())
 }
@@ -263,13 +268,5 @@ fn group(run: &mut Run) -> RowResult<Measured> {
 }
 
 fn group_peer(peer_words: &[String]) -> RowResult<()> {
-    let [word] = words(peer_words)?;
-    let runner = runner(word)?;
-    let signals = Signal::USR1 | LAST;
-    let _blocked = signals.block()?;
-    announce()?;
-    while signals.wait()?.signal != LAST {
-        runner.queue(Signal::realtime(0)?, std::process::id() as i32)?;
-    }
-    Ok(())
+    answer_each(peer_words, |runner| runner.queue(Signal::realtime(0)?, std::process::id() as i32))
 }
