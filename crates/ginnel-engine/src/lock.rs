@@ -25,9 +25,11 @@
 //! of the dead in their order, up to the one at which it died.
 //! - **J1** the entry before the count that covers it ([`Guard::set`]); **J2** the count before the word it speaks of;
 //!   **J3** all words before the count is 0 ([`Guard::commit`]); **J4** the count before the lock is given back.
-//! - **L1** who sleeps reads `turn`, then counts itself, then looks at the word; **L2** who gives back frees the word,
-//!   then reads `arrivals`, then moves `turn`, then wakes. All of it sequentially consistent. So either the arrival is seen
-//!   or the free word is; and if a wake finds nobody, each arrival that was seen finds `turn` moved and looks again.
+//! - **L1** who sleeps reads `turn`, then counts itself, then has every thread that may be giving a lock back pass a fence
+//!   (`membarrier(2)`), then looks at the word; **L2** who gives back frees the word, then reads `arrivals`, then moves
+//!   `turn`, then wakes. The fence stands for one between the freeing and the reading, which would cost more than all
+//!   else here. So either the arrival is seen or the free word is; and if a wake finds nobody, each arrival that was
+//!   seen finds `turn` moved and looks again.
 //!
 //! # Crash points
 //! | killed | the kernel finds | what the next holder does |
@@ -46,8 +48,10 @@
 use std::time::{Duration, Instant};
 
 use crate::primitive::{
-    AtomicU32, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, futex_wait_any, futex_wake, thread_exists,
+    AtomicU32, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, compiler_fence, fence_all, futex_wait_any,
+    futex_wake, thread_exists,
 };
+use crate::spin;
 use crate::segment::{HEADER_BYTES, Segment};
 use crate::{Errno, Result};
 
@@ -55,14 +59,16 @@ pub(crate) const WORD_OFFSET: usize = 0x40;
 const TURN_OFFSET: usize = 0x44;
 const ARRIVALS_OFFSET: usize = 0x48;
 const CLEARED_OFFSET: usize = 0x50;
-const JOURNAL_COUNT_OFFSET: usize = 0x80;
-const JOURNAL_OFFSET: usize = 0x90;
-const ENTRY_BYTES: usize = 16;
-/// How many words one operation may change.
-pub const CHANGES_MAX: usize = (HEADER_BYTES - JOURNAL_OFFSET) / ENTRY_BYTES;
+const JOURNAL_COUNT_OFFSET: usize = 0x58;
+/// A line of its own: who spins for a change reads it all the time.
+const VERSION_OFFSET: usize = 0x80;
+const CPU_OFFSET: usize = 0x84;
+/// How many words one operation on an object in a file may change: see [`Segment::changes_max`].
+pub const CHANGES_MAX: usize = (HEADER_BYTES - 0xc0) / 16;
 
 /// How often a taken lock is looked at before sleeping: about what a holder needs for an operation.
-const SPINS: u32 = 100;
+const SPINS: u32 = 160;
+const PAUSES_MOST: u32 = 16;
 /// How long to sleep before asking whether the holder is alive at all. Death itself wakes at once: this is for a word
 /// that names nobody, and long enough for a wake that got lost to be seen in a test.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -115,7 +121,6 @@ pub struct Lock<'a> {
 #[derive(Debug)]
 pub struct Guard<'a> {
     segment: &'a Segment,
-    word: &'a AtomicU32,
     thread: Thread,
     /// What the kernel would have looked at but for this lock.
     before: *const u8,
@@ -129,6 +134,13 @@ impl<'a> Lock<'a> {
         Lock { segment }
     }
 
+    /// Looks, without the lock, for a change since `version`, for a moment at most: whether there was one.
+    pub(crate) fn look_for_change(self, version: u32, deadline: Option<Instant>) -> bool {
+        let word = self.segment.header32(VERSION_OFFSET);
+        let cpu = self.segment.header32(CPU_OFFSET).load(Ordering::Relaxed);
+        spin::look_for(cpu, deadline, || word.load(Ordering::Acquire) != version)
+    }
+
     /// Takes the lock, and undoes what a dead holder began.
     ///
     /// # Errors
@@ -136,15 +148,31 @@ impl<'a> Lock<'a> {
     /// this thread slept. `EUCLEAN`: the journal does not hold what it must.
     #[inline]
     pub fn acquire(self, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        let word = self.segment.word32(WORD_OFFSET)?;
-        let thread = Thread::current();
+        self.acquire_as(Thread::current(), deadline)
+    }
+
+    /// [`Lock::acquire`] for who knows itself already.
+    #[inline]
+    pub(crate) fn acquire_as(self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
+        let word = self.segment.header32(WORD_OFFSET);
         let before = thread.remember(word);
         if word.compare_exchange(0, thread.id | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            return Ok(Guard { segment: self.segment, word, thread, before, changes: 0 });
+            return Ok(Guard { segment: self.segment, thread, before, changes: 0 });
         }
-        match self.acquire_taken(word, thread, deadline) {
+        self.acquire_taken(thread, before, deadline)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn acquire_taken(
+        self,
+        thread: Thread,
+        before: *const u8,
+        deadline: Option<Instant>,
+    ) -> Result<Guard<'a>> {
+        match self.take(thread, deadline) {
             Ok(()) => {
-                let guard = Guard { segment: self.segment, word, thread, before, changes: 0 };
+                let guard = Guard { segment: self.segment, thread, before, changes: 0 };
                 guard.recover()?;
                 Ok(guard)
             }
@@ -155,11 +183,11 @@ impl<'a> Lock<'a> {
         }
     }
 
-    #[cold]
-    fn acquire_taken(self, word: &AtomicU32, thread: Thread, deadline: Option<Instant>) -> Result<()> {
-        let turn = self.segment.word32(TURN_OFFSET)?;
-        let arrivals = self.segment.word64(ARRIVALS_OFFSET)?;
-        let mut spins = 0;
+    fn take(self, thread: Thread, deadline: Option<Instant>) -> Result<()> {
+        let word = self.segment.header32(WORD_OFFSET);
+        let turn = self.segment.header32(TURN_OFFSET);
+        let arrivals = self.segment.header64(ARRIVALS_OFFSET);
+        let (mut spins, mut pauses) = (0, 1);
         loop {
             let value = word.load(Ordering::Relaxed);
             if is_free(value) {
@@ -170,8 +198,13 @@ impl<'a> Lock<'a> {
                 continue;
             }
             if spins < SPINS {
-                spins += 1;
-                std::hint::spin_loop();
+                // Longer from time to time: the holder goes faster while nobody reads its line, and does several
+                // operations before the next gets its turn.
+                for _ in 0..pauses {
+                    std::hint::spin_loop();
+                }
+                spins += pauses;
+                pauses = (pauses * 2).min(PAUSES_MOST);
                 continue;
             }
             if !thread_exists(value & OWNER) {
@@ -183,6 +216,7 @@ impl<'a> Lock<'a> {
             // L1.
             let seen = turn.load(Ordering::SeqCst);
             arrivals.fetch_add(1, Ordering::SeqCst);
+            fence_all();
             let value = word.load(Ordering::SeqCst);
             if !is_free(value) {
                 sleep(&[(turn, seen), (word, value)], deadline)?;
@@ -223,25 +257,31 @@ impl Guard<'_> {
     /// Changes a word of the object, until [`Guard::commit`] on probation.
     ///
     /// # Errors
-    /// `EUCLEAN`: the offset is not in the segment, not aligned, or in the header. `E2BIG`: more than [`CHANGES_MAX`]
-    /// changes.
+    /// `EUCLEAN`: the offset is not in the segment, not aligned, or in the header. `E2BIG`: more than
+    /// [`Segment::changes_max`] changes.
     #[inline]
     pub fn set(&mut self, offset: usize, value: u64) -> Result<()> {
-        if offset < HEADER_BYTES {
+        if offset < self.segment.header_bytes() {
             return Err(Errno::UCLEAN);
         }
-        if self.changes == CHANGES_MAX {
+        if self.changes == self.segment.changes_max() {
             return Err(Errno::TOOBIG);
         }
         let word = self.segment.word64(offset)?;
-        let entry = JOURNAL_OFFSET + self.changes * ENTRY_BYTES;
-        self.segment.word64(entry)?.store(offset as u64, Ordering::Release);
-        self.segment.word64(entry + 8)?.store(word.load(Ordering::Relaxed), Ordering::Release);
+        let (place, old) = self.segment.journal_entry(self.changes);
+        place.store(offset as u64, Ordering::Release);
+        old.store(word.load(Ordering::Relaxed), Ordering::Release);
         self.changes += 1;
         // J1 above, J2 below.
-        self.segment.word64(JOURNAL_COUNT_OFFSET)?.store(self.changes as u64, Ordering::Release);
+        self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);
         word.store(value, Ordering::Release);
         Ok(())
+    }
+
+    /// The process that holds the lock: this one.
+    #[inline]
+    pub fn process(&self) -> u32 {
+        self.thread.process
     }
 
     /// Makes the changes count, all at once, and gives the lock back.
@@ -255,33 +295,56 @@ impl Guard<'_> {
     pub fn checkpoint(&mut self) {
         // J3: after every change. What was changed cannot be taken back from here on.
         if self.changes > 0 {
-            if let Ok(count) = self.segment.word64(JOURNAL_COUNT_OFFSET) {
-                count.store(0, Ordering::Release);
-            }
+            self.segment.header64(JOURNAL_COUNT_OFFSET).store(0, Ordering::Release);
             self.changes = 0;
+            // A hint for those who spin, whatever else stands there.
+            let version = self.segment.header32(VERSION_OFFSET);
+            version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+            self.segment.header32(CPU_OFFSET).store(Thread::cpu(), Ordering::Relaxed);
         }
+    }
+
+    /// Changes with each change of the object; see [`Lock::look_for_change`].
+    pub(crate) fn version(&self) -> u32 {
+        self.segment.header32(VERSION_OFFSET).load(Ordering::Relaxed)
     }
 
     /// Undoes what the journal has: a dead holder's changes, or this one's own.
     #[cold]
+    #[inline(never)]
     fn recover(&self) -> Result<()> {
-        let count = self.segment.word64(JOURNAL_COUNT_OFFSET)?;
+        let count = self.segment.header64(JOURNAL_COUNT_OFFSET);
         let entries = usize::try_from(count.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
-        if entries > CHANGES_MAX {
+        if entries > self.segment.changes_max() {
             return Err(Errno::UCLEAN);
         }
         for index in (0..entries).rev() {
-            let entry = JOURNAL_OFFSET + index * ENTRY_BYTES;
-            let offset = self.segment.word64(entry)?.load(Ordering::Relaxed);
-            let offset = usize::try_from(offset).map_err(|_| Errno::UCLEAN)?;
-            if offset < HEADER_BYTES {
+            let (place, old) = self.segment.journal_entry(index);
+            let offset = usize::try_from(place.load(Ordering::Relaxed)).map_err(|_| Errno::UCLEAN)?;
+            if offset < self.segment.header_bytes() {
                 return Err(Errno::UCLEAN);
             }
-            let old = self.segment.word64(entry + 8)?.load(Ordering::Relaxed);
-            self.segment.word64(offset)?.store(old, Ordering::Release);
+            self.segment.word64(offset)?.store(old.load(Ordering::Relaxed), Ordering::Release);
         }
         count.store(0, Ordering::Release);
         Ok(())
+    }
+
+    /// Gives the lock back, and what this thread reads afterwards is read after that: what is dropped may be seen as
+    /// taken still, by the kernel too, while this thread goes on reading.
+    pub(crate) fn release_with_fence(mut self) {
+        self.thread.is_registered = false;
+    }
+
+    /// Wakes one who wants the lock.
+    #[cold]
+    #[inline(never)]
+    fn wake_next(&self, arrivals: u64) {
+        let turn = self.segment.header32(TURN_OFFSET);
+        turn.fetch_add(1, Ordering::SeqCst);
+        if futex_wake(turn, 1) == 0 {
+            self.segment.header64(CLEARED_OFFSET).store(arrivals, Ordering::Relaxed);
+        }
     }
 }
 
@@ -293,25 +356,18 @@ impl Drop for Guard<'_> {
             let _ = self.recover();
         }
         // J4. Who sleeps is woken also if this thread dies before the wake: the kernel finds a 0. L2 from here on.
-        self.word.swap(0, Ordering::SeqCst);
-        let _ = self.wake_next();
-        self.thread.forget(self.before);
-    }
-}
-
-impl Guard<'_> {
-    /// Wakes one who wants the lock, if there may be one.
-    #[inline]
-    fn wake_next(&self) -> Result<()> {
-        let arrivals = self.segment.word64(ARRIVALS_OFFSET)?.load(Ordering::SeqCst);
-        let cleared = self.segment.word64(CLEARED_OFFSET)?;
-        if arrivals != cleared.load(Ordering::Relaxed) {
-            let turn = self.segment.word32(TURN_OFFSET)?;
-            turn.fetch_add(1, Ordering::SeqCst);
-            if futex_wake(turn, 1) == 0 {
-                cleared.store(arrivals, Ordering::Relaxed);
-            }
+        let word = self.segment.header32(WORD_OFFSET);
+        if self.thread.is_registered {
+            word.store(0, Ordering::Release);
+            // The compiler's order; the processor's comes by the fence of who goes to sleep.
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            word.swap(0, Ordering::SeqCst);
         }
-        Ok(())
+        let arrivals = self.segment.header64(ARRIVALS_OFFSET).load(Ordering::SeqCst);
+        if arrivals != self.segment.header64(CLEARED_OFFSET).load(Ordering::Relaxed) {
+            self.wake_next(arrivals);
+        }
+        self.thread.forget(self.before);
     }
 }

@@ -66,6 +66,29 @@ pub(crate) fn futex_wake(word: &AtomicU32, count: u32) -> usize {
     futex::wake(word, Flags::empty(), count).unwrap_or(0)
 }
 
+/// `MEMBARRIER_CMD_*` of `<linux/membarrier.h>`.
+const GLOBAL_EXPEDITED: libc::c_int = 1 << 1;
+const REGISTER_GLOBAL_EXPEDITED: libc::c_int = 1 << 2;
+
+fn membarrier(command: libc::c_int) -> bool {
+    // SAFETY: the call takes no pointers.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}
+
+/// Has [`fence_all`] reach the threads of this process: whether it will.
+fn register_for_fences() -> bool {
+    membarrier(REGISTER_GLOBAL_EXPEDITED)
+}
+
+/// A full barrier in every thread that runs in a registered process: what they have stored is seen from here on, or what
+/// they load from here on sees what was stored before. So those who give a lock back, often, need no barrier of their
+/// own, and those who go to sleep, seldom, pay for it. Where the kernel refuses, who goes to sleep looks again in time.
+pub(crate) fn fence_all() {
+    if !membarrier(GLOBAL_EXPEDITED) {
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+}
+
 /// Whether there is a thread with this id.
 pub(crate) fn thread_exists(id: u32) -> bool {
     // SAFETY: the call takes no pointers.
@@ -85,6 +108,10 @@ struct RobustHead {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Thread {
     pub(crate) id: u32,
+    /// Of which process: `getpid(2)` is a system call.
+    pub(crate) process: u32,
+    /// Whether a lock may be given back by a plain store: see [`fence_all`].
+    pub(crate) is_registered: bool,
     head: *mut RobustHead,
     /// Which fork this was learned after: a child's thread has another id.
     generation: u32,
@@ -112,6 +139,13 @@ impl Thread {
         }
     }
 
+    /// The CPU that it runs on, just now.
+    #[inline]
+    pub(crate) fn cpu() -> u32 {
+        // SAFETY: the call takes no pointers.
+        unsafe { libc::sched_getcpu() as u32 }
+    }
+
     #[cold]
     fn learn() -> Thread {
         static AT_FORK: Once = Once::new();
@@ -125,7 +159,8 @@ impl Thread {
         });
         let generation = FORKS.load(Ordering::Relaxed);
         let id = rustix::thread::gettid().as_raw_nonzero().get() as u32;
-        let thread = Thread { id, head: robust_head(), generation };
+        let process = rustix::process::getpid().as_raw_nonzero().get() as u32;
+        let thread = Thread { id, process, is_registered: register_for_fences(), head: robust_head(), generation };
         THREAD.set(Some(thread));
         thread
     }

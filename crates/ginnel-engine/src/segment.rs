@@ -9,18 +9,21 @@
 //!
 //! # Layout
 //! ```text
-//! 0x000  magic          u64   what kind of file this is, and which version
-//! 0x008  capacity       u64   the most bytes it may grow to
-//! 0x040  lock           16 B  see `lock`
-//! 0x080  journal              see `lock`
-//! 0x480  the object's own, from here on
+//! 0x000   magic         u64   what kind of file this is, and which version
+//! 0x008   capacity      u64   the most bytes it may grow to
+//! 0x010   identity      48 B  which object this is
+//! 0x040   lock          128 B see `lock`
+//! 0x0c0   journal             see `lock`
+//! 0x1000  the object's own, from here on
 //! ```
+//! What lies in somebody else's mapping ([`Segment::over`]) has a shorter journal: its own bytes begin at
+//! [`SHORT_HEADER_BYTES`].
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -28,13 +31,19 @@ use rustix::mm::{MapFlags, ProtFlags};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::{Errno, Result};
 
-/// Where an object's own bytes begin.
-pub const HEADER_BYTES: usize = 0x480;
+/// Where an object's own bytes begin in a file.
+pub const HEADER_BYTES: usize = 0x1000;
+/// Where an object's own bytes begin in a mapping of somebody else's.
+pub const SHORT_HEADER_BYTES: usize = 0x400;
 /// Segments grow by whole pages.
 const PAGE_BYTES: usize = 4096;
 /// "ginnel" and the version of the layout.
 const MAGIC: u64 = u64::from_le_bytes(*b"ginnel\x00\x01");
+/// The header, and a page for the object's own.
+const LEAST_BYTES: usize = HEADER_BYTES + PAGE_BYTES;
 const MAGIC_OFFSET: usize = 0;
+const JOURNAL_OFFSET: usize = 0xc0;
+const JOURNAL_ENTRY_BYTES: usize = 16;
 const CAPACITY_OFFSET: usize = 8;
 
 /// A mapped object file. Threads of a process share one.
@@ -60,7 +69,11 @@ pub struct Segment {
     capacity: usize,
     /// How much of it is the file's; grows, never shrinks.
     mapped: AtomicUsize,
-    file: OwnedFd,
+    header_bytes: usize,
+    /// None if the memory is somebody else's.
+    file: Option<OwnedFd>,
+    /// Whether the kernel has been told of a word in here: then it stays mapped to the process's end.
+    pinned: AtomicBool,
 }
 
 // SAFETY: the mapping belongs to the segment, which unmaps it when the last user drops it; all access to it is by atomics
@@ -74,7 +87,7 @@ impl Segment {
     ///
     /// # Errors
     /// `EEXIST`: the name is taken. `ENOSPC`: the file system is full. `EINVAL`: a capacity that is no whole number of
-    /// pages. What `fill` fails with. In each case nothing has been made.
+    /// pages, or less than two. What `fill` fails with. In each case nothing has been made.
     pub fn create(
         directory: impl AsFd,
         name: &CStr,
@@ -82,19 +95,19 @@ impl Segment {
         capacity: usize,
         fill: impl FnOnce(&Segment) -> Result<()>,
     ) -> Result<Segment> {
-        if capacity == 0 || !capacity.is_multiple_of(PAGE_BYTES) {
+        if capacity < LEAST_BYTES || !capacity.is_multiple_of(PAGE_BYTES) {
             return Err(Errno::INVAL);
         }
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&directory, c".", flags, mode)?;
         // The umask has no say in an IPC object's mode.
         rustix::fs::fchmod(&file, mode)?;
-        reserve(file.as_fd(), PAGE_BYTES)?;
-        let segment = Segment::map(file, capacity, PAGE_BYTES)?;
+        reserve(file.as_fd(), LEAST_BYTES)?;
+        let segment = Segment::map(file, capacity, LEAST_BYTES)?;
         segment.word64(MAGIC_OFFSET)?.store(MAGIC, Ordering::Relaxed);
         segment.word64(CAPACITY_OFFSET)?.store(capacity as u64, Ordering::Relaxed);
         fill(&segment)?;
-        link(segment.file.as_fd(), directory.as_fd(), name)?;
+        link(segment.file()?, directory.as_fd(), name)?;
         Ok(segment)
     }
 
@@ -106,7 +119,7 @@ impl Segment {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
         let status = rustix::fs::fstat(&file)?;
-        if !FileType::from_raw_mode(status.st_mode).is_file() || status.st_size < PAGE_BYTES as i64 {
+        if !FileType::from_raw_mode(status.st_mode).is_file() || status.st_size < LEAST_BYTES as i64 {
             return Err(Errno::UCLEAN);
         }
         let mut head = [0; 16];
@@ -140,9 +153,58 @@ impl Segment {
         // A capacity that nobody can map is no capacity of ours.
         .map_err(|errno| if errno == Errno::NOMEM { Errno::UCLEAN } else { errno })?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
-        let segment = Segment { base, capacity, mapped: AtomicUsize::new(0), file };
+        let segment = Segment {
+            base,
+            capacity,
+            mapped: AtomicUsize::new(0),
+            header_bytes: HEADER_BYTES,
+            file: Some(file),
+            pinned: AtomicBool::new(false),
+        };
         segment.map_up_to(size)?;
         Ok(segment)
+    }
+
+    /// An object in memory that somebody else has mapped: a header of [`SHORT_HEADER_BYTES`], then the object's own bytes.
+    /// All zeroes is a header that nobody has used. It does not grow.
+    ///
+    /// # Errors
+    /// `EINVAL`: not aligned to 64 bytes, or shorter than the header.
+    ///
+    /// # Safety
+    /// The bytes are mapped, readable and writable, for as long as the segment lives (to the process's end once
+    /// [`Segment::pin`] was called), and whoever else uses them does so by atomics or raw copies.
+    pub unsafe fn over(base: NonNull<u8>, len: usize) -> Result<Segment> {
+        if !base.addr().get().is_multiple_of(64) || len < SHORT_HEADER_BYTES {
+            return Err(Errno::INVAL);
+        }
+        Ok(Segment {
+            base,
+            capacity: len,
+            mapped: AtomicUsize::new(len),
+            header_bytes: SHORT_HEADER_BYTES,
+            file: None,
+            pinned: AtomicBool::new(false),
+        })
+    }
+
+    /// Where the object's own bytes begin.
+    #[inline]
+    pub fn header_bytes(&self) -> usize {
+        self.header_bytes
+    }
+
+    /// Keeps it mapped to the end of the process: its robust list has an entry in here.
+    pub(crate) fn pin(&self) {
+        self.pinned.store(true, Ordering::Relaxed);
+    }
+
+    /// The object's file.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: it lies in somebody else's mapping.
+    pub fn file(&self) -> Result<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd).ok_or(Errno::OPNOTSUPP)
     }
 
     /// Maps what is not yet mapped of the file's first `size` bytes, which must be whole pages that exist.
@@ -159,7 +221,7 @@ impl Segment {
                 size - mapped,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED | MapFlags::FIXED,
-                &self.file,
+                self.file()?,
                 mapped as u64,
             )?;
         }
@@ -170,13 +232,13 @@ impl Segment {
     /// Makes the file at least `size` bytes long, with space for all of them.
     ///
     /// # Errors
-    /// `ENOSPC`: the file system is full. `ENOMEM`: more than the segment's capacity. It is as long as it was then.
+    /// `ENOSPC`: the file system is full. `ENOMEM`: more than the segment's capacity, or no file. It is as long as it was then.
     pub fn grow(&self, size: usize) -> Result<()> {
         let size = size.checked_next_multiple_of(PAGE_BYTES).ok_or(Errno::NOMEM)?;
-        if size > self.capacity {
+        if size > self.capacity || self.file.is_none() {
             return Err(Errno::NOMEM);
         }
-        reserve(self.file.as_fd(), size)?;
+        reserve(self.file()?, size)?;
         self.map_up_to(size)
     }
 
@@ -213,6 +275,40 @@ impl Segment {
         Ok(unsafe { AtomicU64::from_ptr(address.as_ptr().cast()) })
     }
 
+    /// A word of the header, which is always mapped.
+    #[inline]
+    pub(crate) fn header64(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset <= SHORT_HEADER_BYTES - 8 && offset.is_multiple_of(8));
+        // SAFETY: each segment is mapped up to its header's end at least, and the offset is aligned.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
+    }
+
+    /// A word of the header, which is always mapped.
+    #[inline]
+    pub(crate) fn header32(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset <= SHORT_HEADER_BYTES - 4 && offset.is_multiple_of(4));
+        // SAFETY: as in `header64`.
+        unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(offset).cast()) }
+    }
+
+    /// A pair of words of the journal, which is always mapped.
+    #[inline]
+    pub(crate) fn journal_entry(&self, index: usize) -> (&AtomicU64, &AtomicU64) {
+        assert!(index < self.changes_max());
+        let offset = JOURNAL_OFFSET + index * JOURNAL_ENTRY_BYTES;
+        // SAFETY: as in `header64`.
+        unsafe {
+            let address = self.base.as_ptr().add(offset);
+            (AtomicU64::from_ptr(address.cast()), AtomicU64::from_ptr(address.add(8).cast()))
+        }
+    }
+
+    /// How many words one operation may change.
+    #[inline]
+    pub fn changes_max(&self) -> usize {
+        (self.header_bytes - JOURNAL_OFFSET) / JOURNAL_ENTRY_BYTES
+    }
+
     /// The address of `offset` if a word of `size` bytes is mapped there and aligned.
     #[inline]
     fn check(&self, offset: usize, size: usize) -> Result<NonNull<u8>> {
@@ -233,13 +329,16 @@ impl Segment {
     /// Maps what others have added to the file.
     #[cold]
     fn catch_up(&self) -> Result<()> {
-        let size = rustix::fs::fstat(&self.file)?.st_size as usize;
+        let size = rustix::fs::fstat(self.file()?)?.st_size as usize;
         self.map_up_to(size.min(self.capacity) / PAGE_BYTES * PAGE_BYTES)
     }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
+        if self.file.is_none() || self.pinned.load(Ordering::Relaxed) {
+            return;
+        }
         // SAFETY: the range was set aside for this segment, and all references into it were borrowed from it.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.capacity) };
     }

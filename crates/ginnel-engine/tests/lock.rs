@@ -15,7 +15,7 @@ const FROM: usize = HEADER_BYTES;
 const TO: usize = HEADER_BYTES + 8;
 const BEGINNING: u64 = 1_000_000;
 const LOCK_WORD: usize = 0x40;
-const JOURNAL_COUNT: usize = 0x80;
+const JOURNAL_COUNT: usize = 0x58;
 
 fn accounts() -> Segment {
     let mode = Mode::RUSR | Mode::WUSR;
@@ -292,7 +292,7 @@ fn a_journal_that_cannot_be_true_is_refused() {
         let dead_with = |count: u64, offset: u64| {
             let word = |at: usize| segment.word64(at).unwrap();
             word(JOURNAL_COUNT).store(count, std::sync::atomic::Ordering::Relaxed);
-            word(JOURNAL_COUNT + 0x10).store(offset, std::sync::atomic::Ordering::Relaxed);
+            word(0xc0).store(offset, std::sync::atomic::Ordering::Relaxed);
             let lock = segment.word32(LOCK_WORD).unwrap();
             lock.store(0x4000_0000 | 0x3fff, std::sync::atomic::Ordering::Relaxed);
             Lock::of(&segment).acquire(None).map(drop)

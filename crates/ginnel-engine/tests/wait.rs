@@ -20,11 +20,11 @@ const STOP: usize = HEADER_BYTES + 24;
 /// How many units each numbered taker has.
 const HELD: usize = HEADER_BYTES + 64;
 const TAKERS: u64 = 64;
-const WAITERS: usize = 0x700;
+const WAITERS: usize = HEADER_BYTES + 0x280;
 const SLEEPERS: usize = WAITERS + 0x20;
 const SLOTS: usize = WAITERS + 0x40;
 const LOCK_WORD: usize = 0x40;
-const JOURNAL_COUNT: usize = 0x80;
+const JOURNAL_COUNT: usize = 0x58;
 
 const TAKE: u64 = 0;
 const ADD: u64 = 1;
