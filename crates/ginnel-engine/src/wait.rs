@@ -147,6 +147,26 @@ pub trait Object {
     /// # Errors
     /// `EUCLEAN`: the object does not hold what it must.
     fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()>;
+
+    /// The calling thread's own operation, which somebody has done for it: it takes what it got, in the same transaction
+    /// in which it leaves the list.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must.
+    fn collect(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<()> {
+        let _ = (guard, words);
+        Ok(())
+    }
+
+    /// An operation leaves the list without having been done: its process is dead, it gives up, or it ended with an errno.
+    /// Gives back what was put aside for it when it was enqueued ([`Waiters::run_own`]).
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must.
+    fn abandon(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
+        let _ = (guard, words);
+        Ok(())
+    }
 }
 
 /// How long an operation may be blocked.
@@ -249,12 +269,28 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// `EOPNOTSUPP`: this thread's C library would not let its death be told. Those of the object. In each case nothing
     /// was done.
     pub fn run(&self, request: Words, patience: Patience) -> Result<Words> {
+        self.run_own(request, patience, |guard, words| self.object.attempt(guard, words))
+    }
+
+    /// As [`Waiters::run`], with another way for the caller itself to attempt it first: it has its buffers at hand. What
+    /// it changes before it must wait, in the object and in `words`, is committed with its enqueueing; whoever serves it
+    /// later finds these words, and [`Object::abandon`] undoes it.
+    ///
+    /// # Errors
+    /// As [`Waiters::run`].
+    #[inline]
+    pub fn run_own(
+        &self,
+        request: Words,
+        patience: Patience,
+        mut attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+    ) -> Result<Words> {
         let thread = Thread::current();
         let _bell = Watch::on(thread, self.bell()?);
         loop {
             let mut guard = self.enter(patience.deadline())?;
             let mut words = request;
-            match self.object.attempt(&mut guard, &mut words) {
+            match attempt(&mut guard, &mut words) {
                 Ok(true) => return self.serve_others(guard).map(|()| words),
                 Ok(false) if patience != Patience::None => {}
                 otherwise => {
@@ -270,7 +306,7 @@ impl<'a, O: Object> Waiters<'a, O> {
                 }
             };
             if self.segment.word64(needed + SLOT - 8).is_ok() {
-                return self.block(guard, thread, &request, patience.deadline());
+                return self.block(guard, thread, &words, patience.deadline());
             }
             // Room is made without the lock: others may have changed the object meanwhile, so it is attempted again.
             self.leave(guard);
@@ -360,9 +396,11 @@ impl<'a, O: Object> Waiters<'a, O> {
         match guard.get(slot + STATE)? {
             SLOT_FREE => {}
             state => {
+                let words = self.words(guard, slot)?;
                 if state == SERVED {
-                    let words = self.words(guard, slot)?;
                     self.object.take_back(guard, &words)?;
+                } else {
+                    self.object.abandon(guard, &words)?;
                 }
                 self.unlink(guard, slot)?;
                 self.set(guard, DIRTY, 1)?;
@@ -582,6 +620,8 @@ impl<'a, O: Object> Waiters<'a, O> {
             match guard.get(seat.slot + STATE)? {
                 SLEEPING => {
                     let Err(errno) = woken else { continue };
+                    let words = self.words(&guard, seat.slot)?;
+                    self.object.abandon(&mut guard, &words)?;
                     self.unlink(&mut guard, seat.slot)?;
                     self.set(&mut guard, DIRTY, 1)?;
                     seat.give_up(&mut guard);
@@ -590,11 +630,16 @@ impl<'a, O: Object> Waiters<'a, O> {
                     return Err(errno);
                 }
                 state if state & 0xff == SERVED => {
-                    let words = self.words(&guard, seat.slot)?;
+                    let mut words = self.words(&guard, seat.slot)?;
+                    let errno = (state >> 8) as i32;
+                    if errno == 0 {
+                        self.object.collect(&mut guard, &mut words)?;
+                    } else {
+                        self.object.abandon(&mut guard, &words)?;
+                    }
                     self.unlink(&mut guard, seat.slot)?;
                     seat.give_up(&mut guard);
                     self.leave(guard);
-                    let errno = (state >> 8) as i32;
                     return if errno == 0 { Ok(words) } else { Err(Errno::from_raw_os_error(errno & 0xfff)) };
                 }
                 _ => return Err(Errno::UCLEAN),
