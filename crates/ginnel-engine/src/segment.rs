@@ -36,7 +36,7 @@ pub const HEADER_BYTES: usize = 0x1000;
 /// Where an object's own bytes begin in a mapping of somebody else's.
 pub const SHORT_HEADER_BYTES: usize = 0x400;
 /// Segments grow by whole pages.
-const PAGE_BYTES: usize = 4096;
+pub(crate) const PAGE_BYTES: usize = 4096;
 /// "ginnel" and the version of the layout.
 const MAGIC: u64 = u64::from_le_bytes(*b"ginnel\x00\x01");
 /// The header, and a page for the object's own.
@@ -102,7 +102,7 @@ impl Segment {
         let file = rustix::fs::openat(&directory, c".", flags, mode)?;
         // The umask has no say in an IPC object's mode.
         rustix::fs::fchmod(&file, mode)?;
-        reserve(file.as_fd(), LEAST_BYTES)?;
+        reserve(file.as_fd(), 0, LEAST_BYTES)?;
         let segment = Segment::map(file, capacity, LEAST_BYTES)?;
         segment.word64(MAGIC_OFFSET)?.store(MAGIC, Ordering::Relaxed);
         segment.word64(CAPACITY_OFFSET)?.store(capacity as u64, Ordering::Relaxed);
@@ -229,7 +229,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Makes the file at least `size` bytes long, with space for all of them.
+    /// Makes the file at least `size` bytes long, with space for all that is added. Holes stay holes.
     ///
     /// # Errors
     /// `ENOSPC`: the file system is full. `ENOMEM`: more than the segment's capacity, or no file. It is as long as it was then.
@@ -238,8 +238,59 @@ impl Segment {
         if size > self.capacity || self.file.is_none() {
             return Err(Errno::NOMEM);
         }
-        reserve(self.file()?, size)?;
+        let has = rustix::fs::fstat(self.file()?)?.st_size as usize;
+        if has < size {
+            reserve(self.file()?, has, size - has)?;
+        }
         self.map_up_to(size)
+    }
+
+    /// Makes the file at least `size` bytes long. What is added is a hole: [`Segment::reserve`] it before it is used.
+    ///
+    /// # Errors
+    /// `ENOMEM`: more than the segment's capacity, or no file.
+    pub fn extend(&self, size: usize) -> Result<()> {
+        let size = size.checked_next_multiple_of(PAGE_BYTES).ok_or(Errno::NOMEM)?;
+        if size > self.capacity || self.file.is_none() {
+            return Err(Errno::NOMEM);
+        }
+        if (rustix::fs::fstat(self.file()?)?.st_size as usize) < size {
+            rustix::fs::ftruncate(self.file()?, size as u64)?;
+        }
+        self.map_up_to(size)
+    }
+
+    /// Has space for these bytes, which may have been a hole or beyond the file's end. What they hold stays.
+    ///
+    /// # Errors
+    /// As [`Segment::grow`].
+    pub fn reserve(&self, offset: usize, len: usize) -> Result<()> {
+        let end = offset.checked_add(len).ok_or(Errno::NOMEM)?.checked_next_multiple_of(PAGE_BYTES);
+        let end = end.filter(|end| *end <= self.capacity && self.file.is_some()).ok_or(Errno::NOMEM)?;
+        let start = offset / PAGE_BYTES * PAGE_BYTES;
+        if start < end {
+            reserve(self.file()?, start, end - start)?;
+        }
+        self.map_up_to(end)
+    }
+
+    /// Gives the space of whole pages back to the file system: whoever reads them gets zeroes, or what was there.
+    /// Nobody may use them until they have been reserved anew.
+    ///
+    /// # Errors
+    /// `EINVAL`: no whole pages of the object's own. `ENOMEM`: not within the segment, or no file.
+    pub fn punch(&self, offset: usize, len: usize) -> Result<()> {
+        let end = offset.checked_add(len).filter(|end| *end <= self.capacity).ok_or(Errno::NOMEM)?;
+        if offset < self.header_bytes || !offset.is_multiple_of(PAGE_BYTES) || !end.is_multiple_of(PAGE_BYTES)
+        {
+            return Err(Errno::INVAL);
+        }
+        let file = self.file().map_err(|_| Errno::NOMEM)?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if len > 0 {
+            rustix::fs::fallocate(file, flags, offset as u64, len as u64)?;
+        }
+        Ok(())
     }
 
     /// How many bytes this process has mapped.
@@ -273,6 +324,50 @@ impl Segment {
         let address = self.check(offset, 8)?;
         // SAFETY: as in `word32`.
         Ok(unsafe { AtomicU64::from_ptr(address.as_ptr().cast()) })
+    }
+
+    /// Some words in a row, checked once.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not in the segment, or not aligned to 8 bytes.
+    #[inline]
+    pub fn words<const COUNT: usize>(&self, offset: usize) -> Result<&[AtomicU64; COUNT]> {
+        if !offset.is_multiple_of(8) || !self.reaches(offset, 8 * COUNT) {
+            return Err(Errno::UCLEAN);
+        }
+        // SAFETY: checked to lie in the mapping and to be aligned; atomics may be shared with anybody.
+        Ok(unsafe { &*self.base.as_ptr().add(offset).cast() })
+    }
+
+    /// Copies bytes into the segment: who else reads or writes them meanwhile sees, or leaves, any mixture.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not all of them lie in the segment behind its header.
+    #[inline]
+    pub fn write_bytes(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        if offset < self.header_bytes || !self.reaches(offset, bytes.len()) {
+            return Err(Errno::UCLEAN);
+        }
+        // SAFETY: the target lies in the mapping, which nobody has a reference to but to atomics; the source is the
+        // caller's own memory.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(offset), bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes out of the segment: any mixture of what was and is there if somebody writes them meanwhile.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not all of them lie in the segment.
+    #[inline]
+    pub fn read_bytes(&self, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        if !self.reaches(offset, bytes.len()) {
+            return Err(Errno::UCLEAN);
+        }
+        // SAFETY: as in `write_bytes`, the other way round.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.base.as_ptr().add(offset), bytes.as_mut_ptr(), bytes.len())
+        };
+        Ok(())
     }
 
     /// A word of the header, which is always mapped.
@@ -344,9 +439,15 @@ impl Drop for Segment {
     }
 }
 
-/// Makes the file `size` bytes long at least, none of them a hole.
-fn reserve(file: BorrowedFd<'_>, size: usize) -> Result<()> {
-    rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size as u64)
+/// Has space for these bytes of the file, which becomes as long as that takes.
+fn reserve(file: BorrowedFd<'_>, offset: usize, len: usize) -> Result<()> {
+    loop {
+        // Interrupted, it has done nothing.
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), offset as u64, len as u64) {
+            Err(Errno::INTR) => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Gives an unnamed file its name.
