@@ -52,7 +52,7 @@
 use std::time::{Duration, Instant};
 
 use crate::lock::{Guard, Lock, WORD_OFFSET};
-use crate::primitive::{AtomicU32, Ordering, Thread, Watch, futex_wake};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, Thread, Watch, futex_wake};
 use crate::segment::Segment;
 use crate::{Errno, Result};
 
@@ -205,6 +205,7 @@ impl Patience {
 #[derive(Debug)]
 pub struct Waiters<'a, O> {
     segment: &'a Segment,
+    header: &'a [AtomicU64; HEADER / 8],
     base: usize,
     capacity: u64,
     object: &'a O,
@@ -219,12 +220,14 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// The blocked operations of `object`, `capacity` at most, at `base` in its segment.
     ///
     /// # Errors
-    /// `EINVAL`: the place is not aligned to 64 bytes.
+    /// `EINVAL`: the place is not aligned to 64 bytes. `EUCLEAN`: it is not in the segment.
+    #[inline]
     pub fn of(segment: &'a Segment, base: usize, capacity: u32, object: &'a O) -> Result<Waiters<'a, O>> {
         if !base.is_multiple_of(HEADER) {
             return Err(Errno::INVAL);
         }
-        Ok(Waiters { segment, base, capacity: u64::from(capacity), object })
+        let header = segment.words(base)?;
+        Ok(Waiters { segment, header, base, capacity: u64::from(capacity), object })
     }
 
     /// Does an operation, blocked for as long as patience allows: what it got.
@@ -234,8 +237,31 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// are blocked as may be, or the file system is full. `EUCLEAN`: the segment does not hold what it must.
     /// `EOPNOTSUPP`: this thread's C library would not let its death be told. Those of the object. In each case nothing
     /// was done.
+    #[inline]
     pub fn run(&self, request: Words, patience: Patience) -> Result<Words> {
         let thread = Thread::current();
+        let before = Lock::of(self.segment).take_word(thread, patience.deadline())?;
+        let mut guard = Guard::holding(self.segment, thread, before);
+        if self.is_alone() {
+            // Nobody to hear of this one's death, and nobody to serve.
+            let mut words = request;
+            match self.object.attempt(&mut guard, &mut words) {
+                Ok(true) => {
+                    guard.commit();
+                    return Ok(words);
+                }
+                Ok(false) if patience != Patience::None => {}
+                Ok(false) => return Err(Errno::AGAIN),
+                Err(errno) => return Err(errno),
+            }
+        }
+        drop(guard);
+        self.run_among_others(thread, request, patience)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn run_among_others(&self, thread: Thread, request: Words, patience: Patience) -> Result<Words> {
         let _bell = Watch::on(thread, self.bell()?);
         let mut looks = if patience == Patience::None { 0 } else { LOOKS_MAX };
         loop {
@@ -272,6 +298,13 @@ impl<'a, O: Object> Waiters<'a, O> {
         }
     }
 
+    /// Whether there are neither sleepers nor stakes nor anything left to do. For the holder of the lock.
+    #[inline]
+    fn is_alone(&self) -> bool {
+        let word = |field: usize| self.header[field / 8].load(Ordering::Relaxed);
+        word(MEMBERS) | word(DIRTY) == 0
+    }
+
     /// The lock, with all done that others left to do: for looking at the object. Give it back with [`Waiters::leave`].
     ///
     /// # Errors
@@ -283,10 +316,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     #[inline]
     fn enter_as(&self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
         let guard = Lock::of(self.segment).acquire_as(thread, deadline)?;
-        if self.get(&guard, MEMBERS)? | self.get(&guard, DIRTY)? == 0 {
-            return Ok(guard);
-        }
-        self.settle(guard, deadline)
+        if self.is_alone() { Ok(guard) } else { self.settle(guard, deadline) }
     }
 
     /// Does what others left to do: for the dead, and for those whose processes are found gone.

@@ -122,7 +122,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         for (index, value) in words.iter().enumerate() {
             word(FIRST_WORD + 8 * index)?.store(*value, Ordering::Release);
         }
-        word(PROCESS)?.store(u64::from(thread.process), Ordering::Release);
+        word(PROCESS)?.store(u64::from(thread.process()), Ordering::Release);
         self.bring_to_life(slot, thread, flags)
     }
 
