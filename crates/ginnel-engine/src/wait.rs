@@ -223,7 +223,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// `EINVAL`: the place is not aligned to 64 bytes. `EUCLEAN`: it is not in the segment.
     #[inline]
     pub fn of(segment: &'a Segment, base: usize, capacity: u32, object: &'a O) -> Result<Waiters<'a, O>> {
-        if !base.is_multiple_of(HEADER) {
+        if !base.is_multiple_of(64) {
             return Err(Errno::INVAL);
         }
         let header = segment.words(base)?;
