@@ -326,17 +326,18 @@ impl Segment {
         Ok(unsafe { AtomicU64::from_ptr(address.as_ptr().cast()) })
     }
 
-    /// Some words in a row, checked once.
+    /// Neighbouring words at an offset.
     ///
     /// # Errors
-    /// `EUCLEAN`: not in the segment, or not aligned to 8 bytes.
+    /// `EUCLEAN`: not in the segment, or not aligned.
     #[inline]
     pub fn words<const COUNT: usize>(&self, offset: usize) -> Result<&[AtomicU64; COUNT]> {
-        if !offset.is_multiple_of(8) || !self.reaches(offset, 8 * COUNT) {
-            return Err(Errno::UCLEAN);
-        }
-        // SAFETY: checked to lie in the mapping and to be aligned; atomics may be shared with anybody.
-        Ok(unsafe { &*self.base.as_ptr().add(offset).cast() })
+        let last = offset.checked_add(8 * COUNT.saturating_sub(1)).ok_or(Errno::UCLEAN)?;
+        self.check(last, 8)?;
+        let address = self.check(offset, 8)?;
+        // SAFETY: the first and the last word are checked to lie in the mapping; so do those between. Atomics may be
+        // shared with anybody.
+        Ok(unsafe { address.cast().as_ref() })
     }
 
     /// Copies bytes into the segment: who else reads or writes them meanwhile sees, or leaves, any mixture.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::slots::{
-    DIRTY, ENTRY, ENTRY_BEFORE, EPOCH, FIRST_WORD, LIFE, PREVIOUS, PROCESS, RUNG, SERVED, SLEEPING,
+    DIRTY, ENTRY, ENTRY_BEFORE, EPOCH, FIRST_WORD, LIFE, PREVIOUS, PROCESS, RUNG, SERVED, SLEEPING, SLOT,
     SLOT_FREE, STATE, TAIL, TICKET, UNWATCHED,
 };
 use super::{GRACE, Object, Waiters, Words};
@@ -106,7 +106,9 @@ impl<'a, O: Object> Waiters<'a, O> {
     ) -> Result<Seat<'w, 'a, O>> {
         let index = self.index_for_next(guard)?;
         let slot = self.slot(index);
-        let (life, linked) = self.fill(guard, slot, thread, 0, request)?;
+        let mut words = *request;
+        self.object.enlist(guard, slot + SLOT, &mut words)?;
+        let (life, linked) = self.fill(guard, slot, thread, 0, &words)?;
         let state = self.segment.word64(slot + STATE)?;
         let seat = Seat { waiters: self, slot, thread, life, state, linked: Some(linked) };
         self.append(guard, index, SLEEPING)?;
@@ -129,7 +131,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         for (index, value) in words.iter().enumerate() {
             word(FIRST_WORD + 8 * index)?.store(*value, Ordering::Release);
         }
-        word(PROCESS)?.store(u64::from(thread.process), Ordering::Release);
+        word(PROCESS)?.store(u64::from(thread.process()), Ordering::Release);
         self.bring_to_life(slot, thread, flags)
     }
 

@@ -82,7 +82,7 @@ impl<'a, O> Waiters<'a, O> {
     }
 
     pub(super) fn slot(&self, index: u64) -> usize {
-        self.base + HEADER + index as usize * SLOT
+        self.base + HEADER + index as usize * self.stride
     }
 
     /// The slot that a link names: its index and one, in a segment that anybody may have written.
@@ -92,7 +92,7 @@ impl<'a, O> Waiters<'a, O> {
     }
 
     pub(super) fn link_of(&self, slot: usize) -> u64 {
-        ((slot - self.base - HEADER) / SLOT) as u64 + 1
+        ((slot - self.base - HEADER) / self.stride) as u64 + 1
     }
 
     pub(super) fn words(&self, guard: &Guard<'_>, slot: usize) -> Result<Words> {
@@ -110,7 +110,7 @@ impl<'a, O> Waiters<'a, O> {
     /// Whether there is space for the slot that the next will have. What lies in the file need not be: it has holes.
     pub(super) fn has_room(&self, guard: &Guard<'_>) -> Result<bool> {
         let index = self.index_for_next(guard)?;
-        let end = self.slot(index) + SLOT;
+        let end = self.slot(index) + self.stride;
         if end <= self.first_page_end() || index < self.get(guard, ROOM)? || self.segment.file().is_err() {
             return Ok(self.segment.word64(end - 8).is_ok());
         }
@@ -128,7 +128,7 @@ impl<'a, O> Waiters<'a, O> {
     /// `ENOSPC`: the file system is full, or as many slots are in use as may be. `ENOMEM`: the segment's capacity.
     pub fn make_room(&self) -> Result<()> {
         let index = self.high()?;
-        let page = (self.slot(index) + SLOT - 1) / PAGE_BYTES * PAGE_BYTES;
+        let page = (self.slot(index) + self.stride - 1) / PAGE_BYTES * PAGE_BYTES;
         let before = self.slot(index) / PAGE_BYTES * PAGE_BYTES;
         let whole = self.slot(self.capacity).next_multiple_of(PAGE_BYTES);
         let end = (page + PAGE_BYTES).min(whole);
@@ -136,7 +136,7 @@ impl<'a, O> Waiters<'a, O> {
             return Err(Errno::NOSPC);
         }
         self.segment.reserve(before, end - before)?;
-        let room = ((end - self.base - HEADER) / SLOT) as u64;
+        let room = ((end - self.base - HEADER) / self.stride) as u64;
         let mut guard = Lock::of(self.segment).acquire(None)?;
         if self.get(&guard, ROOM)? < room {
             self.set(&mut guard, ROOM, room)?;
@@ -153,7 +153,7 @@ impl<'a, O> Waiters<'a, O> {
                 high if high == self.capacity => Err(Errno::NOSPC),
                 _ => Err(Errno::UCLEAN),
             },
-            link => Ok((self.checked_slot(link)? - self.base - HEADER) as u64 / SLOT as u64),
+            link => Ok(self.link_of(self.checked_slot(link)?) - 1),
         }
     }
 
