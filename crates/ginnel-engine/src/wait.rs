@@ -134,6 +134,22 @@ pub trait Object {
         Ok(())
     }
 
+    /// Whether what the calling thread's own operation got is first to be fetched ([`Object::fetch`]).
+    fn is_to_be_fetched(&self, words: &Words) -> bool {
+        let _ = words;
+        false
+    }
+
+    /// Gets, without the lock, what is too much for [`Object::collect`], which comes next. Whoever dies in here is one
+    /// who never saw the result.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must.
+    fn fetch(&self, words: &Words) -> Result<()> {
+        let _ = words;
+        Ok(())
+    }
+
     /// An operation leaves the list without having been done: its process is dead, it gives up, or it ended with an errno.
     /// Gives back what was put aside for it when it was enqueued ([`Waiters::run_own`]).
     ///
@@ -213,7 +229,7 @@ pub enum Patience {
 }
 
 impl Patience {
-    fn deadline(self) -> Option<Instant> {
+    pub(crate) fn deadline(self) -> Option<Instant> {
         if let Patience::Until(deadline) = self { Some(deadline) } else { None }
     }
 }
@@ -346,7 +362,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         &self,
         request: Words,
         patience: Patience,
-        mut attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+        mut attempt: impl FnMut(&mut Guard<'a>, &mut Words) -> Result<bool>,
     ) -> Result<Words> {
         let thread = Thread::current();
         let before = Lock::of(self.segment).take_word(thread, patience.deadline())?;
@@ -375,7 +391,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         thread: Thread,
         request: &Words,
         patience: Patience,
-        attempt: &mut impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+        attempt: &mut impl FnMut(&mut Guard<'a>, &mut Words) -> Result<bool>,
     ) -> Result<Words> {
         let _bell = Watch::on(thread, self.bell()?);
         let mut looks = if patience == Patience::None { 0 } else { LOOKS_MAX };
