@@ -10,7 +10,7 @@ use ginnel_testkit::wait_until;
 use crate::Result;
 
 /// A place where objects live. A value of it is one process's view of it; a forked child uses its copy.
-pub trait Home: Sized + 'static {
+pub trait Home: Sized + Sync + 'static {
     /// What reports call it.
     const NAME: &'static str;
 

@@ -189,7 +189,7 @@ fn setting<H: SysvMessages>() -> Vec<Clause<H>> {
             assert_eq!(texts(h, id), ["0123456789", "ab"]);
             take(h, id, 0, 0).unwrap();
             put(h, id, &[(1, "abc")]);
-            fails(Errno::AGAIN, h.msgsnd(id, 1, b"", IPC_NOWAIT));
+            fails(Errno::AGAIN, h.msgsnd(id, 1, b"x", IPC_NOWAIT));
         }),
         clause(PAGE, "set_zero", "with qbytes 0 nothing goes in", |h: &H| {
             let id = holding(h, 0);
