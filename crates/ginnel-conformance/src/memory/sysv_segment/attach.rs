@@ -218,13 +218,13 @@ fn ends<H: SysvMemory>() -> Vec<Clause<H>> {
         }),
         clause(PAGE, "killed", "a killed process is detached", |h: &H| {
             let id = private(h, 1);
-            attached(h, id);
             let child = fork(|| {
                 attached(h, id);
                 loop {
                     std::thread::park();
                 }
             });
+            attached(h, id);
             attaches_become(h, id, 2);
             child.kill();
             child.wait();
