@@ -351,6 +351,20 @@ impl Segment {
         Ok(unsafe { AtomicU64::from_ptr(address.as_ptr().cast()) })
     }
 
+    /// Neighbouring words at an offset.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not in the segment, or not aligned.
+    #[inline]
+    pub fn words<const COUNT: usize>(&self, offset: usize) -> Result<&[AtomicU64; COUNT]> {
+        let last = offset.checked_add(8 * COUNT.saturating_sub(1)).ok_or(Errno::UCLEAN)?;
+        self.check(last, 8)?;
+        let address = self.check(offset, 8)?;
+        // SAFETY: the first and the last word are checked to lie in the mapping; so do those between. Atomics may be
+        // shared with anybody.
+        Ok(unsafe { address.cast().as_ref() })
+    }
+
     /// A word of the header, which is always mapped.
     #[inline]
     pub(crate) fn header64(&self, offset: usize) -> &AtomicU64 {
