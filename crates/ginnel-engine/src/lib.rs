@@ -26,6 +26,7 @@ mod spin;
 
 pub mod lock;
 pub mod segment;
+pub mod sync;
 pub mod wait;
 
 /// What a call of the engine fails with: the errno that the kernel would give.

@@ -147,6 +147,44 @@ pub trait Object {
     /// # Errors
     /// `EUCLEAN`: the object does not hold what it must.
     fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()>;
+
+    /// What an operation that is about to be blocked leaves for those who will serve it: `words` as they are to see them,
+    /// and what [`Waiters::with_room`] has set aside at `room`, to be written without the journal. It was attempted last
+    /// by this holder of the lock.
+    ///
+    /// # Errors
+    /// The operation is not blocked, and ends with this errno.
+    fn enlist(&self, _guard: &Guard<'_>, _room: usize, _words: &mut Words) -> Result<()> {
+        Ok(())
+    }
+
+    /// Serves those who can go on since the object has changed: those who came first before others, unless the object
+    /// knows better.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the segment does not hold what it must.
+    fn serve<'a>(&self, guard: &mut Guard<'a>, waiters: &Waiters<'a, Self>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        waiters.serve_in_order(guard)
+    }
+}
+
+/// One blocked operation, for an object that serves in an order of its own ([`Waiters::walk`]).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocked {
+    slot: usize,
+    /// What stands behind its words, see [`Waiters::with_room`].
+    pub(crate) room: usize,
+    pub(crate) words: Words,
+}
+
+/// Where [`Waiters::walk`] goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Next,
+    FromTheFirst,
 }
 
 /// How long an operation may be blocked.
@@ -221,6 +259,8 @@ pub struct Waiters<'a, O> {
     segment: &'a Segment,
     base: usize,
     capacity: u64,
+    /// From slot to slot.
+    stride: usize,
     object: &'a O,
 }
 
@@ -228,6 +268,22 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// How many bytes `capacity` blocked operations need. They are taken as they are needed.
     pub const fn size_bytes(capacity: usize) -> usize {
         HEADER + capacity * SLOT
+    }
+
+    /// How many bytes `capacity` blocked operations need that have so much room of their own.
+    pub const fn size_bytes_with_room(capacity: usize, room: usize) -> usize {
+        HEADER + capacity * (SLOT + room)
+    }
+
+    /// Where an object whose waiters are at `base` finds how many are blocked.
+    pub(crate) const fn sleepers_at(base: usize) -> usize {
+        base + SLEEPERS
+    }
+
+    /// Where such an object leaves word that there is something to do for whoever comes next, in the transaction that
+    /// makes it so.
+    pub(crate) const fn dirty_at(base: usize) -> usize {
+        base + DIRTY
     }
 
     /// The blocked operations of `object`, `capacity` at most, at `base` in its segment.
@@ -238,7 +294,23 @@ impl<'a, O: Object> Waiters<'a, O> {
         if !base.is_multiple_of(HEADER) {
             return Err(Errno::INVAL);
         }
-        Ok(Waiters { segment, base, capacity: u64::from(capacity), object })
+        Ok(Waiters { segment, base, capacity: u64::from(capacity), stride: SLOT, object })
+    }
+
+    /// As [`Waiters::of`], with `room` bytes of the object's own in each slot.
+    ///
+    /// # Errors
+    /// `EINVAL`: not aligned to 64 bytes.
+    pub fn with_room(
+        segment: &'a Segment,
+        base: usize,
+        capacity: u32,
+        room: usize,
+        object: &'a O,
+    ) -> Result<Waiters<'a, O>> {
+        let plain = Waiters::of(segment, base, capacity, object)?;
+        let stride = SLOT.checked_add(room).filter(|stride| stride.is_multiple_of(64)).ok_or(Errno::INVAL)?;
+        Ok(Waiters { stride, ..plain })
     }
 
     /// Does an operation, blocked for as long as patience allows: what it got.
@@ -269,12 +341,12 @@ impl<'a, O: Object> Waiters<'a, O> {
                     return Err(errno);
                 }
             };
-            if self.segment.word64(needed + SLOT - 8).is_ok() {
+            if self.segment.word64(needed + self.stride - 8).is_ok() {
                 return self.block(guard, thread, &request, patience.deadline());
             }
             // Room is made without the lock: others may have changed the object meanwhile, so it is attempted again.
             self.leave(guard);
-            self.segment.grow(needed + SLOT)?;
+            self.segment.grow(needed + self.stride)?;
         }
     }
 
@@ -327,7 +399,10 @@ impl<'a, O: Object> Waiters<'a, O> {
     }
 
     /// Commits the operation, serves those who can go on since, and gives the lock back.
-    fn serve_others(&self, mut guard: Guard<'a>) -> Result<()> {
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the segment does not hold what it must.
+    pub(crate) fn serve_others(&self, mut guard: Guard<'a>) -> Result<()> {
         let marked = match self.get(&guard, SLEEPERS) {
             Ok(0) => Ok(false),
             Ok(_) => self.set(&mut guard, DIRTY, 1).map(|()| true),
@@ -373,8 +448,15 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(())
     }
 
-    /// Serves all who can be, from the first again after each: what one got may let an earlier one go on.
     fn serve(&self, guard: &mut Guard<'a>) -> Result<()> {
+        self.object.serve(guard, self)?;
+        self.set(guard, DIRTY, 0)?;
+        guard.checkpoint();
+        Ok(())
+    }
+
+    /// Serves all who can be, from the first again after each: what one got may let an earlier one go on.
+    pub(crate) fn serve_in_order(&self, guard: &mut Guard<'a>) -> Result<()> {
         let mut at = self.get(guard, HEAD)?;
         let mut steps = 0;
         while at != 0 {
@@ -395,9 +477,52 @@ impl<'a, O: Object> Waiters<'a, O> {
             at = self.get(guard, HEAD)?;
             steps = 0;
         }
-        self.set(guard, DIRTY, 0)?;
-        guard.checkpoint();
         Ok(())
+    }
+
+    /// Shows the blocked operations of the living in their order. The visitor may end some of them ([`Waiters::end`]), and
+    /// may walk too.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the segment does not hold what it must. What the visitor fails with.
+    pub(crate) fn walk(
+        &self,
+        guard: &mut Guard<'a>,
+        mut visit: impl FnMut(&mut Guard<'a>, &Blocked) -> Result<Step>,
+    ) -> Result<()> {
+        let mut at = self.get(guard, HEAD)?;
+        let (mut steps, mut rounds) = (0, 0);
+        while at != 0 {
+            let slot = self.checked_slot(at)?;
+            steps += 1;
+            if steps > self.capacity || rounds > self.capacity {
+                return Err(Errno::UCLEAN);
+            }
+            at = guard.get(slot + NEXT)?;
+            if guard.get(slot + STATE)? == SLEEPING && !self.is_dead(slot)? {
+                let blocked = Blocked { slot, room: slot + SLOT, words: self.words(guard, slot)? };
+                if visit(guard, &blocked)? == Step::FromTheFirst {
+                    at = self.get(guard, HEAD)?;
+                    steps = 0;
+                    rounds += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes what a blocked operation has in one of its words, for the time that it stays blocked.
+    pub(crate) fn amend(&self, guard: &mut Guard<'a>, blocked: &Blocked, word: usize, value: u64) -> Result<()> {
+        guard.set(blocked.slot + FIRST_WORD + 8 * word.min(WORDS - 1), value)
+    }
+
+    /// Ends a blocked operation, and makes it count together with what has been changed for it.
+    pub(crate) fn end(&self, guard: &mut Guard<'a>, blocked: &Blocked, result: Result<()>) -> Result<()> {
+        let state = match result {
+            Ok(()) => SERVED,
+            Err(errno) => SERVED | (errno.raw_os_error() as u64) << 8,
+        };
+        self.mark_served(guard, blocked.slot, state)
     }
 
     fn serve_one(&self, guard: &mut Guard<'a>, slot: usize) -> Result<bool> {
@@ -414,12 +539,17 @@ impl<'a, O: Object> Waiters<'a, O> {
                 guard.set(slot + FIRST_WORD + 8 * index, *new)?;
             }
         }
+        self.mark_served(guard, slot, state)?;
+        Ok(true)
+    }
+
+    fn mark_served(&self, guard: &mut Guard<'a>, slot: usize, state: u64) -> Result<()> {
         // W2.
         let ticket = self.segment.word64(slot + TICKET)?;
         ticket.store(ticket.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         guard.set(slot + STATE, state)?;
         guard.checkpoint();
-        Ok(true)
+        Ok(())
     }
 
     /// Without the lock: rings each slot that was served and not rung. Whether a dead one was seen.
@@ -469,7 +599,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     }
 
     fn slot(&self, index: u64) -> usize {
-        self.base + HEADER + index as usize * SLOT
+        self.base + HEADER + index as usize * self.stride
     }
 
     /// The slot that a link names: its index and one, in a segment that anybody may have written.
@@ -479,7 +609,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     }
 
     fn link_of(&self, slot: usize) -> u64 {
-        ((slot - self.base - HEADER) / SLOT) as u64 + 1
+        ((slot - self.base - HEADER) / self.stride) as u64 + 1
     }
 
     fn words(&self, guard: &Guard<'_>, slot: usize) -> Result<Words> {
@@ -502,7 +632,7 @@ impl<'a, O: Object> Waiters<'a, O> {
                 high if high == self.capacity => Err(Errno::NOSPC),
                 _ => Err(Errno::UCLEAN),
             },
-            link => Ok((self.checked_slot(link)? - self.base - HEADER) as u64 / SLOT as u64),
+            link => Ok(self.link_of(self.checked_slot(link)?) - 1),
         }
     }
 
@@ -614,7 +744,9 @@ impl<'a, O: Object> Waiters<'a, O> {
             return Err(Errno::UCLEAN);
         }
         let word = |field: usize| self.segment.word64(slot + field);
-        for (index, word) in request.iter().enumerate() {
+        let mut words = *request;
+        self.object.enlist(guard, slot + SLOT, &mut words)?;
+        for (index, word) in words.iter().enumerate() {
             self.segment.word64(slot + FIRST_WORD + 8 * index)?.store(*word, Ordering::Release);
         }
         word(PROCESS)?.store(u64::from(std::process::id()), Ordering::Release);
