@@ -51,8 +51,8 @@ use crate::primitive::{
     AtomicU32, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, compiler_fence, fence_all, futex_wait_any,
     futex_wake, thread_exists,
 };
-use crate::spin;
 use crate::segment::{HEADER_BYTES, Segment};
+use crate::spin;
 use crate::{Errno, Result};
 
 pub(crate) const WORD_OFFSET: usize = 0x40;

@@ -160,7 +160,8 @@ impl Thread {
         let generation = FORKS.load(Ordering::Relaxed);
         let id = rustix::thread::gettid().as_raw_nonzero().get() as u32;
         let process = rustix::process::getpid().as_raw_nonzero().get() as u32;
-        let thread = Thread { id, process, is_registered: register_for_fences(), head: robust_head(), generation };
+        let thread =
+            Thread { id, process, is_registered: register_for_fences(), head: robust_head(), generation };
         THREAD.set(Some(thread));
         thread
     }
@@ -214,6 +215,7 @@ impl Drop for Watch {
 const ROBUST_LIST_LIMIT: usize = 2048;
 
 /// A word linked into the calling thread's robust list, until this is dropped.
+#[derive(Debug)]
 pub(crate) struct Linked {
     thread: Thread,
     entry: *const u8,

@@ -31,7 +31,10 @@ impl Process {
         static START: AtomicU64 = AtomicU64::new(0);
         let id = Thread::current().process;
         if ID.load(Ordering::Acquire) != id {
-            START.store(read_stat(format_args!("/proc/self/stat")).map_or(0, |stat| stat.start), Ordering::Release);
+            START.store(
+                read_stat(format_args!("/proc/self/stat")).map_or(0, |stat| stat.start),
+                Ordering::Release,
+            );
             ID.store(id, Ordering::Release);
         }
         Process { id, start: START.load(Ordering::Acquire) }
@@ -50,7 +53,8 @@ impl Process {
     fn is_ending(self) -> bool {
         let path = format!("/proc/{}/task", self.id);
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(tasks) = rustix::fs::openat(CWD, path, flags, Mode::empty()).and_then(rustix::fs::Dir::new) else {
+        let Ok(tasks) = rustix::fs::openat(CWD, path, flags, Mode::empty()).and_then(rustix::fs::Dir::new)
+        else {
             return false;
         };
         tasks
@@ -76,7 +80,9 @@ fn exists(id: u32) -> bool {
 /// Whether `SIGKILL` waits for a thread.
 fn is_killed(process: u32, thread: u32) -> bool {
     let mut buffer = [0; 4096];
-    let Ok(status) = read(format_args!("/proc/{process}/task/{thread}/status"), &mut buffer) else { return false };
+    let Ok(status) = read(format_args!("/proc/{process}/task/{thread}/status"), &mut buffer) else {
+        return false;
+    };
     let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
     let pending = pending.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     pending.is_some_and(|mask| mask & 1 << (libc::SIGKILL - 1) != 0)
@@ -130,7 +136,8 @@ mod tests {
     #[test]
     fn one_that_waits_to_be_reaped_is_gone() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let start = read_stat(format_args!("/proc/{}/stat", child.id())).unwrap_or_else(|_| panic!("no stat")).start;
+        let start =
+            read_stat(format_args!("/proc/{}/stat", child.id())).unwrap_or_else(|_| panic!("no stat")).start;
         let process = Process { id: child.id(), start };
         assert!(!process.is_gone());
         child.kill().unwrap();

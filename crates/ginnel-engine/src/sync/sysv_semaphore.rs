@@ -40,6 +40,7 @@
 //! | served, before it knows | done, as the kernel has it; what it did with `SEM_UNDO` is given back |
 
 mod operate;
+mod plan;
 mod serve;
 mod undo;
 
@@ -52,7 +53,7 @@ use rustix::fs::Mode;
 use crate::lock::{CHANGES_MAX, Guard};
 use crate::primitive::Ordering;
 use crate::segment::{HEADER_BYTES, Segment};
-use crate::wait::{Patience, Waiters};
+use crate::wait::{Patience, WORDS, Waiters};
 use crate::{Errno, Result};
 
 use operate::Request;
@@ -91,6 +92,8 @@ const PLAN_FORGET_ALL: u64 = 4;
 const BLOCKED_MAX: u32 = 16384;
 /// What a slot has beside its words: the operations of a call that has many of them, or a process's adjustments.
 const ROOM_LEAST: usize = 4032;
+/// How often a call has its process's account looked for.
+const ACCOUNT_TRIES: u32 = 16;
 /// How many journal entries an operation may take; the others are for those who serve and are served.
 const JOURNAL_SHARE: usize = CHANGES_MAX - 48;
 
@@ -218,16 +221,16 @@ impl SysvSemaphores {
 
     #[inline]
     fn run(&self, operations: &[u64], patience: Patience) -> Result<()> {
-        let undoes = operations.iter().any(|operation| operate::undoes(*operation));
-        loop {
-            let account = if undoes { Some(self.account()?) } else { None };
-            let call = Call::new(self, operations, account);
-            match self.waiters(&call).run([0; _], patience) {
-                // Somebody took the account for a dead process's: not of a living one, unless it was written by hand.
-                Err(Errno::STALE) => self.accounts.lose(),
+        let call = Call::new(self, operations);
+        for _ in 0..ACCOUNT_TRIES {
+            match self.waiters(&call).run([0; WORDS], patience) {
+                // This process has no account of adjustments yet, or another handle's, or was forked.
+                Err(Errno::STALE) => self.open_account()?,
                 outcome => return outcome.map(drop),
             }
         }
+        // An account that does not stay was written over.
+        Err(Errno::UCLEAN)
     }
 
     /// The value of a semaphore; `GETVAL`.
@@ -301,7 +304,7 @@ impl SysvSemaphores {
         }
         self.change(index, |call, guard| {
             guard.set(VALUES + 8 * index, operate::word(value, guard.process()))?;
-            call.plan(guard, PLAN_FORGET | (index as u64) << 8)
+            call.plan_to_forget(guard, PLAN_FORGET | (index as u64) << 8)
         })
     }
 
@@ -322,7 +325,7 @@ impl SysvSemaphores {
                 for (index, value) in values.iter().enumerate() {
                     guard.set(VALUES + 8 * index, operate::word(*value, guard.process()))?;
                 }
-                return call.plan(guard, PLAN_FORGET_ALL);
+                return call.plan_to_forget(guard, PLAN_FORGET_ALL);
             }
             for (index, four) in values.chunks(4).enumerate() {
                 let word = four.iter().rev().fold(0, |word, value| word << 16 | u64::from(*value));
@@ -338,7 +341,7 @@ impl SysvSemaphores {
     /// # Errors
     /// `EINVAL`: it was removed before. `EUCLEAN`, `EINTR`: as [`Waiters::enter`].
     pub fn remove(&self) -> Result<()> {
-        let call = Call::new(self, &[], None);
+        let call = Call::new(self, &[]);
         let mut guard = call.enter()?;
         match guard.set(REMOVED, 1) {
             Ok(()) => self.waiters(&call).serve_others(guard),
@@ -352,14 +355,14 @@ impl SysvSemaphores {
     fn look<T>(
         &self,
         index: usize,
-        look: impl FnOnce(&Call<'_>, &Guard<'_>) -> Result<T>,
+        look: impl FnOnce(&Call<'_>, &mut Guard<'_>) -> Result<T>,
     ) -> Result<T> {
         if index >= self.count {
             return Err(Errno::INVAL);
         }
-        let call = Call::new(self, &[], None);
-        let guard = call.enter()?;
-        let seen = look(&call, &guard);
+        let call = Call::new(self, &[]);
+        let mut guard = call.enter()?;
+        let seen = look(&call, &mut guard);
         self.waiters(&call).leave(guard);
         seen
     }
@@ -373,7 +376,7 @@ impl SysvSemaphores {
         if index >= self.count {
             return Err(Errno::INVAL);
         }
-        let call = Call::new(self, &[], None);
+        let call = Call::new(self, &[]);
         let mut guard = call.enter()?;
         let changed = guard
             .set(CTIME, now())
@@ -393,14 +396,24 @@ impl SysvSemaphores {
         }
     }
 
+    /// The time of the last operation is now. Without the journal: see the layout.
     #[inline]
-    fn waiters<'a>(&'a self, call: &'a Call<'a>) -> Waiters<'a, Call<'a>> {
+    fn stamp(&self) -> Result<()> {
+        let (otime, now) = (self.segment.word64(OTIME)?, now());
+        if otime.load(Ordering::Relaxed) != now {
+            otime.store(now, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn waiters<'a, 's>(&'a self, call: &'a Call<'s>) -> Waiters<'a, Call<'s>> {
         Waiters::with_room(&self.segment, waiters_of(self.count), BLOCKED_MAX, room_of(self.count), call)
     }
 }
 
 fn fill(segment: &Segment, count: usize) -> Result<()> {
-    segment.grow(waiters_of(count) + Waiters::<Call<'_>>::size_bytes(0))?;
+    segment.grow(waiters_of(count) + Waiters::<Call<'_>>::size_bytes_with_room(0, 0))?;
     segment.word64(COUNT)?.store(count as u64, Ordering::Relaxed);
     segment.word64(CTIME)?.store(now(), Ordering::Relaxed);
     Ok(())
@@ -415,12 +428,12 @@ const fn list_of(count: usize) -> usize {
 const fn waiters_of(count: usize) -> usize {
     let list = match count {
         // Each semaphore's value and each one's adjustment.
-        0.. if count * 2 <= JOURNAL_SHARE => 0,
+        _ if count * 2 <= JOURNAL_SHARE => 0,
         // One word for each that a call may change, or all values, four to a word.
         _ if count / 4 >= OPERATIONS_MAX => count.div_ceil(4) * 8,
         _ => OPERATIONS_MAX * 8,
     };
-    (list_of(count) + list).next_multiple_of(64)
+    (list_of(count) + list).next_multiple_of(128)
 }
 
 /// A slot's room: its size and a slot's are no multiple of a page, so slots do not fall all into one set of a cache.
