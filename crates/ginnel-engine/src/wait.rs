@@ -52,7 +52,7 @@
 use std::time::{Duration, Instant};
 
 use crate::lock::{Guard, Lock, WORD_OFFSET};
-use crate::primitive::{AtomicU32, Ordering, Thread, Watch, futex_wake};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, Thread, Watch, futex_wake};
 use crate::segment::Segment;
 use crate::{Errno, Result};
 
@@ -127,14 +127,24 @@ pub trait Object {
     /// `EUCLEAN`: the object does not hold what it must.
     fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()>;
 
-    /// Gives back what somebody held who died ([`Waiters::stake`], [`Waiters::stake_of_process`]). May commit a part
-    /// ([`Guard::checkpoint`]) if what is left can be given back by another call with the same words.
+    /// The calling thread's own operation, which somebody has done for it: it takes what it got, in the same transaction
+    /// in which it leaves the list.
     ///
     /// # Errors
-    /// `EUCLEAN`: the object does not hold what it must; also if nobody can hold anything of it.
-    fn forfeit(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
+    /// `EUCLEAN`: the object does not hold what it must.
+    fn collect(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<()> {
         let _ = (guard, words);
-        Err(Errno::UCLEAN)
+        Ok(())
+    }
+
+    /// An operation leaves the list without having been done: its process is dead, it gives up, or it ended with an errno.
+    /// Gives back what was put aside for it when it was enqueued ([`Waiters::run_own`]).
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must.
+    fn abandon(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
+        let _ = (guard, words);
+        Ok(())
     }
 
     /// What an operation that is about to be blocked leaves for those who will serve it: `words` as they are to see them,
@@ -143,8 +153,7 @@ pub trait Object {
     ///
     /// # Errors
     /// The operation is not blocked, and ends with this errno.
-    fn enlist(&self, guard: &Guard<'_>, room: usize, words: &mut Words) -> Result<()> {
-        let _ = (guard, room, words);
+    fn enlist(&self, _guard: &Guard<'_>, _room: usize, _words: &mut Words) -> Result<()> {
         Ok(())
     }
 
@@ -158,6 +167,16 @@ pub trait Object {
         Self: Sized,
     {
         waiters.serve_in_order(guard)
+    }
+
+    /// Gives back what somebody held who died ([`Waiters::stake`], [`Waiters::stake_of_process`]). May commit a part
+    /// ([`Guard::checkpoint`]) if what is left can be given back by another call with the same words.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must; also if nobody can hold anything of it.
+    fn forfeit(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
+        let _ = (guard, words);
+        Err(Errno::UCLEAN)
     }
 }
 
@@ -231,6 +250,7 @@ impl Patience {
 #[derive(Debug)]
 pub struct Waiters<'a, O> {
     segment: &'a Segment,
+    header: &'a [AtomicU64; HEADER / 8],
     base: usize,
     capacity: u64,
     /// From slot to slot.
@@ -244,15 +264,39 @@ impl<'a, O: Object> Waiters<'a, O> {
         HEADER + capacity * SLOT
     }
 
+    /// How many bytes `capacity` blocked operations need that have so much room of their own.
+    pub const fn size_bytes_with_room(capacity: usize, room: usize) -> usize {
+        HEADER + capacity * (SLOT + room)
+    }
+
     /// The blocked operations of `object`, `capacity` at most, at `base` in its segment.
     ///
     /// # Errors
-    /// `EINVAL`: the place is not aligned to 64 bytes.
+    /// `EINVAL`: the place is not aligned to 64 bytes. `EUCLEAN`: it is not in the segment.
+    #[inline]
     pub fn of(segment: &'a Segment, base: usize, capacity: u32, object: &'a O) -> Result<Waiters<'a, O>> {
-        if !base.is_multiple_of(HEADER) {
+        if !base.is_multiple_of(64) {
             return Err(Errno::INVAL);
         }
-        Ok(Waiters { segment, base, capacity: u64::from(capacity), stride: SLOT, object })
+        let header = segment.words(base)?;
+        Ok(Waiters { segment, header, base, capacity: u64::from(capacity), stride: SLOT, object })
+    }
+
+    /// As [`Waiters::of`], with `room` bytes of the object's own in each slot.
+    ///
+    /// # Errors
+    /// `EINVAL`: not aligned to 64 bytes. `EUCLEAN`: it is not in the segment.
+    #[inline]
+    pub fn with_room(
+        segment: &'a Segment,
+        base: usize,
+        capacity: u32,
+        room: usize,
+        object: &'a O,
+    ) -> Result<Waiters<'a, O>> {
+        let plain = Waiters::of(segment, base, capacity, object)?;
+        let stride = SLOT.checked_add(room).filter(|stride| stride.is_multiple_of(64)).ok_or(Errno::INVAL)?;
+        Ok(Waiters { stride, ..plain })
     }
 
     /// Does an operation, blocked for as long as patience allows: what it got.
@@ -262,14 +306,59 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// are blocked as may be, or the file system is full. `EUCLEAN`: the segment does not hold what it must.
     /// `EOPNOTSUPP`: this thread's C library would not let its death be told. Those of the object. In each case nothing
     /// was done.
+    #[inline]
     pub fn run(&self, request: Words, patience: Patience) -> Result<Words> {
+        self.run_own(request, patience, |guard, words| self.object.attempt(guard, words))
+    }
+
+    /// As [`Waiters::run`], with another way for the caller itself to attempt it first: it has its buffers at hand. What
+    /// it changes before it must wait, in the object and in `words`, is committed with its enqueueing; whoever serves it
+    /// later finds these words, and [`Object::abandon`] undoes it.
+    ///
+    /// # Errors
+    /// As [`Waiters::run`].
+    #[inline]
+    pub fn run_own(
+        &self,
+        request: Words,
+        patience: Patience,
+        mut attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+    ) -> Result<Words> {
         let thread = Thread::current();
+        let before = Lock::of(self.segment).take_word(thread, patience.deadline())?;
+        let mut guard = Guard::holding(self.segment, thread, before);
+        if self.is_alone() {
+            // Nobody to hear of this one's death, and nobody to serve.
+            let mut words = request;
+            match attempt(&mut guard, &mut words) {
+                Ok(true) => {
+                    guard.commit();
+                    return Ok(words);
+                }
+                Ok(false) if patience != Patience::None => {}
+                Ok(false) => return Err(Errno::AGAIN),
+                Err(errno) => return Err(errno),
+            }
+        }
+        drop(guard);
+        self.run_among_others(thread, &request, patience, &mut attempt)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn run_among_others(
+        &self,
+        thread: Thread,
+        request: &Words,
+        patience: Patience,
+        attempt: &mut impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+    ) -> Result<Words> {
         let _bell = Watch::on(thread, self.bell()?);
         let mut looks = if patience == Patience::None { 0 } else { LOOKS_MAX };
         loop {
             let mut guard = self.enter_as(thread, patience.deadline())?;
-            let mut words = request;
-            match self.object.attempt(&mut guard, &mut words) {
+            let mut words = *request;
+            match attempt(&mut guard, &mut words) {
                 Ok(true) => return self.serve_others(guard).map(|()| words),
                 Ok(false) if patience != Patience::None => {}
                 otherwise => {
@@ -292,12 +381,19 @@ impl<'a, O: Object> Waiters<'a, O> {
                 }
             };
             if self.segment.word64(needed + self.stride - 8).is_ok() {
-                return self.block(guard, thread, &request, patience.deadline());
+                return self.block(guard, thread, &words, patience.deadline());
             }
             // Room is made without the lock: others may have changed the object meanwhile, so it is attempted again.
             self.leave(guard);
             self.segment.grow(needed + self.stride)?;
         }
+    }
+
+    /// Whether there are neither sleepers nor stakes nor anything left to do. For the holder of the lock.
+    #[inline]
+    fn is_alone(&self) -> bool {
+        let word = |field: usize| self.header[field / 8].load(Ordering::Relaxed);
+        word(MEMBERS) | word(DIRTY) == 0
     }
 
     /// The lock, with all done that others left to do: for looking at the object. Give it back with [`Waiters::leave`].
@@ -311,10 +407,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     #[inline]
     fn enter_as(&self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
         let guard = Lock::of(self.segment).acquire_as(thread, deadline)?;
-        if self.get(&guard, MEMBERS)? | self.get(&guard, DIRTY)? == 0 {
-            return Ok(guard);
-        }
-        self.settle(guard, deadline)
+        if self.is_alone() { Ok(guard) } else { self.settle(guard, deadline) }
     }
 
     /// Does what others left to do: for the dead, and for those whose processes are found gone.
@@ -324,16 +417,22 @@ impl<'a, O: Object> Waiters<'a, O> {
         if self.get(&guard, UNWATCHED)? == 0 {
             return Ok(guard);
         }
-        // Asking takes system calls.
-        drop(guard);
-        let gone = self.gone()?;
-        let mut guard = Lock::of(self.segment).acquire(deadline)?;
-        self.keep_house(&mut guard)?;
-        for (slot, process) in gone.into_iter().flatten() {
-            if guard.get(slot + STATE)? == HELD_UNWATCHED && self.holder(slot)? == process {
-                self.forfeit(&mut guard, slot)?;
-                self.set(&mut guard, DIRTY, 1)?;
-                guard.checkpoint();
+        for _ in 0..=self.capacity {
+            // Asking takes system calls.
+            drop(guard);
+            let gone = self.gone()?;
+            guard = Lock::of(self.segment).acquire(deadline)?;
+            self.keep_house(&mut guard)?;
+            for (slot, process) in gone.into_iter().flatten() {
+                if guard.get(slot + STATE)? == HELD_UNWATCHED && self.holder(slot)? == process {
+                    self.forfeit(&mut guard, slot)?;
+                    self.set(&mut guard, DIRTY, 1)?;
+                    guard.checkpoint();
+                }
+            }
+            // There may be more than are asked for at once.
+            if gone.contains(&None) {
+                break;
             }
         }
         if self.get(&guard, DIRTY)? != 0 {
@@ -425,7 +524,11 @@ impl<'a, O: Object> Waiters<'a, O> {
                         self.unlink(guard, slot)?;
                     }
                     HELD => self.forfeit(guard, slot)?,
-                    _ => self.unlink(guard, slot)?,
+                    _ => {
+                        let words = self.words(guard, slot)?;
+                        self.object.abandon(guard, &words)?;
+                        self.unlink(guard, slot)?;
+                    }
                 }
                 self.set(guard, DIRTY, 1)?;
                 guard.checkpoint();

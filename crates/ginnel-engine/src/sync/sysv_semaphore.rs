@@ -223,7 +223,7 @@ impl SysvSemaphores {
     fn run(&self, operations: &[u64], patience: Patience) -> Result<()> {
         let call = Call::new(self, operations);
         for _ in 0..ACCOUNT_TRIES {
-            match self.waiters(&call).run([0; WORDS], patience) {
+            match self.waiters(&call)?.run([0; WORDS], patience) {
                 // This process has no account of adjustments yet, or another handle's, or was forked.
                 Err(Errno::STALE) => self.open_account()?,
                 outcome => return outcome.map(drop),
@@ -344,9 +344,9 @@ impl SysvSemaphores {
         let call = Call::new(self, &[]);
         let mut guard = call.enter()?;
         match guard.set(REMOVED, 1) {
-            Ok(()) => self.waiters(&call).serve_others(guard),
+            Ok(()) => self.waiters(&call)?.serve_others(guard),
             Err(errno) => {
-                self.waiters(&call).leave(guard);
+                self.waiters(&call)?.leave(guard);
                 Err(errno)
             }
         }
@@ -363,7 +363,7 @@ impl SysvSemaphores {
         let call = Call::new(self, &[]);
         let mut guard = call.enter()?;
         let seen = look(&call, &mut guard);
-        self.waiters(&call).leave(guard);
+        self.waiters(&call)?.leave(guard);
         seen
     }
 
@@ -382,7 +382,7 @@ impl SysvSemaphores {
             .set(CTIME, now())
             .and_then(|()| call.leave_unserved(&mut guard))
             .and_then(|()| change(&call, &mut guard));
-        let waiters = self.waiters(&call);
+        let waiters = self.waiters(&call)?;
         match changed {
             Ok(()) => {
                 guard.checkpoint();
@@ -407,7 +407,7 @@ impl SysvSemaphores {
     }
 
     #[inline]
-    fn waiters<'a, 's>(&'a self, call: &'a Call<'s>) -> Waiters<'a, Call<'s>> {
+    fn waiters<'a, 's>(&'a self, call: &'a Call<'s>) -> Result<Waiters<'a, Call<'s>>> {
         Waiters::with_room(&self.segment, waiters_of(self.count), BLOCKED_MAX, room_of(self.count), call)
     }
 }

@@ -6,7 +6,6 @@ use super::slots::{
 };
 use super::{Object, WORDS, Waiters, Words};
 use crate::lock::Guard;
-use crate::segment::Segment;
 use crate::{Errno, Result};
 
 /// One blocked operation, shown by [`Waiters::walk`].
@@ -26,24 +25,6 @@ pub(crate) enum Step {
 }
 
 impl<'a, O: Object> Waiters<'a, O> {
-    /// As [`Waiters::of`], with `room` bytes of the object's own behind each slot, a multiple of 64. `base` is aligned to
-    /// 128 bytes.
-    #[inline]
-    pub(crate) fn with_room(
-        segment: &'a Segment,
-        base: usize,
-        capacity: u32,
-        room: usize,
-        object: &'a O,
-    ) -> Waiters<'a, O> {
-        Waiters { segment, base, capacity: u64::from(capacity), stride: SLOT + room, object }
-    }
-
-    /// How many bytes `capacity` blocked operations need that have so much room of their own.
-    pub(crate) const fn size_bytes_with_room(capacity: usize, room: usize) -> usize {
-        HEADER + capacity * (SLOT + room)
-    }
-
     /// How many are blocked.
     #[inline]
     pub(crate) fn sleepers(&self, guard: &Guard<'_>) -> Result<u64> {

@@ -18,12 +18,12 @@ impl Call<'_> {
     /// Has a plan carried out when this transaction is committed, by whoever comes first.
     pub(super) fn plan(&self, guard: &mut Guard<'_>, plan: u64) -> Result<()> {
         guard.set(PLAN, plan)?;
-        self.waiters().leave_dirty(guard)
+        self.waiters()?.leave_dirty(guard)
     }
 
     /// As [`Call::plan`], for a plan that says that processes lose adjustments: not if none has any.
     pub(super) fn plan_to_forget(&self, guard: &mut Guard<'_>, plan: u64) -> Result<()> {
-        if self.waiters().stakes(guard)? == 0 { Ok(()) } else { self.plan(guard, plan) }
+        if self.waiters()?.stakes(guard)? == 0 { Ok(()) } else { self.plan(guard, plan) }
     }
 
     /// Carries out the plan, if there is one. For the beginning of a transaction.
@@ -60,7 +60,7 @@ impl Call<'_> {
             let index = self.set.checked_index(entry)?;
             self.store_value(index, (entry >> 16) as u16, who)?;
             if entry >> 48 & 1 != 0 {
-                self.waiters().slot_with(table)?;
+                self.waiters()?.slot_with(table)?;
                 self.store_adjustment(table, index, (entry >> 32) as i16)?;
             }
         }

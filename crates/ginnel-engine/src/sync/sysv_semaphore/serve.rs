@@ -73,13 +73,13 @@ impl<'s> Call<'s> {
     }
 
     #[inline]
-    pub(super) fn waiters(&self) -> Waiters<'_, Call<'s>> {
+    pub(super) fn waiters(&self) -> Result<Waiters<'_, Call<'s>>> {
         self.set.waiters(self)
     }
 
     /// The lock, if the set was not removed.
     pub(super) fn enter(&self) -> Result<Guard<'_>> {
-        let waiters = self.waiters();
+        let waiters = self.waiters()?;
         loop {
             match waiters.enter(None) {
                 // These calls are not interrupted.
@@ -99,7 +99,7 @@ impl<'s> Call<'s> {
 
     /// Leaves word, in the transaction that changes values, that others may be able to go on.
     pub(super) fn leave_unserved(&self, guard: &mut Guard<'_>) -> Result<()> {
-        let waiters = self.waiters();
+        let waiters = self.waiters()?;
         if waiters.sleepers(guard)? == 0 {
             return Ok(());
         }
@@ -112,7 +112,7 @@ impl<'s> Call<'s> {
     /// How many are blocked by an operation on this semaphore.
     pub(super) fn count_blocked(&self, guard: &mut Guard<'_>, semaphore: usize, by_zero: bool) -> Result<u32> {
         let mut count = 0;
-        self.waiters().walk(guard, |guard, blocked| {
+        self.waiters()?.walk(guard, |guard, blocked| {
             let sleeper = self.sleeper(blocked)?;
             let operation = sleeper.operation(guard, stopped_by(blocked))?;
             count += u32::from(index(operation) == semaphore && (change(operation) == 0) == by_zero);
@@ -133,7 +133,7 @@ impl<'s> Call<'s> {
 
     fn try_sleeper(&self, guard: &mut Guard<'_>, sleeper: &Sleeper<'_>) -> Result<Verdict> {
         if let Some(table) = sleeper.caller.table
-            && !self.waiters().is_room_of(guard, table, sleeper.caller.process)?
+            && !self.waiters()?.is_room_of(guard, table, sleeper.caller.process)?
         {
             // Its process is gone and has given back what it had; this thread of it has not been marked yet.
             return Ok(Verdict::Blocked(stopped_by(sleeper.blocked)));
@@ -152,7 +152,7 @@ impl<'s> Call<'s> {
 
     /// Tries one: whether it went on. An error of its own ends it too.
     fn serve_one(&self, guard: &mut Guard<'_>, sleeper: &Sleeper<'_>) -> Result<bool> {
-        let waiters = self.waiters();
+        let waiters = self.waiters()?;
         match self.try_sleeper(guard, sleeper) {
             Ok(Verdict::Done) => {
                 self.set.stamp()?;
@@ -191,7 +191,7 @@ impl<'s> Call<'s> {
             if !(if several { kinds.zeroes } else { kinds.zero }) {
                 continue;
             }
-            self.waiters().walk(guard, |guard, blocked| {
+            self.waiters()?.walk(guard, |guard, blocked| {
                 let sleeper = self.sleeper(blocked)?;
                 if (sleeper.count > 1) == several && !sleeper.changes(guard)? {
                     self.serve_one(guard, &sleeper)?;
@@ -222,7 +222,7 @@ impl<'s> Call<'s> {
 
     fn kinds(&self, guard: &mut Guard<'_>) -> Result<Kinds> {
         let mut kinds = Kinds::default();
-        self.waiters().walk(guard, |guard, blocked| {
+        self.waiters()?.walk(guard, |guard, blocked| {
             let sleeper = self.sleeper(blocked)?;
             let (several, changes) = (sleeper.count > 1, sleeper.changes(guard)?);
             kinds.several |= several;
@@ -240,7 +240,7 @@ impl<'s> Call<'s> {
         if !kinds.changing {
             return Ok(());
         }
-        self.waiters().walk(guard, |guard, blocked| {
+        self.waiters()?.walk(guard, |guard, blocked| {
             let sleeper = self.sleeper(blocked)?;
             if !sleeper.changes(guard)? || !self.serve_one(guard, &sleeper)? {
                 return Ok(Step::Next);
@@ -257,7 +257,7 @@ impl<'s> Call<'s> {
     }
 
     fn dismiss_all(&self, guard: &mut Guard<'_>) -> Result<()> {
-        let waiters = self.waiters();
+        let waiters = self.waiters()?;
         waiters.walk(guard, |guard, blocked| {
             waiters.end(guard, blocked, Err(Errno::IDRM)).map(|()| Step::Next)
         })
@@ -273,7 +273,7 @@ impl<'s> Call<'s> {
         let mut caller = Caller { process: guard.process(), table: None };
         if self.operations.iter().any(|operation| undoes(*operation)) {
             let Some(stake) = set.accounts.stake() else { return Err(Errno::STALE) };
-            if !self.waiters().stake_is_own(guard, stake)? {
+            if !self.waiters()?.stake_is_own(guard, stake)? {
                 return Err(Errno::STALE);
             }
             caller.table = Some(stake.room());
@@ -291,7 +291,7 @@ impl<'s> Call<'s> {
             return Ok(false);
         }
         set.stamp()?;
-        let waiters = self.waiters();
+        let waiters = self.waiters()?;
         if waiters.sleepers(guard)? != 0 && self.operations.iter().any(|operation| change(*operation) != 0) {
             self.leave_unserved(guard)?;
             self.is_fresh.set(true);

@@ -65,7 +65,7 @@ impl SysvSemaphores {
     #[cold]
     pub(super) fn open_account(&self) -> Result<()> {
         let call = Call::new(self, &[]);
-        let waiters = self.waiters(&call);
+        let waiters = self.waiters(&call)?;
         loop {
             let mut guard = call.enter()?;
             let opened = call.find_or_make_stake(&mut guard);
@@ -84,7 +84,7 @@ impl SysvSemaphores {
 
 impl Call<'_> {
     fn find_or_make_stake(&self, guard: &mut Guard<'_>) -> Result<ProcessStake> {
-        let waiters = self.waiters();
+        let waiters = self.waiters()?;
         let stake = match waiters.find_own_stake(guard)? {
             Some(stake) => stake,
             // Its adjustments are not there yet.
@@ -110,7 +110,7 @@ impl Call<'_> {
             return Ok(());
         }
         let table = usize::try_from(words[0]).map_err(|_| Errno::UCLEAN)?;
-        self.waiters().slot_with(table)?;
+        self.waiters()?.slot_with(table)?;
         let who = words[1] as u32;
         let mut written = 0;
         for at in 0..self.set.count.div_ceil(4) {
@@ -141,7 +141,7 @@ impl Call<'_> {
             Some(index) => index / 4..index / 4 + 1,
             None => 0..self.set.count.div_ceil(4),
         };
-        self.waiters().for_each_process_stake(guard, |guard, stake| {
+        self.waiters()?.for_each_process_stake(guard, |guard, stake| {
             if guard.get(stake.word_offset(0))? == 0 {
                 return Ok(());
             }
