@@ -12,24 +12,50 @@ mod undo;
 
 use std::time::{Duration, Instant};
 
-use common::directory;
 use ginnel_engine::Errno;
+use ginnel_engine::namespace::{Kind, Namespace};
 use ginnel_engine::segment::HEADER_BYTES;
-use ginnel_engine::sync::sysv_semaphore::{COUNT_MAX, OPERATIONS_MAX, SysvSemaphores, VALUE_MAX};
+use ginnel_engine::sync::sysv_semaphore::{COUNT_MAX, OPERATIONS_MAX, Status, SysvSemaphores, VALUE_MAX};
 use ginnel_engine::wait::Patience;
 use ginnel_testkit::{Child, fork, isolated, wait_blocked_in, wait_until};
 use libc::sembuf;
-use rustix::fs::Mode;
 
 const NO_WAIT: i16 = libc::IPC_NOWAIT as i16;
 const UNDO: i16 = libc::SEM_UNDO as i16;
 
-fn fresh(count: usize) -> SysvSemaphores {
-    let _ = std::fs::remove_file("/dev/shm/set");
-    SysvSemaphores::create(directory(), c"set", Mode::RUSR | Mode::WUSR, count).unwrap()
+/// A set in a namespace of its own.
+struct Home {
+    home: Namespace,
+    id: i32,
+    set: SysvSemaphores,
 }
 
-fn set_of(values: &[u16]) -> SysvSemaphores {
+impl std::ops::Deref for Home {
+    type Target = SysvSemaphores;
+
+    fn deref(&self) -> &SysvSemaphores {
+        &self.set
+    }
+}
+
+impl Home {
+    fn remove(&self) -> Result<(), Errno> {
+        SysvSemaphores::remove(&self.home, self.id)
+    }
+
+    fn status(&self) -> Result<Status, Errno> {
+        SysvSemaphores::status(&self.home, self.id)
+    }
+}
+
+fn fresh(count: usize) -> Home {
+    let home = Namespace::private().unwrap();
+    let id = SysvSemaphores::get(&home, libc::IPC_PRIVATE, count as i32, 0o600).unwrap();
+    let set = SysvSemaphores::open(&home, id).unwrap();
+    Home { home, id, set }
+}
+
+fn set_of(values: &[u16]) -> Home {
     let set = fresh(values.len());
     set.set_values(values).unwrap();
     set
@@ -76,14 +102,21 @@ fn still_blocked(child: &Child) -> bool {
 #[test]
 fn a_set_has_between_1_and_32000_semaphores_all_0() {
     isolated(|| {
-        let make = |count| SysvSemaphores::create(directory(), c"no", Mode::RUSR, count).map(drop);
-        assert_eq!(make(0), Err(Errno::INVAL));
-        assert_eq!(make(COUNT_MAX + 1), Err(Errno::INVAL));
+        let home = Namespace::private().unwrap();
+        let get = |count, flags| SysvSemaphores::get(&home, 0x2a, count, flags);
+        assert_eq!(get(1, 0), Err(Errno::NOENT));
+        assert_eq!(get(-1, 0), Err(Errno::INVAL));
+        assert_eq!(get(COUNT_MAX as i32 + 1, 0), Err(Errno::INVAL));
+        assert_eq!(get(0, libc::IPC_CREAT | 0o600), Err(Errno::INVAL));
+        let id = get(2, libc::IPC_CREAT | 0o600).unwrap();
+        assert_eq!((get(0, 0), get(2, libc::IPC_CREAT), get(1, 0o400)), (Ok(id), Ok(id), Ok(id)));
+        assert_eq!(get(3, 0), Err(Errno::INVAL));
+        assert_eq!(get(3, libc::IPC_CREAT | libc::IPC_EXCL), Err(Errno::EXIST));
         for count in [1, 97, 98, 99, 195, 196, 197, 2000, COUNT_MAX] {
             let set = fresh(count);
             assert_eq!((set.count(), values(&set)), (count, vec![0; count]));
             assert_eq!(set.last_pid(count - 1), Ok(0));
-            let other = SysvSemaphores::open(directory(), c"set").unwrap();
+            let other = SysvSemaphores::open(&set.home, set.id).unwrap();
             other.set_value(count - 1, 5).unwrap();
             assert_eq!((other.count(), set.value(count - 1)), (count, Ok(5)));
         }
@@ -407,7 +440,7 @@ fn scribbled_words_are_an_error_or_a_result_and_never_hang() {
                 };
                 operate(&set, &[flagged(1, 1, UNDO), op(1, -1)]).unwrap();
                 let sleepers = [sleeper(&[flagged(1, -1, UNDO)]), sleeper(&[op(0, 0), op(2, -1), op(1, -1)])];
-                let raw = ginnel_engine::segment::Segment::open(directory(), c"set").unwrap();
+                let raw = set.home.open_id(Kind::SysvSemaphores, set.id).unwrap();
                 raw.word64(offset).unwrap().store(value, std::sync::atomic::Ordering::SeqCst);
                 let _ = set.operate(&[op(1, 1)], briefly());
                 let _ = set.operate(&[flagged(0, -1, UNDO), op(2, 1)], briefly());

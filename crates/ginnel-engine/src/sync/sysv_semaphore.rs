@@ -3,7 +3,8 @@
 //! # What a user of it sees
 //! What the kernel's sets do: [`SysvSemaphores::operate`] does several operations, all of them or none, and is blocked
 //! until they can be done; `SEM_UNDO` gives back what a process had when it ends, however it ends. A deadline that passes
-//! is `ETIMEDOUT` here, `EAGAIN` in C.
+//! is `ETIMEDOUT` here, `EAGAIN` in C. What a dead process had is given back when somebody next uses the set, or waits
+//! for it: the time of the last operation is that time.
 //!
 //! # How it works inside
 //! A semaphore is one word: its value, and who changed it last. Whoever changes values serves those whom that lets go
@@ -18,8 +19,7 @@
 //! ```text
 //! 0x00  nsems       u64
 //! 0x08  otime       u64   seconds; written without the journal: it may be that of an operation that was undone
-//! 0x10  ctime       u64
-//! 0x18  removed     u64
+//! 0x10  ctime       u64   when values were set last
 //! 0x20  unserved    u64   since the last change that could let others go on, not all have been looked at
 //! 0x28  plan        u64   what is to be carried out, and how much of it
 //! 0x30  plan_who    u64   by which process
@@ -44,13 +44,10 @@ mod plan;
 mod serve;
 mod undo;
 
-use std::ffi::CStr;
-use std::os::fd::AsFd;
-
 use libc::sembuf;
-use rustix::fs::Mode;
 
 use crate::lock::{CHANGES_MAX, Guard};
+use crate::namespace::{self, Kind, Namespace, REMOVED, Rights};
 use crate::primitive::Ordering;
 use crate::segment::{HEADER_BYTES, Segment};
 use crate::wait::{Patience, WORDS, Waiters};
@@ -70,7 +67,6 @@ pub const OPERATIONS_MAX: usize = 500;
 const COUNT: usize = HEADER_BYTES;
 const OTIME: usize = HEADER_BYTES + 0x08;
 const CTIME: usize = HEADER_BYTES + 0x10;
-const REMOVED: usize = HEADER_BYTES + 0x18;
 const UNSERVED: usize = HEADER_BYTES + 0x20;
 const PLAN: usize = HEADER_BYTES + 0x28;
 const PLAN_WHO: usize = HEADER_BYTES + 0x30;
@@ -97,23 +93,30 @@ const ACCOUNT_TRIES: u32 = 16;
 /// How many journal entries an operation may take; the others are for those who serve and are served.
 const JOURNAL_SHARE: usize = CHANGES_MAX - 48;
 
-/// A semaphore set.
+/// What permission it takes to look at a set.
+const READ: u32 = 0o444;
+/// What permission it takes to change one.
+const WRITE: u32 = 0o222;
+
+/// A semaphore set, opened.
 ///
 /// ```
 /// # ginnel_testkit::private();
+/// use ginnel_engine::Errno;
+/// use ginnel_engine::namespace::Namespace;
 /// use ginnel_engine::sync::sysv_semaphore::SysvSemaphores;
 /// use ginnel_engine::wait::Patience;
-/// use ginnel_engine::Errno;
 ///
-/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
-/// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-/// let set = SysvSemaphores::create(&directory, c"set", mode, 2)?;
+/// let home = Namespace::private()?;
+/// let id = SysvSemaphores::get(&home, 0x2a, 2, libc::IPC_CREAT | 0o600)?;
+/// let set = SysvSemaphores::open(&home, id)?;
 /// set.set_values(&[1, 0])?;
 /// let take = |sem_num| libc::sembuf { sem_num, sem_op: -1, sem_flg: libc::IPC_NOWAIT as i16 };
 /// set.operate(&[take(0)], Patience::Endless)?;
 /// assert_eq!(set.operate(&[take(0)], Patience::Endless), Err(Errno::AGAIN));
 /// assert_eq!(set.value(0)?, 0);
-/// # Ok::<(), Errno>(())
+/// SysvSemaphores::remove(&home, id)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct SysvSemaphores {
@@ -121,24 +124,28 @@ pub struct SysvSemaphores {
     /// How many semaphores, as it stood when the set was opened: a set keeps its number.
     count: usize,
     accounts: Accounts,
+    rights: Rights,
 }
 
-/// State of a set.
+/// State of a set: `struct semid_ds`.
 ///
 /// ```
 /// # ginnel_testkit::private();
+/// use ginnel_engine::namespace::Namespace;
 /// use ginnel_engine::sync::sysv_semaphore::SysvSemaphores;
 ///
-/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
-/// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-/// let set = SysvSemaphores::create(&directory, c"set", mode, 2)?;
-/// assert_eq!((set.status()?.count, set.status()?.last_operation), (2, 0));
-/// # Ok::<(), ginnel_engine::Errno>(())
+/// let home = Namespace::private()?;
+/// let id = SysvSemaphores::get(&home, libc::IPC_PRIVATE, 2, 0o600)?;
+/// let status = SysvSemaphores::status(&home, id)?;
+/// assert_eq!((status.count, status.last_operation, status.object.mode), (2, 0, 0o600));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
+    /// Key, owner, mode.
+    pub object: namespace::Status,
     /// How many semaphores.
-    pub count: usize,
+    pub count: u64,
     /// When the last operation was done, in seconds since 1970; 0: none has been.
     pub last_operation: u64,
     /// When it was made, or values or permissions were set last, in seconds since 1970.
@@ -146,24 +153,28 @@ pub struct Status {
 }
 
 impl SysvSemaphores {
-    /// Makes a set of `count` semaphores, all 0.
+    /// Finds a set of at least `count` semaphores, or makes one, all 0; `semget(2)`. Gives its id.
     ///
     /// # Errors
-    /// `EINVAL`: none, or more than [`COUNT_MAX`]. `EEXIST`, `ENOSPC`: as [`Segment::create`].
-    pub fn create(directory: impl AsFd, name: &CStr, mode: Mode, count: usize) -> Result<SysvSemaphores> {
-        if count == 0 || count > COUNT_MAX {
+    /// `EINVAL`: less than 0 or more than the namespace's `semmsl`; none, for a new set; more than the set has. Those of
+    /// [`Namespace::get`].
+    pub fn get(home: &Namespace, key: i32, count: i32, flags: i32) -> Result<i32> {
+        let count = usize::try_from(count).map_err(|_| Errno::INVAL)?;
+        if count as u64 > home.limits().semmsl.min(COUNT_MAX as u64) {
             return Err(Errno::INVAL);
         }
-        let segment = Segment::create(directory, name, mode, capacity_of(count), |segment| fill(segment, count))?;
-        Ok(SysvSemaphores { segment, count, accounts: Accounts::default() })
+        home.get(Kind::SysvSemaphores, key, flags, count as u64, |draft| match count {
+            0 => Err(Errno::INVAL),
+            _ => draft.segment(capacity_of(count), |segment| fill(segment, count)),
+        })
     }
 
-    /// Opens a set.
+    /// Opens a set by its id.
     ///
     /// # Errors
-    /// As [`Segment::open`]. `EUCLEAN`: it holds no set.
-    pub fn open(directory: impl AsFd, name: &CStr) -> Result<SysvSemaphores> {
-        SysvSemaphores::of(Segment::open(directory, name)?)
+    /// As [`Namespace::open_id`]. `EUCLEAN`: it holds no set.
+    pub fn open(home: &Namespace, id: i32) -> Result<SysvSemaphores> {
+        SysvSemaphores::of(home.open_id(Kind::SysvSemaphores, id)?)
     }
 
     fn of(segment: Segment) -> Result<SysvSemaphores> {
@@ -173,7 +184,50 @@ impl SysvSemaphores {
             return Err(Errno::UCLEAN);
         }
         segment.word64(waiters_of(count))?;
-        Ok(SysvSemaphores { segment, count, accounts: Accounts::default() })
+        let rights = Rights::of(&segment);
+        Ok(SysvSemaphores { segment, count, accounts: Accounts::default(), rights })
+    }
+
+    /// State of the set; `IPC_STAT`. It takes the permission to read alone.
+    ///
+    /// # Errors
+    /// As [`Namespace::stat`].
+    pub fn status(home: &Namespace, id: i32) -> Result<Status> {
+        let object = home.stat(Kind::SysvSemaphores, id)?;
+        let reader = home.read_id(Kind::SysvSemaphores, id)?;
+        Ok(Status {
+            object,
+            count: reader.word64(COUNT)?,
+            last_operation: reader.word64(OTIME)?,
+            last_change: reader.word64(CTIME)?.max(object.ctime as u64),
+        })
+    }
+
+    /// Removes the set: who is blocked gets `EIDRM`, who comes later `EINVAL`; `IPC_RMID`.
+    ///
+    /// # Errors
+    /// As [`Namespace::remove_id`].
+    pub fn remove(home: &Namespace, id: i32) -> Result<()> {
+        home.remove_id(Kind::SysvSemaphores, id, |segment| {
+            let file = segment.file()?.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+            SysvSemaphores::of(Segment::of(file)?)?.dismiss()
+        })
+    }
+
+    /// Marks the set as removed and wakes all who are blocked.
+    fn dismiss(&self) -> Result<()> {
+        let call = Call::new(self, &[]);
+        let mut guard = call.enter()?;
+        let waiters = self.waiters(&call)?;
+        let left = waiters.leave_dirty(&mut guard);
+        if let Err(errno) = left {
+            waiters.leave(guard);
+            return Err(errno);
+        }
+        // First: the mark is not in the journal, and whoever finds it must find that there is something to do.
+        guard.checkpoint();
+        namespace::mark_removed(&self.segment);
+        waiters.serve_others(guard)
     }
 
     /// How many semaphores the set has.
@@ -184,7 +238,7 @@ impl SysvSemaphores {
     /// Does all operations at once, blocked for as long as patience allows; `semop(2)`.
     ///
     /// # Errors
-    /// `EINVAL`: no operations; the set was removed before. `E2BIG`: more than [`OPERATIONS_MAX`]. `EFBIG`: no such
+    /// `EACCES`. `EINVAL`: no operations; the set was removed before. `E2BIG`: more than [`OPERATIONS_MAX`]. `EFBIG`: no such
     /// semaphore. `ERANGE`: a value above [`VALUE_MAX`], or an adjustment that is out of range. `EAGAIN`: an operation
     /// with `IPC_NOWAIT` would be blocked. `EIDRM`: the set was removed. `ETIMEDOUT`, `EINTR`, `ENOSPC`, `EUCLEAN`: as
     /// [`Waiters::run`]. In each case nothing was done.
@@ -221,6 +275,10 @@ impl SysvSemaphores {
 
     #[inline]
     fn run(&self, operations: &[u64], patience: Patience) -> Result<()> {
+        if self.rights.may_have_changed(&self.segment) {
+            let changes = operations.iter().any(|operation| operate::change(*operation) != 0);
+            self.rights.check(&self.segment, if changes { WRITE } else { READ })?;
+        }
         let call = Call::new(self, operations);
         for _ in 0..ACCOUNT_TRIES {
             match self.waiters(&call)?.run([0; WORDS], patience) {
@@ -282,17 +340,6 @@ impl SysvSemaphores {
         })
     }
 
-    /// State of the set; `IPC_STAT`.
-    ///
-    /// # Errors
-    /// `EINVAL`: the set was removed. `EUCLEAN`, `EINTR`: as [`Waiters::enter`].
-    pub fn status(&self) -> Result<Status> {
-        self.look(0, |_, guard| {
-            let (last_operation, last_change) = (guard.get(OTIME)?, guard.get(CTIME)?);
-            Ok(Status { count: self.count, last_operation, last_change })
-        })
-    }
-
     /// Gives a semaphore its value; every process loses its adjustment of it; `SETVAL`.
     ///
     /// # Errors
@@ -336,22 +383,6 @@ impl SysvSemaphores {
         })
     }
 
-    /// Removes the set: who is blocked gets `EIDRM`, who comes later `EINVAL`; `IPC_RMID`.
-    ///
-    /// # Errors
-    /// `EINVAL`: it was removed before. `EUCLEAN`, `EINTR`: as [`Waiters::enter`].
-    pub fn remove(&self) -> Result<()> {
-        let call = Call::new(self, &[]);
-        let mut guard = call.enter()?;
-        match guard.set(REMOVED, 1) {
-            Ok(()) => self.waiters(&call)?.serve_others(guard),
-            Err(errno) => {
-                self.waiters(&call)?.leave(guard);
-                Err(errno)
-            }
-        }
-    }
-
     fn look<T>(
         &self,
         index: usize,
@@ -360,6 +391,7 @@ impl SysvSemaphores {
         if index >= self.count {
             return Err(Errno::INVAL);
         }
+        self.rights.check(&self.segment, READ)?;
         let call = Call::new(self, &[]);
         let mut guard = call.enter()?;
         let seen = look(&call, &mut guard);
@@ -376,6 +408,7 @@ impl SysvSemaphores {
         if index >= self.count {
             return Err(Errno::INVAL);
         }
+        self.rights.check(&self.segment, WRITE)?;
         let call = Call::new(self, &[]);
         let mut guard = call.enter()?;
         let changed = guard
@@ -394,6 +427,11 @@ impl SysvSemaphores {
                 Err(errno)
             }
         }
+    }
+
+    #[inline]
+    fn is_removed(&self) -> bool {
+        namespace::state(&self.segment) & REMOVED != 0
     }
 
     /// The time of the last operation is now. Without the journal: see the layout.
@@ -415,7 +453,6 @@ impl SysvSemaphores {
 fn fill(segment: &Segment, count: usize) -> Result<()> {
     segment.grow(waiters_of(count) + Waiters::<Call<'_>>::size_bytes_with_room(0, 0))?;
     segment.word64(COUNT)?.store(count as u64, Ordering::Relaxed);
-    segment.word64(CTIME)?.store(now(), Ordering::Relaxed);
     Ok(())
 }
 

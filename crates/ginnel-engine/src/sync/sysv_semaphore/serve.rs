@@ -22,7 +22,7 @@
 use std::cell::Cell;
 
 use super::operate::{Caller, Verdict, change, index, undoes, value_of};
-use super::{OPERATIONS_MAX, REMOVED, SysvSemaphores, UNSERVED, VALUES};
+use super::{OPERATIONS_MAX, SysvSemaphores, UNSERVED, VALUES};
 use crate::lock::Guard;
 use crate::primitive::Ordering;
 use crate::wait::{Blocked, Object, Step, WORDS, Waiters, Words};
@@ -86,12 +86,11 @@ impl<'s> Call<'s> {
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),
                 Ok(guard) => {
-                    let removed = guard.get(REMOVED);
-                    if removed == Ok(0) {
+                    if !self.set.is_removed() {
                         return Ok(guard);
                     }
                     waiters.leave(guard);
-                    return Err(removed.err().unwrap_or(Errno::INVAL));
+                    return Err(Errno::INVAL);
                 }
             }
         }
@@ -267,7 +266,7 @@ impl<'s> Call<'s> {
     #[inline]
     fn attempt_own(&self, guard: &mut Guard<'_>) -> Result<bool> {
         let set = self.set;
-        if guard.get(REMOVED)? != 0 {
+        if set.is_removed() {
             return Err(if self.was_tried.get() { Errno::IDRM } else { Errno::INVAL });
         }
         let mut caller = Caller { process: guard.process(), table: None };
@@ -342,7 +341,7 @@ impl Object for Call<'_> {
     fn serve(&self, guard: &mut Guard<'_>, waiters: &Waiters<'_, Self>) -> Result<()> {
         self.carry_out(guard)?;
         let fresh = self.is_fresh.take();
-        if guard.get(REMOVED)? != 0 {
+        if self.set.is_removed() {
             return self.dismiss_all(guard);
         }
         if guard.get(UNSERVED)? == 0 || waiters.sleepers(guard)? == 0 {
