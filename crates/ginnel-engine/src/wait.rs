@@ -56,9 +56,12 @@ use crate::primitive::{AtomicU32, AtomicU64, Ordering, Thread, Watch, futex_wake
 use crate::segment::Segment;
 use crate::{Errno, Result};
 
+mod own_order;
 mod seat;
 mod slots;
 mod stake;
+
+pub(crate) use own_order::{Blocked, Step};
 
 use slots::{
     DIRTY, FIRST_WORD, HEAD, HEADER, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, LIFE, MEMBERS, NEXT, RUNG,
@@ -159,7 +162,7 @@ pub trait Object {
     ///
     /// # Errors
     /// `EUCLEAN`: the segment does not hold what it must.
-    fn serve<'a>(&self, guard: &mut Guard<'a>, waiters: &Waiters<'a, Self>) -> Result<()>
+    fn serve(&self, guard: &mut Guard<'_>, waiters: &Waiters<'_, Self>) -> Result<()>
     where
         Self: Sized,
     {
@@ -189,22 +192,6 @@ pub trait Object {
         let _ = (guard, words);
         Err(Errno::UCLEAN)
     }
-}
-
-/// One blocked operation, for an object that serves in an order of its own ([`Waiters::walk`]).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Blocked {
-    slot: usize,
-    /// What stands behind its words, see [`Waiters::with_room`].
-    pub(crate) room: usize,
-    pub(crate) words: Words,
-}
-
-/// Where [`Waiters::walk`] goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    Next,
-    FromTheFirst,
 }
 
 /// How long an operation may be blocked.
@@ -294,17 +281,6 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// How many bytes `capacity` blocked operations need that have so much room of their own.
     pub const fn size_bytes_with_room(capacity: usize, room: usize) -> usize {
         HEADER + capacity * (SLOT + room)
-    }
-
-    /// Where an object whose waiters are at `base` finds how many are blocked.
-    pub(crate) const fn sleepers_at(base: usize) -> usize {
-        base + SLEEPERS
-    }
-
-    /// Where such an object leaves word that there is something to do for whoever comes next, in the transaction that
-    /// makes it so.
-    pub(crate) const fn dirty_at(base: usize) -> usize {
-        base + DIRTY
     }
 
     /// The blocked operations of `object`, `capacity` at most, at `base` in its segment.
@@ -485,16 +461,22 @@ impl<'a, O: Object> Waiters<'a, O> {
         if self.get(&guard, UNWATCHED)? == 0 {
             return Ok(guard);
         }
-        // Asking takes system calls.
-        drop(guard);
-        let gone = self.gone()?;
-        let mut guard = Lock::of(self.segment).acquire(deadline)?;
-        self.keep_house(&mut guard)?;
-        for (slot, process) in gone.into_iter().flatten() {
-            if guard.get(slot + STATE)? == HELD_UNWATCHED && self.holder(slot)? == process {
-                self.forfeit(&mut guard, slot)?;
-                self.set(&mut guard, DIRTY, 1)?;
-                guard.checkpoint();
+        for _ in 0..=self.capacity {
+            // Asking takes system calls.
+            drop(guard);
+            let gone = self.gone()?;
+            guard = Lock::of(self.segment).acquire(deadline)?;
+            self.keep_house(&mut guard)?;
+            for (slot, process) in gone.into_iter().flatten() {
+                if guard.get(slot + STATE)? == HELD_UNWATCHED && self.holder(slot)? == process {
+                    self.forfeit(&mut guard, slot)?;
+                    self.set(&mut guard, DIRTY, 1)?;
+                    guard.checkpoint();
+                }
+            }
+            // There may be more than are asked for at once.
+            if gone.contains(&None) {
+                break;
             }
         }
         if self.get(&guard, DIRTY)? != 0 {
@@ -564,7 +546,7 @@ impl<'a, O: Object> Waiters<'a, O> {
 
     /// Buries the dead and serves the living, if that is still to do.
     #[cold]
-    fn keep_house(&self, guard: &mut Guard<'a>) -> Result<()> {
+    fn keep_house(&self, guard: &mut Guard<'_>) -> Result<()> {
         for index in 0..self.high()? {
             let slot = self.slot(index);
             if self.is_dead(slot)? {
@@ -574,7 +556,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         if self.get(guard, DIRTY)? != 0 { self.serve(guard) } else { Ok(()) }
     }
 
-    fn bury(&self, guard: &mut Guard<'a>, slot: usize) -> Result<()> {
+    fn bury(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
         match guard.get(slot + STATE)? {
             SLOT_FREE | HELD_UNWATCHED => {}
             HELD_BY_PROCESS => self.unwatch(guard, slot)?,
@@ -600,7 +582,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(())
     }
 
-    fn serve(&self, guard: &mut Guard<'a>) -> Result<()> {
+    fn serve(&self, guard: &mut Guard<'_>) -> Result<()> {
         self.object.serve(guard, self)?;
         self.set(guard, DIRTY, 0)?;
         guard.checkpoint();
@@ -608,7 +590,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     }
 
     /// Serves all who can be, from the first again after each: what one got may let an earlier one go on.
-    pub(crate) fn serve_in_order(&self, guard: &mut Guard<'a>) -> Result<()> {
+    pub(crate) fn serve_in_order(&self, guard: &mut Guard<'_>) -> Result<()> {
         let mut at = self.get(guard, HEAD)?;
         let mut steps = 0;
         while at != 0 {
@@ -632,58 +614,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(())
     }
 
-    /// Shows the blocked operations of the living in their order. The visitor may end some of them ([`Waiters::end`]), and
-    /// may walk too.
-    ///
-    /// # Errors
-    /// `EUCLEAN`: the segment does not hold what it must. What the visitor fails with.
-    pub(crate) fn walk(
-        &self,
-        guard: &mut Guard<'a>,
-        mut visit: impl FnMut(&mut Guard<'a>, &Blocked) -> Result<Step>,
-    ) -> Result<()> {
-        let mut at = self.get(guard, HEAD)?;
-        let (mut steps, mut rounds) = (0, 0);
-        while at != 0 {
-            let slot = self.checked_slot(at)?;
-            steps += 1;
-            if steps > self.capacity || rounds > self.capacity {
-                return Err(Errno::UCLEAN);
-            }
-            at = guard.get(slot + NEXT)?;
-            if guard.get(slot + STATE)? == SLEEPING && !self.is_dead(slot)? {
-                let blocked = Blocked { slot, room: slot + SLOT, words: self.words(guard, slot)? };
-                if visit(guard, &blocked)? == Step::FromTheFirst {
-                    at = self.get(guard, HEAD)?;
-                    steps = 0;
-                    rounds += 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Changes what a blocked operation has in one of its words, for the time that it stays blocked.
-    pub(crate) fn amend(
-        &self,
-        guard: &mut Guard<'a>,
-        blocked: &Blocked,
-        word: usize,
-        value: u64,
-    ) -> Result<()> {
-        guard.set(blocked.slot + FIRST_WORD + 8 * word.min(WORDS - 1), value)
-    }
-
-    /// Ends a blocked operation, and makes it count together with what has been changed for it.
-    pub(crate) fn end(&self, guard: &mut Guard<'a>, blocked: &Blocked, result: Result<()>) -> Result<()> {
-        let state = match result {
-            Ok(()) => SERVED,
-            Err(errno) => SERVED | (errno.raw_os_error() as u64) << 8,
-        };
-        self.mark_served(guard, blocked.slot, state)
-    }
-
-    fn serve_one(&self, guard: &mut Guard<'a>, slot: usize) -> Result<bool> {
+    fn serve_one(&self, guard: &mut Guard<'_>, slot: usize) -> Result<bool> {
         let request = self.words(guard, slot)?;
         let mut words = request;
         let state = match self.object.attempt(guard, &mut words) {
@@ -701,7 +632,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(true)
     }
 
-    fn mark_served(&self, guard: &mut Guard<'a>, slot: usize, state: u64) -> Result<()> {
+    fn mark_served(&self, guard: &mut Guard<'_>, slot: usize, state: u64) -> Result<()> {
         // W2.
         self.turn_ticket(slot)?;
         guard.set(slot + STATE, state)?;
