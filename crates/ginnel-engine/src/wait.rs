@@ -51,14 +51,17 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lock::{Guard, Lock, WORD_OFFSET};
+use crate::lock::{Change, Guard, Lock, WORD_OFFSET};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, Thread, Watch, futex_wake};
 use crate::segment::Segment;
 use crate::{Errno, Result};
 
+mod own_order;
 mod seat;
 mod slots;
 mod stake;
+
+pub(crate) use own_order::{Blocked, Step};
 
 use slots::{
     DIRTY, FIRST_WORD, HEAD, HEADER, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, LIFE, MEMBERS, NEXT, RUNG,
@@ -123,6 +126,62 @@ pub trait Object {
     /// # Errors
     /// `EUCLEAN`: the object does not hold what it must.
     fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()>;
+
+    /// The calling thread's own operation, which somebody has done for it: it takes what it got, in the same transaction
+    /// in which it leaves the list.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must.
+    fn collect(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<()> {
+        let _ = (guard, words);
+        Ok(())
+    }
+
+    /// An operation leaves the list without having been done: its process is dead, it gives up, or it ended with an errno.
+    /// Gives back what was put aside for it when it was enqueued ([`Waiters::run_own`]).
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must.
+    fn abandon(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
+        let _ = (guard, words);
+        Ok(())
+    }
+
+    /// What an operation that is about to be blocked leaves for those who will serve it: `words` as they are to see them,
+    /// and what [`Waiters::with_room`] has set aside at `room`, to be written without the journal. It was attempted last
+    /// by this holder of the lock.
+    ///
+    /// # Errors
+    /// The operation is not blocked, and ends with this errno.
+    fn enlist(&self, _guard: &Guard<'_>, _room: usize, _words: &mut Words) -> Result<()> {
+        Ok(())
+    }
+
+    /// Serves those who can go on since the object has changed: those who came first before others, unless the object
+    /// knows better.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the segment does not hold what it must.
+    fn serve(&self, guard: &mut Guard<'_>, waiters: &Waiters<'_, Self>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        waiters.serve_in_order(guard)
+    }
+
+    /// What change lets this operation go on, for looking before it sleeps; see [`Guard::makes`].
+    #[inline]
+    fn awaits(&self, words: &Words) -> Change {
+        let _ = words;
+        Change::Any
+    }
+
+    /// An operation is about to be attempted that may have to fetch the object from another processor: says what it will
+    /// need, with [`Segment::prefetch`].
+    #[inline]
+    fn approach(&self, segment: &Segment) {
+        let _ = segment;
+    }
 
     /// Gives back what somebody held who died ([`Waiters::stake`], [`Waiters::stake_of_process`]). May commit a part
     /// ([`Guard::checkpoint`]) if what is left can be given back by another call with the same words.
@@ -208,6 +267,8 @@ pub struct Waiters<'a, O> {
     header: &'a [AtomicU64; HEADER / 8],
     base: usize,
     capacity: u64,
+    /// From slot to slot.
+    stride: usize,
     object: &'a O,
 }
 
@@ -215,6 +276,11 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// How many bytes `capacity` blocked operations need. They are taken as they are needed.
     pub const fn size_bytes(capacity: usize) -> usize {
         HEADER + capacity * SLOT
+    }
+
+    /// How many bytes `capacity` blocked operations need that have so much room of their own.
+    pub const fn size_bytes_with_room(capacity: usize, room: usize) -> usize {
+        HEADER + capacity * (SLOT + room)
     }
 
     /// The blocked operations of `object`, `capacity` at most, at `base` in its segment.
@@ -227,7 +293,24 @@ impl<'a, O: Object> Waiters<'a, O> {
             return Err(Errno::INVAL);
         }
         let header = segment.words(base)?;
-        Ok(Waiters { segment, header, base, capacity: u64::from(capacity), object })
+        Ok(Waiters { segment, header, base, capacity: u64::from(capacity), stride: SLOT, object })
+    }
+
+    /// As [`Waiters::of`], with `room` bytes of the object's own in each slot.
+    ///
+    /// # Errors
+    /// `EINVAL`: not aligned to 64 bytes. `EUCLEAN`: it is not in the segment.
+    #[inline]
+    pub fn with_room(
+        segment: &'a Segment,
+        base: usize,
+        capacity: u32,
+        room: usize,
+        object: &'a O,
+    ) -> Result<Waiters<'a, O>> {
+        let plain = Waiters::of(segment, base, capacity, object)?;
+        let stride = SLOT.checked_add(room).filter(|stride| stride.is_multiple_of(64)).ok_or(Errno::INVAL)?;
+        Ok(Waiters { stride, ..plain })
     }
 
     /// Does an operation, blocked for as long as patience allows: what it got.
@@ -237,18 +320,54 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// are blocked as may be, or the file system is full. `EUCLEAN`: the segment does not hold what it must.
     /// `EOPNOTSUPP`: this thread's C library would not let its death be told. Those of the object. In each case nothing
     /// was done.
-    #[inline]
+    #[inline(always)]
     pub fn run(&self, request: Words, patience: Patience) -> Result<Words> {
+        self.run_own(request, patience, |guard, words| self.object.attempt(guard, words))
+    }
+
+    /// As [`Waiters::run`], with another way for the caller itself to attempt it first: it has its buffers at hand. What
+    /// it changes before it must wait, in the object and in `words`, is committed with its enqueueing; whoever serves it
+    /// later finds these words, and [`Object::abandon`] undoes it. It may be attempted several times, each time with the
+    /// words as it left them, and the object as if it had not been.
+    ///
+    /// # Errors
+    /// As [`Waiters::run`].
+    #[inline(always)]
+    pub fn run_own(
+        &self,
+        request: Words,
+        patience: Patience,
+        attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+    ) -> Result<Words> {
+        let mut words = request;
+        self.run_in_place(&mut words, patience, attempt)?;
+        Ok(words)
+    }
+
+    /// [`Waiters::run_own`] where the words are: on the short way they are not copied.
+    ///
+    /// # Errors
+    /// As [`Waiters::run`].
+    #[inline]
+    pub fn run_in_place(
+        &self,
+        words: &mut Words,
+        patience: Patience,
+        mut attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+    ) -> Result<()> {
         let thread = Thread::current();
-        let before = Lock::of(self.segment).take_word(thread, patience.deadline())?;
+        let lock = Lock::of(self.segment);
+        if patience != Patience::None && lock.look_ahead(self.object.awaits(words)) {
+            self.approach();
+        }
+        let before = lock.take_word(thread, patience.deadline())?;
         let mut guard = Guard::holding(self.segment, thread, before);
         if self.is_alone() {
             // Nobody to hear of this one's death, and nobody to serve.
-            let mut words = request;
-            match self.object.attempt(&mut guard, &mut words) {
+            match attempt(&mut guard, words) {
                 Ok(true) => {
-                    guard.commit();
-                    return Ok(words);
+                    guard.checkpoint();
+                    return Ok(());
                 }
                 Ok(false) if patience != Patience::None => {}
                 Ok(false) => return Err(Errno::AGAIN),
@@ -256,19 +375,29 @@ impl<'a, O: Object> Waiters<'a, O> {
             }
         }
         drop(guard);
-        self.run_among_others(thread, request, patience)
+        self.run_among_others(thread, words, patience, &mut attempt)
+    }
+
+    fn approach(&self) {
+        Lock::of(self.segment).approach();
+        self.object.approach(self.segment);
     }
 
     #[cold]
     #[inline(never)]
-    fn run_among_others(&self, thread: Thread, request: Words, patience: Patience) -> Result<Words> {
+    fn run_among_others(
+        &self,
+        thread: Thread,
+        words: &mut Words,
+        patience: Patience,
+        attempt: &mut impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+    ) -> Result<()> {
         let _bell = Watch::on(thread, self.bell()?);
         let mut looks = if patience == Patience::None { 0 } else { LOOKS_MAX };
         loop {
             let mut guard = self.enter_as(thread, patience.deadline())?;
-            let mut words = request;
-            match self.object.attempt(&mut guard, &mut words) {
-                Ok(true) => return self.serve_others(guard).map(|()| words),
+            match attempt(&mut guard, words) {
+                Ok(true) => return self.serve_others(guard),
                 Ok(false) if patience != Patience::None => {}
                 otherwise => {
                     self.leave(guard);
@@ -276,10 +405,15 @@ impl<'a, O: Object> Waiters<'a, O> {
                 }
             }
             if looks > 0 {
-                let version = guard.version();
+                let lock = Lock::of(self.segment);
+                let change = self.object.awaits(words);
+                let version = lock.version(change);
                 self.leave(guard);
-                let changed = Lock::of(self.segment).look_for_change(version, patience.deadline());
+                let changed = lock.look_for(change, version, patience.deadline());
                 looks = if changed { looks - 1 } else { 0 };
+                if changed {
+                    self.approach();
+                }
                 continue;
             }
             let needed = match self.index_for_next(&guard) {
@@ -289,12 +423,13 @@ impl<'a, O: Object> Waiters<'a, O> {
                     return Err(errno);
                 }
             };
-            if self.segment.word64(needed + SLOT - 8).is_ok() {
-                return self.block(guard, thread, &request, patience.deadline());
+            if self.segment.word64(needed + self.stride - 8).is_ok() {
+                *words = self.block(guard, thread, words, patience.deadline())?;
+                return Ok(());
             }
             // Room is made without the lock: others may have changed the object meanwhile, so it is attempted again.
             self.leave(guard);
-            self.segment.grow(needed + SLOT)?;
+            self.segment.grow(needed + self.stride)?;
         }
     }
 
@@ -326,16 +461,22 @@ impl<'a, O: Object> Waiters<'a, O> {
         if self.get(&guard, UNWATCHED)? == 0 {
             return Ok(guard);
         }
-        // Asking takes system calls.
-        drop(guard);
-        let gone = self.gone()?;
-        let mut guard = Lock::of(self.segment).acquire(deadline)?;
-        self.keep_house(&mut guard)?;
-        for (slot, process) in gone.into_iter().flatten() {
-            if guard.get(slot + STATE)? == HELD_UNWATCHED && self.holder(slot)? == process {
-                self.forfeit(&mut guard, slot)?;
-                self.set(&mut guard, DIRTY, 1)?;
-                guard.checkpoint();
+        for _ in 0..=self.capacity {
+            // Asking takes system calls.
+            drop(guard);
+            let gone = self.gone()?;
+            guard = Lock::of(self.segment).acquire(deadline)?;
+            self.keep_house(&mut guard)?;
+            for (slot, process) in gone.into_iter().flatten() {
+                if guard.get(slot + STATE)? == HELD_UNWATCHED && self.holder(slot)? == process {
+                    self.forfeit(&mut guard, slot)?;
+                    self.set(&mut guard, DIRTY, 1)?;
+                    guard.checkpoint();
+                }
+            }
+            // There may be more than are asked for at once.
+            if gone.contains(&None) {
+                break;
             }
         }
         if self.get(&guard, DIRTY)? != 0 {
@@ -383,7 +524,10 @@ impl<'a, O: Object> Waiters<'a, O> {
     }
 
     /// Commits the operation, serves those who can go on since, and gives the lock back.
-    fn serve_others(&self, mut guard: Guard<'a>) -> Result<()> {
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the segment does not hold what it must.
+    pub(crate) fn serve_others(&self, mut guard: Guard<'a>) -> Result<()> {
         let marked = match self.get(&guard, SLEEPERS) {
             Ok(0) => Ok(false),
             Ok(_) => self.set(&mut guard, DIRTY, 1).map(|()| true),
@@ -402,7 +546,7 @@ impl<'a, O: Object> Waiters<'a, O> {
 
     /// Buries the dead and serves the living, if that is still to do.
     #[cold]
-    fn keep_house(&self, guard: &mut Guard<'a>) -> Result<()> {
+    fn keep_house(&self, guard: &mut Guard<'_>) -> Result<()> {
         for index in 0..self.high()? {
             let slot = self.slot(index);
             if self.is_dead(slot)? {
@@ -412,7 +556,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         if self.get(guard, DIRTY)? != 0 { self.serve(guard) } else { Ok(()) }
     }
 
-    fn bury(&self, guard: &mut Guard<'a>, slot: usize) -> Result<()> {
+    fn bury(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
         match guard.get(slot + STATE)? {
             SLOT_FREE | HELD_UNWATCHED => {}
             HELD_BY_PROCESS => self.unwatch(guard, slot)?,
@@ -424,7 +568,11 @@ impl<'a, O: Object> Waiters<'a, O> {
                         self.unlink(guard, slot)?;
                     }
                     HELD => self.forfeit(guard, slot)?,
-                    _ => self.unlink(guard, slot)?,
+                    _ => {
+                        let words = self.words(guard, slot)?;
+                        self.object.abandon(guard, &words)?;
+                        self.unlink(guard, slot)?;
+                    }
                 }
                 self.set(guard, DIRTY, 1)?;
                 guard.checkpoint();
@@ -434,8 +582,15 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(())
     }
 
+    fn serve(&self, guard: &mut Guard<'_>) -> Result<()> {
+        self.object.serve(guard, self)?;
+        self.set(guard, DIRTY, 0)?;
+        guard.checkpoint();
+        Ok(())
+    }
+
     /// Serves all who can be, from the first again after each: what one got may let an earlier one go on.
-    fn serve(&self, guard: &mut Guard<'a>) -> Result<()> {
+    pub(crate) fn serve_in_order(&self, guard: &mut Guard<'_>) -> Result<()> {
         let mut at = self.get(guard, HEAD)?;
         let mut steps = 0;
         while at != 0 {
@@ -456,12 +611,10 @@ impl<'a, O: Object> Waiters<'a, O> {
             at = self.get(guard, HEAD)?;
             steps = 0;
         }
-        self.set(guard, DIRTY, 0)?;
-        guard.checkpoint();
         Ok(())
     }
 
-    fn serve_one(&self, guard: &mut Guard<'a>, slot: usize) -> Result<bool> {
+    fn serve_one(&self, guard: &mut Guard<'_>, slot: usize) -> Result<bool> {
         let request = self.words(guard, slot)?;
         let mut words = request;
         let state = match self.object.attempt(guard, &mut words) {
@@ -475,11 +628,16 @@ impl<'a, O: Object> Waiters<'a, O> {
                 guard.set(slot + FIRST_WORD + 8 * index, *new)?;
             }
         }
+        self.mark_served(guard, slot, state)?;
+        Ok(true)
+    }
+
+    fn mark_served(&self, guard: &mut Guard<'_>, slot: usize, state: u64) -> Result<()> {
         // W2.
         self.turn_ticket(slot)?;
         guard.set(slot + STATE, state)?;
         guard.checkpoint();
-        Ok(true)
+        Ok(())
     }
 
     /// Without the lock: rings each slot that was served, or is to look again, and was not rung for it. Whether a dead
