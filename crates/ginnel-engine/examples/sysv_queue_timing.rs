@@ -28,7 +28,10 @@ fn main() -> Result<(), ginnel_engine::Errno> {
                 queue.send(1, &payload, 0, Patience::Endless)?;
                 queue.recv(&mut buffer, select, 0, Patience::Endless)?;
             }
-            println!("64 B, send and receive type {select}: {:.1} ns", (used() - start).as_nanos() as f64 / f64::from(rounds));
+            println!(
+                "64 B, send and receive type {select}: {:.1} ns",
+                (used() - start).as_nanos() as f64 / f64::from(rounds)
+            );
         }
     }
     for depth in [10_u64, 100, 1_000, 10_000, 100_000] {
@@ -39,7 +42,8 @@ fn main() -> Result<(), ginnel_engine::Errno> {
             let start = used();
             let rounds = 1_000_000_u32;
             for _ in 0..rounds {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 let kind = ((random >> 33) % depth + 1) as i64;
                 queue.recv(&mut buffer, kind, 0, Patience::Endless)?;
                 queue.send(kind, &payload, 0, Patience::Endless)?;

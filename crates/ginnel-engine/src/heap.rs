@@ -115,7 +115,7 @@ const ROUND_MAX: u32 = 1 << 16;
 ///         }
 ///     }
 /// };
-/// segment.write_bytes(unit.offset(), b"two hundred bytes at most")?;
+/// segment.copy_in(unit.offset(), b"two hundred bytes at most")?;
 ///
 /// let mut guard = Lock::of(&segment).acquire(None)?;
 /// heap.free_unit(&mut guard, unit)?;
@@ -482,7 +482,7 @@ impl<'a> Heap<'a> {
         let spare = (least.saturating_sub(self.first) as usize / 8).min(SPARE_MAX) * PAGE_BYTES;
         let least = usize::try_from(least).ok().and_then(|pages| pages.checked_mul(PAGE_BYTES));
         let least = least.ok_or(Errno::NOMEM)?;
-        self.segment.grow(least.saturating_add(spare)).or_else(|_| self.segment.grow(least))
+        self.segment.lengthen(least.saturating_add(spare)).or_else(|_| self.segment.lengthen(least))
     }
 }
 

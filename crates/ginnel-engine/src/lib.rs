@@ -9,6 +9,8 @@
 //! | [`lock`] | the object's lock, whose holder's death the kernel tells, and the journal that undoes what the dead began |
 //! | [`heap`] | memory inside a segment, which grows with what is in it and is given back |
 //! | [`wait`] | an object's blocked operations: served in order, by whoever changes the object, and nobody left asleep |
+//! | [`namespace`] | the directory that is the registry: keys, ids and names, who may use what, what the dead leave |
+//! | [`memory`] | System V segments, POSIX shared memory |
 //! | `process` | whether a process is gone |
 //! | `spin` | looking again for a moment before sleeping |
 //! | `primitive` | the only place that touches atomics of shared memory, futexes and the robust list |
@@ -27,8 +29,11 @@ mod spin;
 
 pub mod heap;
 pub mod lock;
+pub mod memory;
 pub mod message;
+pub mod namespace;
 pub mod segment;
+pub mod sync;
 pub mod wait;
 
 /// What a call of the engine fails with: the errno that the kernel would give.

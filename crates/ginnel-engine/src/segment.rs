@@ -12,8 +12,8 @@
 //! 0x000   magic         u64   what kind of file this is, and which version
 //! 0x008   capacity      u64   the most bytes it may grow to
 //! 0x010   identity      48 B  which object this is
-//! 0x040   lock          128 B see `lock`
-//! 0x0c0   journal             see `lock`
+//! 0x040   lock          192 B see `lock`
+//! 0x100   journal             see `lock`
 //! 0x1000  the object's own, from here on
 //! ```
 //! What lies in somebody else's mapping ([`Segment::over`]) has a shorter journal: its own bytes begin at
@@ -38,11 +38,11 @@ pub const SHORT_HEADER_BYTES: usize = 0x400;
 /// Segments grow by whole pages.
 pub(crate) const PAGE_BYTES: usize = 4096;
 /// "ginnel" and the version of the layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"ginnel\x00\x01");
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ginnel\x00\x01");
 /// The header, and a page for the object's own.
 const LEAST_BYTES: usize = HEADER_BYTES + PAGE_BYTES;
 const MAGIC_OFFSET: usize = 0;
-const JOURNAL_OFFSET: usize = 0xc0;
+pub(crate) const JOURNAL_OFFSET: usize = 0x100;
 const JOURNAL_ENTRY_BYTES: usize = 16;
 const CAPACITY_OFFSET: usize = 8;
 
@@ -69,6 +69,8 @@ pub struct Segment {
     capacity: usize,
     /// How much of it is the file's; grows, never shrinks.
     mapped: AtomicUsize,
+    /// How many of its first bytes are no hole, as far as this process knows; grows, never shrinks.
+    solid: AtomicUsize,
     header_bytes: usize,
     /// None if the memory is somebody else's.
     file: Option<OwnedFd>,
@@ -95,19 +97,32 @@ impl Segment {
         capacity: usize,
         fill: impl FnOnce(&Segment) -> Result<()>,
     ) -> Result<Segment> {
-        if capacity < LEAST_BYTES || !capacity.is_multiple_of(PAGE_BYTES) {
-            return Err(Errno::INVAL);
-        }
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&directory, c".", flags, mode)?;
         // The umask has no say in an IPC object's mode.
         rustix::fs::fchmod(&file, mode)?;
+        let segment = Segment::format(file, capacity, fill)?;
+        link(segment.file()?, directory.as_fd(), name)?;
+        Ok(segment)
+    }
+
+    /// Makes a segment of an empty file that nobody else knows.
+    ///
+    /// # Errors
+    /// As [`Segment::create`].
+    pub fn format(
+        file: OwnedFd,
+        capacity: usize,
+        fill: impl FnOnce(&Segment) -> Result<()>,
+    ) -> Result<Segment> {
+        if capacity < LEAST_BYTES || !capacity.is_multiple_of(PAGE_BYTES) {
+            return Err(Errno::INVAL);
+        }
         reserve(file.as_fd(), 0, LEAST_BYTES)?;
         let segment = Segment::map(file, capacity, LEAST_BYTES)?;
         segment.word64(MAGIC_OFFSET)?.store(MAGIC, Ordering::Relaxed);
         segment.word64(CAPACITY_OFFSET)?.store(capacity as u64, Ordering::Relaxed);
         fill(&segment)?;
-        link(segment.file()?, directory.as_fd(), name)?;
         Ok(segment)
     }
 
@@ -117,7 +132,14 @@ impl Segment {
     /// `ENOENT`, `EACCES`. `ELOOP`: the name is a symbolic link. `EUCLEAN`: it is no segment, or not whole.
     pub fn open(directory: impl AsFd, name: &CStr) -> Result<Segment> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+        Segment::of(rustix::fs::openat(directory, name, flags, Mode::empty())?)
+    }
+
+    /// Maps a segment's file, which is open for reading and writing.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: it is no segment, or not whole.
+    pub fn of(file: OwnedFd) -> Result<Segment> {
         let status = rustix::fs::fstat(&file)?;
         if !FileType::from_raw_mode(status.st_mode).is_file() || status.st_size < LEAST_BYTES as i64 {
             return Err(Errno::UCLEAN);
@@ -157,6 +179,7 @@ impl Segment {
             base,
             capacity,
             mapped: AtomicUsize::new(0),
+            solid: AtomicUsize::new(LEAST_BYTES),
             header_bytes: HEADER_BYTES,
             file: Some(file),
             pinned: AtomicBool::new(false),
@@ -182,6 +205,7 @@ impl Segment {
             base,
             capacity: len,
             mapped: AtomicUsize::new(len),
+            solid: AtomicUsize::new(len),
             header_bytes: SHORT_HEADER_BYTES,
             file: None,
             pinned: AtomicBool::new(false),
@@ -229,7 +253,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Makes the file at least `size` bytes long, with space for all that is added. Holes stay holes.
+    /// Makes the file at least `size` bytes long, with space for all of them.
     ///
     /// # Errors
     /// `ENOSPC`: the file system is full. `ENOMEM`: more than the segment's capacity, or no file. It is as long as it was then.
@@ -238,11 +262,80 @@ impl Segment {
         if size > self.capacity || self.file.is_none() {
             return Err(Errno::NOMEM);
         }
-        let has = rustix::fs::fstat(self.file()?)?.st_size as usize;
-        if has < size {
-            reserve(self.file()?, has, size - has)?;
+        reserve(self.file()?, 0, size)?;
+        self.map_up_to(size)?;
+        self.solid.fetch_max(size, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the first `size` bytes are mapped and known to be no hole: else [`Segment::grow`].
+    #[inline]
+    pub fn is_solid(&self, size: usize) -> bool {
+        size <= self.solid.load(Ordering::Acquire)
+    }
+
+    /// Makes space for some bytes, wherever they are: what lies between may stay a hole.
+    ///
+    /// # Errors
+    /// As [`Segment::grow`].
+    pub fn reserve(&self, offset: usize, len: usize) -> Result<()> {
+        let end = offset.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE_BYTES));
+        let end = end.filter(|end| *end <= self.capacity).ok_or(Errno::NOMEM)?;
+        let start = offset / PAGE_BYTES * PAGE_BYTES;
+        reserve(self.file.as_ref().ok_or(Errno::NOMEM)?.as_fd(), start, end - start)?;
+        self.map_up_to(end)
+    }
+
+    /// Gives the memory of some bytes back: they are a hole from here on, and read as 0.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: no file, or a file system that cannot. `EINVAL`: not in the segment.
+    pub fn punch(&self, offset: usize, len: usize) -> Result<()> {
+        if offset < self.header_bytes || offset.checked_add(len).is_none_or(|end| end > self.capacity) {
+            return Err(Errno::INVAL);
         }
-        self.map_up_to(size)
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(self.file()?, flags, offset as u64, len as u64)
+    }
+
+    /// The most bytes it may grow to.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Copies bytes into the segment.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not in the segment.
+    #[inline]
+    pub fn copy_in(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        let place = self.check_range(offset, bytes.len())?;
+        // SAFETY: the range is mapped; nobody has a reference to it, and a copy of what others write meanwhile is only
+        // a mixture.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes out of the segment.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not in the segment.
+    #[inline]
+    pub fn copy_out(&self, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        let place = self.check_range(offset, bytes.len())?;
+        // SAFETY: as in `copy_in`.
+        unsafe { std::ptr::copy_nonoverlapping(place.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    #[inline]
+    fn check_range(&self, offset: usize, len: usize) -> Result<NonNull<u8>> {
+        if !self.reaches(offset, len) {
+            return Err(Errno::UCLEAN);
+        }
+        // SAFETY: the offset is within the mapping, or at its end.
+        Ok(unsafe { self.base.add(offset) })
     }
 
     /// Makes the file at least `size` bytes long. What is added is a hole: [`Segment::reserve`] it before it is used.
@@ -260,37 +353,20 @@ impl Segment {
         self.map_up_to(size)
     }
 
-    /// Has space for these bytes, which may have been a hole or beyond the file's end. What they hold stays.
+    /// Makes the file at least `size` bytes long, with space for all that is added. Holes stay holes.
     ///
     /// # Errors
     /// As [`Segment::grow`].
-    pub fn reserve(&self, offset: usize, len: usize) -> Result<()> {
-        let end = offset.checked_add(len).ok_or(Errno::NOMEM)?.checked_next_multiple_of(PAGE_BYTES);
-        let end = end.filter(|end| *end <= self.capacity && self.file.is_some()).ok_or(Errno::NOMEM)?;
-        let start = offset / PAGE_BYTES * PAGE_BYTES;
-        if start < end {
-            reserve(self.file()?, start, end - start)?;
+    pub fn lengthen(&self, size: usize) -> Result<()> {
+        let size = size.checked_next_multiple_of(PAGE_BYTES).ok_or(Errno::NOMEM)?;
+        if size > self.capacity || self.file.is_none() {
+            return Err(Errno::NOMEM);
         }
-        self.map_up_to(end)
-    }
-
-    /// Gives the space of whole pages back to the file system: whoever reads them gets zeroes, or what was there.
-    /// Nobody may use them until they have been reserved anew.
-    ///
-    /// # Errors
-    /// `EINVAL`: no whole pages of the object's own. `ENOMEM`: not within the segment, or no file.
-    pub fn punch(&self, offset: usize, len: usize) -> Result<()> {
-        let end = offset.checked_add(len).filter(|end| *end <= self.capacity).ok_or(Errno::NOMEM)?;
-        if offset < self.header_bytes || !offset.is_multiple_of(PAGE_BYTES) || !end.is_multiple_of(PAGE_BYTES)
-        {
-            return Err(Errno::INVAL);
+        let has = rustix::fs::fstat(self.file()?)?.st_size as usize;
+        if has < size {
+            reserve(self.file()?, has, size - has)?;
         }
-        let file = self.file().map_err(|_| Errno::NOMEM)?;
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if len > 0 {
-            rustix::fs::fallocate(file, flags, offset as u64, len as u64)?;
-        }
-        Ok(())
+        self.map_up_to(size)
     }
 
     /// How many bytes this process has mapped.
@@ -340,37 +416,6 @@ impl Segment {
         Ok(unsafe { address.cast().as_ref() })
     }
 
-    /// Copies bytes into the segment: who else reads or writes them meanwhile sees, or leaves, any mixture.
-    ///
-    /// # Errors
-    /// `EUCLEAN`: not all of them lie in the segment behind its header.
-    #[inline]
-    pub fn write_bytes(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        if offset < self.header_bytes || !self.reaches(offset, bytes.len()) {
-            return Err(Errno::UCLEAN);
-        }
-        // SAFETY: the target lies in the mapping, which nobody has a reference to but to atomics; the source is the
-        // caller's own memory.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(offset), bytes.len()) };
-        Ok(())
-    }
-
-    /// Copies bytes out of the segment: any mixture of what was and is there if somebody writes them meanwhile.
-    ///
-    /// # Errors
-    /// `EUCLEAN`: not all of them lie in the segment.
-    #[inline]
-    pub fn read_bytes(&self, offset: usize, bytes: &mut [u8]) -> Result<()> {
-        if !self.reaches(offset, bytes.len()) {
-            return Err(Errno::UCLEAN);
-        }
-        // SAFETY: as in `write_bytes`, the other way round.
-        unsafe {
-            std::ptr::copy_nonoverlapping(self.base.as_ptr().add(offset), bytes.as_mut_ptr(), bytes.len())
-        };
-        Ok(())
-    }
-
     /// A word of the header, which is always mapped.
     #[inline]
     pub(crate) fn header64(&self, offset: usize) -> &AtomicU64 {
@@ -396,6 +441,19 @@ impl Segment {
         unsafe {
             let address = self.base.as_ptr().add(offset);
             (AtomicU64::from_ptr(address.cast()), AtomicU64::from_ptr(address.add(8).cast()))
+        }
+    }
+
+    /// Has the processor fetch the line at an offset, to be written, while this thread goes on.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        if offset < self.len() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hint, for an address in the mapping; nothing is read or written.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_ET0>(self.base.as_ptr().add(offset).cast_const().cast());
+            }
         }
     }
 
@@ -440,19 +498,58 @@ impl Drop for Segment {
     }
 }
 
-/// Has space for these bytes of the file, which becomes as long as that takes.
-fn reserve(file: BorrowedFd<'_>, offset: usize, len: usize) -> Result<()> {
-    loop {
-        // Interrupted, it has done nothing.
-        match rustix::fs::fallocate(file, FallocateFlags::empty(), offset as u64, len as u64) {
-            Err(Errno::INTR) => {}
-            outcome => return outcome,
+/// An object's file, for who may only read it: nothing is mapped, and each word is read from the file.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::segment::{HEADER_BYTES, Reader, Segment};
+/// use rustix::fs::{Mode, OFlags};
+///
+/// let directory = rustix::fs::open("/dev/shm", OFlags::DIRECTORY, Mode::empty())?;
+/// let made = Segment::create(&directory, c"box", Mode::RUSR, 1 << 20, |_| Ok(()))?;
+/// made.word64(HEADER_BYTES)?.store(7, std::sync::atomic::Ordering::Release);
+///
+/// let reader = Reader::of(rustix::fs::openat(&directory, c"box", OFlags::RDONLY, Mode::empty())?);
+/// assert_eq!(reader.word64(HEADER_BYTES)?, 7);
+/// # Ok::<(), ginnel_engine::Errno>(())
+/// ```
+#[derive(Debug)]
+pub struct Reader {
+    file: OwnedFd,
+}
+
+impl Reader {
+    /// Of an open file.
+    pub fn of(file: OwnedFd) -> Reader {
+        Reader { file }
+    }
+
+    /// The 64-bit word at an offset. Nobody is kept from changing it: two words may be of two moments.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not in the file.
+    pub fn word64(&self, offset: usize) -> Result<u64> {
+        let mut bytes = [0; 8];
+        match rustix::io::pread(&self.file, &mut bytes, offset as u64)? {
+            8 => Ok(u64::from_ne_bytes(bytes)),
+            _ => Err(Errno::UCLEAN),
         }
     }
 }
 
+impl AsFd for Reader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Makes the file long enough for these bytes, none of which is a hole then.
+pub(crate) fn reserve(file: BorrowedFd<'_>, offset: usize, len: usize) -> Result<()> {
+    rustix::fs::fallocate(file, FallocateFlags::empty(), offset as u64, len as u64)
+}
+
 /// Gives an unnamed file its name.
-fn link(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+pub(crate) fn link(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     rustix::fs::linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)
 }

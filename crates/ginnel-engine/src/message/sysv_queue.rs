@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
 
-use crate::lock::Guard;
+use crate::lock::{Change, Guard, Lock};
 use crate::primitive::{Ordering, Thread, seconds};
 use crate::segment::{HEADER_BYTES, PAGE_BYTES, Segment};
 use crate::wait::{Object, Patience, Stake, Waiters, Words};
@@ -206,6 +206,7 @@ impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
         self.store.remove(guard, found)?;
         self.store.stamp(guard, RECEIVED, process)?;
         self.got.set((found.kind, len));
+        guard.makes(Change::Less);
         self.note_drained()
     }
 
@@ -288,6 +289,15 @@ impl Object for Call<'_, '_, '_> {
                 Ok(true)
             }
             _ => Err(Errno::UCLEAN),
+        }
+    }
+
+    #[inline]
+    fn awaits(&self, words: &Words) -> Change {
+        match words[0] {
+            SEND => Change::Less,
+            RECEIVE => Change::More,
+            _ => Change::Any,
         }
     }
 
@@ -420,6 +430,7 @@ impl SysvQueue {
                 store.write_payload(unit, payload)?;
                 store.enqueue(guard, unit, kind, size)?;
                 store.stamp(guard, SENT, words[PROCESS] as u32)?;
+                guard.makes(Change::More);
                 Ok(true)
             });
             match outcome {
@@ -611,7 +622,7 @@ impl SysvQueue {
         let waiters = self.waiters(&call)?;
         for round in 1..=COPIES_MAX {
             let guard = waiters.enter(patience.deadline())?;
-            let version = guard.version();
+            let version = Lock::of(&self.segment).version(Change::Any);
             let seen = call.see(&guard, index, room, flags);
             let is_last = round == COPIES_MAX;
             let copied = seen.and_then(|(unit, kind, size)| {
@@ -628,7 +639,7 @@ impl SysvQueue {
             let (unit, kind, size) = seen?;
             let len = store.read_payload(unit, size, &call.out);
             let guard = waiters.enter(patience.deadline())?;
-            let is_same = guard.version() == version;
+            let is_same = Lock::of(&self.segment).version(Change::Any) == version;
             waiters.leave(guard);
             if is_same {
                 return len.map(|len| (kind, len));

@@ -299,7 +299,7 @@ impl<'a> Store<'a> {
     #[inline]
     pub(super) fn write_payload(&self, unit: u32, payload: &[u8]) -> Result<()> {
         self.for_each_piece(unit, payload.len(), payload.len(), |offset, range| {
-            self.segment.write_bytes(offset, payload.get(range).unwrap_or_default())
+            self.segment.copy_in(offset, payload.get(range).unwrap_or_default())
         })
     }
 
@@ -309,7 +309,7 @@ impl<'a> Store<'a> {
         let mut out = out.try_borrow_mut().map_err(|_| Errno::BUSY)?;
         let len = out.len().min(size as usize);
         self.for_each_piece(unit, size as usize, len, |offset, range| {
-            self.segment.read_bytes(offset, out.get_mut(range).unwrap_or_default())
+            self.segment.copy_out(offset, out.get_mut(range).unwrap_or_default())
         })?;
         Ok(len)
     }

@@ -94,6 +94,6 @@ impl Store<'_> {
 
     pub(super) fn zero(&self, offset: usize, len: usize) -> Result<()> {
         const ZEROES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
-        self.segment.write_bytes(offset, &ZEROES[..len.min(PAGE_BYTES)])
+        self.segment.copy_in(offset, &ZEROES[..len.min(PAGE_BYTES)])
     }
 }
