@@ -424,7 +424,8 @@ fn memory_grows_with_what_is_in_it_and_is_given_back() {
                 assert_eq!(take(&queue, kind).unwrap().1.len(), 100);
             }
             assert_eq!(queue.recv(&mut vec![0; 10 << 20], 1, 0, LATER), Ok((1, 10 << 20)));
-            assert!(resident(&queue) <= 16384, "round {round}: {}", resident(&queue));
+            // The heap's tables stay: a page for each 255.
+            assert!(resident(&queue) <= 16384 + (16 << 20) / 255, "round {round}: {}", resident(&queue));
         }
     });
 }
@@ -769,6 +770,8 @@ fn many_processes_lose_and_double_nothing_though_some_are_killed() {
         assert_eq!(left.len() as u64, messages);
         assert_eq!(left.iter().map(|(_, payload)| payload.len() as u64).sum::<u64>(), bytes);
         assert!(bytes <= 2000 + 6 * 1500, "more than went in and was put back");
+        // A queue that is filled and drained all the time keeps some memory, for a second.
+        std::thread::sleep(Duration::from_millis(2100));
         assert_sound(&queue, "after many deaths");
         assert!(kills > 50);
     });

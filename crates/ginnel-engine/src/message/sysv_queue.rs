@@ -67,6 +67,8 @@ const CAPACITY: usize = 1 << 34;
 const GRACE: Duration = Duration::from_secs(1);
 /// How often memory is made anew, with at most a second between, before a drained queue keeps some; and how much.
 const REGROWN_OFTEN: u64 = 4;
+/// Memory was made anew since the queue was drained last.
+const REGROWN_SINCE: u64 = 0x80;
 const KEPT_PAGES: u32 = 4096;
 /// How often a large message that stays is copied without the lock before it is copied with it.
 const COPIES_MAX: u32 = 8;
@@ -839,17 +841,24 @@ impl SysvQueue {
     fn note_regrown(&self) -> Result<()> {
         let word = self.segment.word64(HEADER_BYTES + REGROWN)?;
         let (before, now) = (word.load(Ordering::Relaxed), seconds());
-        let count = if now.wrapping_sub(before >> 8) <= 1 { (before & 0xff).min(0xfe) + 1 } else { 1 };
-        word.store(now << 8 | count, Ordering::Relaxed);
+        if before & REGROWN_SINCE == 0 {
+            let count = if now.wrapping_sub(before >> 8) <= 1 { (before & 0x3f).min(0x3e) + 1 } else { 1 };
+            word.store(now << 8 | REGROWN_SINCE | count, Ordering::Relaxed);
+        }
         Ok(())
     }
 
     /// Gives back the memory of an empty queue. The caller's operation is done, whatever becomes of this.
     #[cold]
     fn tidy<'w, O: Object>(&self, store: &Store<'w>, waiters: &Waiters<'w, O>) {
-        let often =
-            self.segment.word64(HEADER_BYTES + REGROWN).map_or(0, |word| word.load(Ordering::Relaxed));
-        let is_busy = often & 0xff >= REGROWN_OFTEN && seconds().wrapping_sub(often >> 8) <= 1;
+        let often = self.segment.word64(HEADER_BYTES + REGROWN).map_or(0, |word| {
+            let often = word.load(Ordering::Relaxed);
+            if often & REGROWN_SINCE != 0 {
+                word.store(often & !REGROWN_SINCE, Ordering::Relaxed);
+            }
+            often
+        });
+        let is_busy = often & 0x3f >= REGROWN_OFTEN && seconds().wrapping_sub(often >> 8) <= 1;
         let kept = if is_busy { KEPT_PAGES } else { 0 };
         if is_busy && store.heap.free_pages_now().is_ok_and(|free| free <= kept) {
             return;
