@@ -1,3 +1,6 @@
 //! Shared memory: System V segments, POSIX shared memory.
 
+mod attached;
 pub(crate) mod attachments;
+pub mod posix_shm;
+pub mod sysv_segment;
