@@ -52,12 +52,19 @@
 use std::time::{Duration, Instant};
 
 use crate::lock::{Guard, Lock, WORD_OFFSET};
-use crate::primitive::{
-    AtomicU32, AtomicU64, FUTEX_OFFSET, Linked, OWNER_DIED, Ordering, Thread, Watch, futex_wait_any,
-    futex_wake,
-};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, Thread, Watch, futex_wake};
 use crate::segment::Segment;
 use crate::{Errno, Result};
+
+mod seat;
+mod slots;
+mod stake;
+
+use slots::{
+    DIRTY, FIRST_WORD, HEAD, HEADER, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, LIFE, MEMBERS, NEXT, RUNG,
+    SERVED, SLEEPERS, SLEEPING, SLOT, SLOT_FREE, STATE, TICKET, UNWATCHED,
+};
+pub use stake::{ProcessStake, Stake};
 
 /// How many words an operation has for what it asks and what it gets.
 pub const WORDS: usize = 7;
@@ -75,39 +82,8 @@ pub type Words = [u64; WORDS];
 /// How long after its deadline, or a signal, a sleeper tries for the lock to leave in an orderly way. A process that was
 /// stopped with the lock keeps it for longer: then the slot is left behind, like a dead one's.
 const GRACE: Duration = Duration::from_secs(1);
-
-// The header, relative to the place of the waiters.
-const HEAD: usize = 0x00;
-const TAIL: usize = 0x08;
-const FREE_LIST: usize = 0x10;
-/// How many slots have ever been used.
-const HIGH: usize = 0x18;
-const SLEEPERS: usize = 0x20;
-const DIRTY: usize = 0x28;
-const EPOCH: usize = 0x30;
-const HEADER: usize = 0x40;
-
-// A slot.
-const LIFE: usize = 0x00;
-const STATE: usize = 0x08;
-const RUNG: usize = 0x10;
-const ENTRY_BEFORE: usize = 0x18;
-const ENTRY: usize = 0x20;
-const NEXT: usize = 0x28;
-const PREVIOUS: usize = 0x30;
-const TICKET: usize = 0x38;
-const PROCESS: usize = 0x40;
-const FIRST_WORD: usize = 0x48;
-const SLOT: usize = 0x80;
-const _: () = assert!(ENTRY as isize + FUTEX_OFFSET == LIFE as isize && FIRST_WORD + 8 * WORDS == SLOT);
-
-// States: an errno stands above the lowest byte of `SERVED`.
-const SLOT_FREE: u64 = 0;
-const SLEEPING: u64 = 1;
-const SERVED: u64 = 2;
-
-/// Where the low half of a 64-bit word is: the kernel's futexes have 32 bits.
-const LOW_HALF: usize = if cfg!(target_endian = "big") { 4 } else { 0 };
+/// How many changes of the object an operation sees that do not let it go on, before it sleeps.
+const LOOKS_MAX: u32 = 8;
 
 /// What can be asked of an object, and how to undo what was done for somebody who never learned of it.
 ///
@@ -147,6 +123,74 @@ pub trait Object {
     /// # Errors
     /// `EUCLEAN`: the object does not hold what it must.
     fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()>;
+
+    /// The calling thread's own operation, which somebody has done for it: it takes what it got, in the same transaction
+    /// in which it leaves the list.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must.
+    fn collect(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<()> {
+        let _ = (guard, words);
+        Ok(())
+    }
+
+    /// An operation leaves the list without having been done: its process is dead, it gives up, or it ended with an errno.
+    /// Gives back what was put aside for it when it was enqueued ([`Waiters::run_own`]).
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must.
+    fn abandon(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
+        let _ = (guard, words);
+        Ok(())
+    }
+
+    /// What an operation that is about to be blocked leaves for those who will serve it: `words` as they are to see them,
+    /// and what [`Waiters::with_room`] has set aside at `room`, to be written without the journal. It was attempted last
+    /// by this holder of the lock.
+    ///
+    /// # Errors
+    /// The operation is not blocked, and ends with this errno.
+    fn enlist(&self, _guard: &Guard<'_>, _room: usize, _words: &mut Words) -> Result<()> {
+        Ok(())
+    }
+
+    /// Serves those who can go on since the object has changed: those who came first before others, unless the object
+    /// knows better.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the segment does not hold what it must.
+    fn serve<'a>(&self, guard: &mut Guard<'a>, waiters: &Waiters<'a, Self>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        waiters.serve_in_order(guard)
+    }
+
+    /// Gives back what somebody held who died ([`Waiters::stake`], [`Waiters::stake_of_process`]). May commit a part
+    /// ([`Guard::checkpoint`]) if what is left can be given back by another call with the same words.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must; also if nobody can hold anything of it.
+    fn forfeit(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
+        let _ = (guard, words);
+        Err(Errno::UCLEAN)
+    }
+}
+
+/// One blocked operation, for an object that serves in an order of its own ([`Waiters::walk`]).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocked {
+    slot: usize,
+    /// What stands behind its words, see [`Waiters::with_room`].
+    pub(crate) room: usize,
+    pub(crate) words: Words,
+}
+
+/// Where [`Waiters::walk`] goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Next,
+    FromTheFirst,
 }
 
 /// How long an operation may be blocked.
@@ -219,8 +263,11 @@ impl Patience {
 #[derive(Debug)]
 pub struct Waiters<'a, O> {
     segment: &'a Segment,
+    header: &'a [AtomicU64; HEADER / 8],
     base: usize,
     capacity: u64,
+    /// From slot to slot.
+    stride: usize,
     object: &'a O,
 }
 
@@ -230,15 +277,50 @@ impl<'a, O: Object> Waiters<'a, O> {
         HEADER + capacity * SLOT
     }
 
+    /// How many bytes `capacity` blocked operations need that have so much room of their own.
+    pub const fn size_bytes_with_room(capacity: usize, room: usize) -> usize {
+        HEADER + capacity * (SLOT + room)
+    }
+
+    /// Where an object whose waiters are at `base` finds how many are blocked.
+    pub(crate) const fn sleepers_at(base: usize) -> usize {
+        base + SLEEPERS
+    }
+
+    /// Where such an object leaves word that there is something to do for whoever comes next, in the transaction that
+    /// makes it so.
+    pub(crate) const fn dirty_at(base: usize) -> usize {
+        base + DIRTY
+    }
+
     /// The blocked operations of `object`, `capacity` at most, at `base` in its segment.
     ///
     /// # Errors
-    /// `EINVAL`: the place is not aligned to 64 bytes.
+    /// `EINVAL`: the place is not aligned to 64 bytes. `EUCLEAN`: it is not in the segment.
+    #[inline]
     pub fn of(segment: &'a Segment, base: usize, capacity: u32, object: &'a O) -> Result<Waiters<'a, O>> {
-        if !base.is_multiple_of(HEADER) {
+        if !base.is_multiple_of(64) {
             return Err(Errno::INVAL);
         }
-        Ok(Waiters { segment, base, capacity: u64::from(capacity), object })
+        let header = segment.words(base)?;
+        Ok(Waiters { segment, header, base, capacity: u64::from(capacity), stride: SLOT, object })
+    }
+
+    /// As [`Waiters::of`], with `room` bytes of the object's own in each slot.
+    ///
+    /// # Errors
+    /// `EINVAL`: not aligned to 64 bytes. `EUCLEAN`: it is not in the segment.
+    #[inline]
+    pub fn with_room(
+        segment: &'a Segment,
+        base: usize,
+        capacity: u32,
+        room: usize,
+        object: &'a O,
+    ) -> Result<Waiters<'a, O>> {
+        let plain = Waiters::of(segment, base, capacity, object)?;
+        let stride = SLOT.checked_add(room).filter(|stride| stride.is_multiple_of(64)).ok_or(Errno::INVAL)?;
+        Ok(Waiters { stride, ..plain })
     }
 
     /// Does an operation, blocked for as long as patience allows: what it got.
@@ -248,19 +330,72 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// are blocked as may be, or the file system is full. `EUCLEAN`: the segment does not hold what it must.
     /// `EOPNOTSUPP`: this thread's C library would not let its death be told. Those of the object. In each case nothing
     /// was done.
+    #[inline]
     pub fn run(&self, request: Words, patience: Patience) -> Result<Words> {
+        self.run_own(request, patience, |guard, words| self.object.attempt(guard, words))
+    }
+
+    /// As [`Waiters::run`], with another way for the caller itself to attempt it first: it has its buffers at hand. What
+    /// it changes before it must wait, in the object and in `words`, is committed with its enqueueing; whoever serves it
+    /// later finds these words, and [`Object::abandon`] undoes it.
+    ///
+    /// # Errors
+    /// As [`Waiters::run`].
+    #[inline]
+    pub fn run_own(
+        &self,
+        request: Words,
+        patience: Patience,
+        mut attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+    ) -> Result<Words> {
         let thread = Thread::current();
-        let _bell = Watch::on(thread, self.bell()?);
-        loop {
-            let mut guard = self.enter(patience.deadline())?;
+        let before = Lock::of(self.segment).take_word(thread, patience.deadline())?;
+        let mut guard = Guard::holding(self.segment, thread, before);
+        if self.is_alone() {
+            // Nobody to hear of this one's death, and nobody to serve.
             let mut words = request;
-            match self.object.attempt(&mut guard, &mut words) {
+            match attempt(&mut guard, &mut words) {
+                Ok(true) => {
+                    guard.commit();
+                    return Ok(words);
+                }
+                Ok(false) if patience != Patience::None => {}
+                Ok(false) => return Err(Errno::AGAIN),
+                Err(errno) => return Err(errno),
+            }
+        }
+        drop(guard);
+        self.run_among_others(thread, &request, patience, &mut attempt)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn run_among_others(
+        &self,
+        thread: Thread,
+        request: &Words,
+        patience: Patience,
+        attempt: &mut impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+    ) -> Result<Words> {
+        let _bell = Watch::on(thread, self.bell()?);
+        let mut looks = if patience == Patience::None { 0 } else { LOOKS_MAX };
+        loop {
+            let mut guard = self.enter_as(thread, patience.deadline())?;
+            let mut words = *request;
+            match attempt(&mut guard, &mut words) {
                 Ok(true) => return self.serve_others(guard).map(|()| words),
                 Ok(false) if patience != Patience::None => {}
                 otherwise => {
                     self.leave(guard);
                     return Err(otherwise.err().unwrap_or(Errno::AGAIN));
                 }
+            }
+            if looks > 0 {
+                let version = guard.version();
+                self.leave(guard);
+                let changed = Lock::of(self.segment).look_for_change(version, patience.deadline());
+                looks = if changed { looks - 1 } else { 0 };
+                continue;
             }
             let needed = match self.index_for_next(&guard) {
                 Ok(index) => self.slot(index),
@@ -269,13 +404,20 @@ impl<'a, O: Object> Waiters<'a, O> {
                     return Err(errno);
                 }
             };
-            if self.segment.word64(needed + SLOT - 8).is_ok() {
-                return self.block(guard, thread, &request, patience.deadline());
+            if self.segment.word64(needed + self.stride - 8).is_ok() {
+                return self.block(guard, thread, &words, patience.deadline());
             }
             // Room is made without the lock: others may have changed the object meanwhile, so it is attempted again.
             self.leave(guard);
-            self.segment.grow(needed + SLOT)?;
+            self.segment.grow(needed + self.stride)?;
         }
+    }
+
+    /// Whether there are neither sleepers nor stakes nor anything left to do. For the holder of the lock.
+    #[inline]
+    fn is_alone(&self) -> bool {
+        let word = |field: usize| self.header[field / 8].load(Ordering::Relaxed);
+        word(MEMBERS) | word(DIRTY) == 0
     }
 
     /// The lock, with all done that others left to do: for looking at the object. Give it back with [`Waiters::leave`].
@@ -283,9 +425,36 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// # Errors
     /// As [`Lock::acquire`].
     pub fn enter(&self, deadline: Option<Instant>) -> Result<Guard<'a>> {
+        self.enter_as(Thread::current(), deadline)
+    }
+
+    #[inline]
+    fn enter_as(&self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
+        let guard = Lock::of(self.segment).acquire_as(thread, deadline)?;
+        if self.is_alone() { Ok(guard) } else { self.settle(guard, deadline) }
+    }
+
+    /// Does what others left to do: for the dead, and for those whose processes are found gone.
+    fn settle(&self, guard: Guard<'a>, deadline: Option<Instant>) -> Result<Guard<'a>> {
+        let mut guard = guard;
+        self.keep_house(&mut guard)?;
+        if self.get(&guard, UNWATCHED)? == 0 {
+            return Ok(guard);
+        }
+        // Asking takes system calls.
+        drop(guard);
+        let gone = self.gone()?;
         let mut guard = Lock::of(self.segment).acquire(deadline)?;
-        if self.get(&guard, SLEEPERS)? != 0 || self.get(&guard, DIRTY)? != 0 {
-            self.keep_house(&mut guard)?;
+        self.keep_house(&mut guard)?;
+        for (slot, process) in gone.into_iter().flatten() {
+            if guard.get(slot + STATE)? == HELD_UNWATCHED && self.holder(slot)? == process {
+                self.forfeit(&mut guard, slot)?;
+                self.set(&mut guard, DIRTY, 1)?;
+                guard.checkpoint();
+            }
+        }
+        if self.get(&guard, DIRTY)? != 0 {
+            self.serve(&mut guard)?;
         }
         Ok(guard)
     }
@@ -295,9 +464,11 @@ impl<'a, O: Object> Waiters<'a, O> {
         let mut guard = guard;
         // Each turn removes the dead it has seen; there are no more than slots unless somebody scribbles.
         for _ in 0..=self.capacity {
-            let alone = matches!(self.get(&guard, SLEEPERS), Ok(0));
-            drop(guard);
-            if alone || !self.look_round().unwrap_or(false) {
+            if matches!(self.get(&guard, SLEEPERS), Ok(0)) {
+                return;
+            }
+            guard.release_with_fence();
+            if !self.look_round().unwrap_or(false) {
                 return;
             }
             guard = match self.enter(Some(Instant::now() + GRACE)) {
@@ -327,7 +498,10 @@ impl<'a, O: Object> Waiters<'a, O> {
     }
 
     /// Commits the operation, serves those who can go on since, and gives the lock back.
-    fn serve_others(&self, mut guard: Guard<'a>) -> Result<()> {
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the segment does not hold what it must.
+    pub(crate) fn serve_others(&self, mut guard: Guard<'a>) -> Result<()> {
         let marked = match self.get(&guard, SLEEPERS) {
             Ok(0) => Ok(false),
             Ok(_) => self.set(&mut guard, DIRTY, 1).map(|()| true),
@@ -358,13 +532,22 @@ impl<'a, O: Object> Waiters<'a, O> {
 
     fn bury(&self, guard: &mut Guard<'a>, slot: usize) -> Result<()> {
         match guard.get(slot + STATE)? {
-            SLOT_FREE => {}
+            SLOT_FREE | HELD_UNWATCHED => {}
+            HELD_BY_PROCESS => self.unwatch(guard, slot)?,
             state => {
-                if state == SERVED {
-                    let words = self.words(guard, slot)?;
-                    self.object.take_back(guard, &words)?;
+                match state {
+                    SERVED => {
+                        let words = self.words(guard, slot)?;
+                        self.object.take_back(guard, &words)?;
+                        self.unlink(guard, slot)?;
+                    }
+                    HELD => self.forfeit(guard, slot)?,
+                    _ => {
+                        let words = self.words(guard, slot)?;
+                        self.object.abandon(guard, &words)?;
+                        self.unlink(guard, slot)?;
+                    }
                 }
-                self.unlink(guard, slot)?;
                 self.set(guard, DIRTY, 1)?;
                 guard.checkpoint();
             }
@@ -373,8 +556,15 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(())
     }
 
-    /// Serves all who can be, from the first again after each: what one got may let an earlier one go on.
     fn serve(&self, guard: &mut Guard<'a>) -> Result<()> {
+        self.object.serve(guard, self)?;
+        self.set(guard, DIRTY, 0)?;
+        guard.checkpoint();
+        Ok(())
+    }
+
+    /// Serves all who can be, from the first again after each: what one got may let an earlier one go on.
+    pub(crate) fn serve_in_order(&self, guard: &mut Guard<'a>) -> Result<()> {
         let mut at = self.get(guard, HEAD)?;
         let mut steps = 0;
         while at != 0 {
@@ -395,9 +585,58 @@ impl<'a, O: Object> Waiters<'a, O> {
             at = self.get(guard, HEAD)?;
             steps = 0;
         }
-        self.set(guard, DIRTY, 0)?;
-        guard.checkpoint();
         Ok(())
+    }
+
+    /// Shows the blocked operations of the living in their order. The visitor may end some of them ([`Waiters::end`]), and
+    /// may walk too.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the segment does not hold what it must. What the visitor fails with.
+    pub(crate) fn walk(
+        &self,
+        guard: &mut Guard<'a>,
+        mut visit: impl FnMut(&mut Guard<'a>, &Blocked) -> Result<Step>,
+    ) -> Result<()> {
+        let mut at = self.get(guard, HEAD)?;
+        let (mut steps, mut rounds) = (0, 0);
+        while at != 0 {
+            let slot = self.checked_slot(at)?;
+            steps += 1;
+            if steps > self.capacity || rounds > self.capacity {
+                return Err(Errno::UCLEAN);
+            }
+            at = guard.get(slot + NEXT)?;
+            if guard.get(slot + STATE)? == SLEEPING && !self.is_dead(slot)? {
+                let blocked = Blocked { slot, room: slot + SLOT, words: self.words(guard, slot)? };
+                if visit(guard, &blocked)? == Step::FromTheFirst {
+                    at = self.get(guard, HEAD)?;
+                    steps = 0;
+                    rounds += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes what a blocked operation has in one of its words, for the time that it stays blocked.
+    pub(crate) fn amend(
+        &self,
+        guard: &mut Guard<'a>,
+        blocked: &Blocked,
+        word: usize,
+        value: u64,
+    ) -> Result<()> {
+        guard.set(blocked.slot + FIRST_WORD + 8 * word.min(WORDS - 1), value)
+    }
+
+    /// Ends a blocked operation, and makes it count together with what has been changed for it.
+    pub(crate) fn end(&self, guard: &mut Guard<'a>, blocked: &Blocked, result: Result<()>) -> Result<()> {
+        let state = match result {
+            Ok(()) => SERVED,
+            Err(errno) => SERVED | (errno.raw_os_error() as u64) << 8,
+        };
+        self.mark_served(guard, blocked.slot, state)
     }
 
     fn serve_one(&self, guard: &mut Guard<'a>, slot: usize) -> Result<bool> {
@@ -414,22 +653,28 @@ impl<'a, O: Object> Waiters<'a, O> {
                 guard.set(slot + FIRST_WORD + 8 * index, *new)?;
             }
         }
-        // W2.
-        let ticket = self.segment.word64(slot + TICKET)?;
-        ticket.store(ticket.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
-        guard.set(slot + STATE, state)?;
-        guard.checkpoint();
+        self.mark_served(guard, slot, state)?;
         Ok(true)
     }
 
-    /// Without the lock: rings each slot that was served and not rung. Whether a dead one was seen.
+    fn mark_served(&self, guard: &mut Guard<'a>, slot: usize, state: u64) -> Result<()> {
+        // W2.
+        self.turn_ticket(slot)?;
+        guard.set(slot + STATE, state)?;
+        guard.checkpoint();
+        Ok(())
+    }
+
+    /// Without the lock: rings each slot that was served, or is to look again, and was not rung for it. Whether a dead
+    /// sleeper or stake was seen.
     fn look_round(&self) -> Result<bool> {
         let mut dead = false;
         for index in 0..self.high()? {
             let slot = self.slot(index);
             dead |= self.is_dead(slot)?;
             let ticket = self.segment.word64(slot + TICKET)?.load(Ordering::Acquire);
-            if self.segment.word64(slot + STATE)?.load(Ordering::Acquire) & 0xff == SERVED {
+            let state = self.segment.word64(slot + STATE)?.load(Ordering::Acquire) & 0xff;
+            if matches!(state, SLEEPING | SERVED) {
                 let rung = self.segment.word64(slot + RUNG)?;
                 if rung.load(Ordering::Acquire) != ticket {
                     futex_wake(self.low_half(slot + STATE)?, 1);
@@ -449,277 +694,5 @@ impl<'a, O: Object> Waiters<'a, O> {
 
     fn bell(&self) -> Result<&'a AtomicU32> {
         self.segment.word32(WORD_OFFSET)
-    }
-
-    fn is_dead(&self, slot: usize) -> Result<bool> {
-        Ok(self.segment.word32(slot + LIFE)?.load(Ordering::SeqCst) & OWNER_DIED != 0)
-    }
-
-    fn get(&self, guard: &Guard<'_>, field: usize) -> Result<u64> {
-        guard.get(self.base + field)
-    }
-
-    fn set(&self, guard: &mut Guard<'_>, field: usize, value: u64) -> Result<()> {
-        guard.set(self.base + field, value)
-    }
-
-    /// How many slots there are to look at.
-    fn high(&self) -> Result<u64> {
-        Ok(self.segment.word64(self.base + HIGH)?.load(Ordering::Acquire).min(self.capacity))
-    }
-
-    fn slot(&self, index: u64) -> usize {
-        self.base + HEADER + index as usize * SLOT
-    }
-
-    /// The slot that a link names: its index and one, in a segment that anybody may have written.
-    fn checked_slot(&self, link: u64) -> Result<usize> {
-        let index = link.checked_sub(1).filter(|index| *index < self.capacity).ok_or(Errno::UCLEAN)?;
-        Ok(self.slot(index))
-    }
-
-    fn link_of(&self, slot: usize) -> u64 {
-        ((slot - self.base - HEADER) / SLOT) as u64 + 1
-    }
-
-    fn words(&self, guard: &Guard<'_>, slot: usize) -> Result<Words> {
-        let mut words = Words::default();
-        for (index, word) in words.iter_mut().enumerate() {
-            *word = guard.get(slot + FIRST_WORD + 8 * index)?;
-        }
-        Ok(words)
-    }
-
-    fn low_half(&self, offset: usize) -> Result<&'a AtomicU32> {
-        self.segment.word32(offset + LOW_HALF)
-    }
-
-    /// The slot that the next to be blocked will have.
-    fn index_for_next(&self, guard: &Guard<'_>) -> Result<u64> {
-        match self.get(guard, FREE_LIST)? {
-            0 => match self.get(guard, HIGH)? {
-                high if high < self.capacity => Ok(high),
-                high if high == self.capacity => Err(Errno::NOSPC),
-                _ => Err(Errno::UCLEAN),
-            },
-            link => Ok((self.checked_slot(link)? - self.base - HEADER) as u64 / SLOT as u64),
-        }
-    }
-
-    /// Takes a slot out of the list and puts it among the free ones.
-    fn unlink(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
-        let (next, previous) = (guard.get(slot + NEXT)?, guard.get(slot + PREVIOUS)?);
-        let after_previous =
-            if previous == 0 { self.base + HEAD } else { self.checked_slot(previous)? + NEXT };
-        let before_next = if next == 0 { self.base + TAIL } else { self.checked_slot(next)? + PREVIOUS };
-        let link = self.link_of(slot);
-        if guard.get(after_previous)? != link || guard.get(before_next)? != link {
-            return Err(Errno::UCLEAN);
-        }
-        guard.set(after_previous, next)?;
-        guard.set(before_next, previous)?;
-        guard.set(slot + STATE, SLOT_FREE)?;
-        let free = self.get(guard, FREE_LIST)?;
-        guard.set(slot + NEXT, free)?;
-        self.set(guard, FREE_LIST, link)?;
-        let sleepers = self.get(guard, SLEEPERS)?;
-        self.set(guard, SLEEPERS, sleepers.wrapping_sub(1))?;
-        self.turn_epoch(guard)
-    }
-
-    fn turn_epoch(&self, guard: &mut Guard<'_>) -> Result<()> {
-        let epoch = self.get(guard, EPOCH)?;
-        self.set(guard, EPOCH, epoch.wrapping_add(1))
-    }
-}
-
-/// A slot in the list that belongs to the calling thread. Dropped without having been given up, it is left as the dead
-/// leave theirs.
-struct Seat<'w, 'a, O: Object> {
-    waiters: &'w Waiters<'a, O>,
-    slot: usize,
-    thread: Thread,
-    life: &'a AtomicU32,
-    state: &'a AtomicU64,
-    linked: Option<Linked>,
-}
-
-/// What a sleeper has seen under the lock and goes to sleep on.
-struct View<'a> {
-    epoch: u64,
-    before: Option<(&'a AtomicU32, u32)>,
-}
-
-impl<'a, O: Object> Waiters<'a, O> {
-    /// Blocks: the operation is in the list, and its result comes by somebody else's hand.
-    #[cold]
-    fn block(
-        &self,
-        guard: Guard<'a>,
-        thread: Thread,
-        request: &Words,
-        deadline: Option<Instant>,
-    ) -> Result<Words> {
-        let mut guard = guard;
-        let mut seat = match self.take_seat(&mut guard, thread, request) {
-            Ok(seat) => seat,
-            Err(errno) => {
-                self.leave(guard);
-                return Err(errno);
-            }
-        };
-        guard.checkpoint();
-        loop {
-            let view = seat.view(&guard);
-            self.leave(guard);
-            let woken = seat.sleep(&view?, deadline);
-            if !thread.is_current() {
-                seat.linked = None;
-                std::mem::forget(seat); // The parent's.
-                return Err(Errno::INTR);
-            }
-            guard = seat.come_back(deadline, woken.is_err())?;
-            match guard.get(seat.slot + STATE)? {
-                SLEEPING => {
-                    let Err(errno) = woken else { continue };
-                    self.unlink(&mut guard, seat.slot)?;
-                    self.set(&mut guard, DIRTY, 1)?;
-                    seat.give_up(&mut guard);
-                    let _ = self.serve(&mut guard);
-                    self.leave(guard);
-                    return Err(errno);
-                }
-                state if state & 0xff == SERVED => {
-                    let words = self.words(&guard, seat.slot)?;
-                    self.unlink(&mut guard, seat.slot)?;
-                    seat.give_up(&mut guard);
-                    self.leave(guard);
-                    let errno = (state >> 8) as i32;
-                    return if errno == 0 { Ok(words) } else { Err(Errno::from_raw_os_error(errno & 0xfff)) };
-                }
-                _ => return Err(Errno::UCLEAN),
-            }
-        }
-    }
-
-    fn take_seat<'w>(
-        &'w self,
-        guard: &mut Guard<'a>,
-        thread: Thread,
-        request: &Words,
-    ) -> Result<Seat<'w, 'a, O>> {
-        let index = self.index_for_next(guard)?;
-        let slot = self.slot(index);
-        if guard.get(slot + STATE)? != SLOT_FREE {
-            return Err(Errno::UCLEAN);
-        }
-        let word = |field: usize| self.segment.word64(slot + field);
-        for (index, word) in request.iter().enumerate() {
-            self.segment.word64(slot + FIRST_WORD + 8 * index)?.store(*word, Ordering::Release);
-        }
-        word(PROCESS)?.store(u64::from(std::process::id()), Ordering::Release);
-        let life = self.segment.word32(slot + LIFE)?;
-        life.store(thread.id, Ordering::Release);
-        // W3.
-        let linked = Some(thread.link(life, word(ENTRY_BEFORE)?, word(ENTRY)?)?);
-        let seat = Seat { waiters: self, slot, thread, life, state: word(STATE)?, linked };
-        if self.get(guard, FREE_LIST)? == 0 {
-            self.set(guard, HIGH, index + 1)?;
-        } else {
-            let free = guard.get(slot + NEXT)?;
-            self.set(guard, FREE_LIST, free)?;
-        }
-        let tail = self.get(guard, TAIL)?;
-        let after_tail = if tail == 0 { self.base + HEAD } else { self.checked_slot(tail)? + NEXT };
-        guard.set(after_tail, index + 1)?;
-        guard.set(slot + NEXT, 0)?;
-        guard.set(slot + PREVIOUS, tail)?;
-        self.set(guard, TAIL, index + 1)?;
-        let sleepers = self.get(guard, SLEEPERS)?;
-        self.set(guard, SLEEPERS, sleepers.wrapping_add(1))?;
-        guard.set(slot + STATE, SLEEPING)?;
-        self.turn_epoch(guard)?;
-        Ok(seat)
-    }
-}
-
-impl<'a, O: Object> Seat<'_, 'a, O> {
-    fn view(&self, guard: &Guard<'_>) -> Result<View<'a>> {
-        let waiters = self.waiters;
-        let before = match guard.get(self.slot + PREVIOUS)? {
-            0 => waiters.get(guard, TAIL)?,
-            link => link,
-        };
-        let before = match waiters.checked_slot(before)? {
-            slot if slot == self.slot => None,
-            slot => {
-                let life = waiters.segment.word32(slot + LIFE)?;
-                Some((life, life.load(Ordering::SeqCst)))
-            }
-        };
-        // One who died since this holder entered is one that it has to bury: not to be slept on.
-        let before = before.map(|(life, value)| (life, value & !OWNER_DIED));
-        Ok(View { epoch: waiters.get(guard, EPOCH)?, before })
-    }
-
-    /// Sleeps until there may be something to do under the lock.
-    fn sleep(&self, view: &View<'a>, deadline: Option<Instant>) -> Result<()> {
-        let waiters = self.waiters;
-        let bell = waiters.bell()?;
-        let state = waiters.low_half(self.slot + STATE)?;
-        let epoch_word = waiters.segment.word64(waiters.base + EPOCH)?;
-        let epoch = waiters.low_half(waiters.base + EPOCH)?;
-        loop {
-            let value = bell.load(Ordering::SeqCst);
-            let unchanged = self.state.load(Ordering::SeqCst) == SLEEPING
-                && view.before.is_none_or(|(life, value)| life.load(Ordering::SeqCst) == value)
-                && epoch_word.load(Ordering::SeqCst) == view.epoch;
-            if !unchanged || value & OWNER_DIED != 0 {
-                return Ok(());
-            }
-            // In this order: see the head of the file.
-            let (first, last) = ([(state, SLEEPING as u32), (bell, value)], (epoch, view.epoch as u32));
-            let slept = match view.before {
-                Some(before) => futex_wait_any(&[first[0], first[1], before, last], deadline),
-                None => futex_wait_any(&[first[0], first[1], last], deadline),
-            };
-            // Mostly the lock has been taken or given back between the look and the sleep.
-            if slept != Err(Errno::AGAIN) {
-                return slept;
-            }
-        }
-    }
-
-    /// Takes the lock again. Without the time for it, or to end the sleep, only for a moment longer than allowed.
-    fn come_back(&self, deadline: Option<Instant>, leaving: bool) -> Result<Guard<'a>> {
-        let limit =
-            if leaving { Some(Instant::now() + GRACE) } else { deadline.map(|deadline| deadline + GRACE) };
-        loop {
-            match self.waiters.enter(limit) {
-                Err(Errno::INTR) if limit.is_some() => {}
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// What was done with the slot counts; it is somebody else's from here on.
-    fn give_up(&mut self, guard: &mut Guard<'_>) {
-        guard.checkpoint();
-        // W3. The lock is still held: nobody has the slot yet.
-        self.life.store(0, Ordering::Release);
-        self.linked = None;
-    }
-}
-
-impl<O: Object> Drop for Seat<'_, '_, O> {
-    fn drop(&mut self) {
-        if self.linked.is_some() {
-            let left =
-                self.life.compare_exchange(self.thread.id, OWNER_DIED, Ordering::SeqCst, Ordering::SeqCst);
-            self.linked = None;
-            if left.is_ok() {
-                self.waiters.ring_bell();
-            }
-        }
     }
 }

@@ -22,7 +22,7 @@ const HELD: usize = HEADER_BYTES + 64;
 const TAKERS: u64 = 64;
 const WAITERS: usize = HEADER_BYTES + 0x280;
 const SLEEPERS: usize = WAITERS + 0x20;
-const SLOTS: usize = WAITERS + 0x40;
+const SLOTS: usize = WAITERS + 0x80;
 const LOCK_WORD: usize = 0x40;
 const JOURNAL_COUNT: usize = 0x58;
 
