@@ -68,7 +68,7 @@ use rustix::fs::{Mode, OFlags, Stat};
 pub use collect::{Finding, What};
 pub use directory::{OpenError, Options, Refusal};
 pub use identity::{DOOMED, Kind, REMOVED, STATE_OFFSET, mark_removed, state};
-pub(crate) use identity::{Identity, may_access, now, write_all};
+pub(crate) use identity::{Identity, may_access, now, random, write_all};
 pub use limits::Limits;
 pub use sysv::{Change, Listed, Status};
 

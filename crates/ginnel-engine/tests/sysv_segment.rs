@@ -137,8 +137,9 @@ impl Pair {
     fn get(&mut self, numbers: &mut Numbers) -> String {
         let key = numbers.one_of(&[IPC_PRIVATE, 1, 2, 3, -1]);
         let size = numbers.one_of(&[0, 1, 100, 4096, 4097, 10_000, usize::MAX, usize::MAX - (1 << 24) + 1]);
-        let flags = numbers.one_of(&[0, IPC_CREAT, IPC_CREAT | IPC_EXCL, IPC_EXCL, IPC_CREAT | libc::SHM_NORESERVE])
-            | numbers.one_of(&[0o600, 0o666, 0o400, 0, 0o7777]);
+        let flags =
+            numbers.one_of(&[0, IPC_CREAT, IPC_CREAT | IPC_EXCL, IPC_EXCL, IPC_CREAT | libc::SHM_NORESERVE])
+                | numbers.one_of(&[0o600, 0o666, 0o400, 0, 0o777]);
         let what = format!("get {key} {size} {flags:#o}");
         let (ours, theirs) = (SysvSegment::get(&self.home, key, size, flags), kernel::get(key, size, flags));
         match (ours, theirs) {
@@ -161,8 +162,18 @@ impl Pair {
 
     fn attach(&mut self, numbers: &mut Numbers) -> String {
         let (ours, theirs) = self.id(numbers);
-        let flags = numbers.one_of(&[0, 0, SHM_RDONLY, SHM_RND, SHM_RND | SHM_RDONLY, SHM_REMAP, SHM_REMAP | SHM_RND]);
-        let near = self.addresses.last().copied().unwrap_or((0, 0));
+        let flags = numbers.one_of(&[
+            0,
+            0,
+            SHM_RDONLY,
+            SHM_RND,
+            SHM_RND | SHM_RDONLY,
+            SHM_REMAP,
+            SHM_REMAP | SHM_RND,
+        ]);
+        // One of ours to replace; not of those that the system gave out, whose neighbours are the other home's.
+        let placed = self.addresses.iter().rev().find(|(ours, _)| *ours < 0x20_0000_0000);
+        let near = placed.copied().unwrap_or((0x7000_0000_0000, 0x7100_0000_0000));
         // Free ones lie far below what the system gives out, each home in a range of its own.
         let free = 0x10_0000_0000 + numbers.below(64) * 0x10_000;
         let (here, there) = numbers.one_of(&[
@@ -206,7 +217,7 @@ impl Pair {
         }
         let (ours, theirs) = self.addresses.swap_remove(numbers.below(self.addresses.len()));
         let what = format!("detach {ours:x}/{theirs:x}");
-        assert_eq!(SysvSegment::detach(ours), kernel::detach(theirs), "{what}");
+        detach_all(ours, theirs);
         what
     }
 
@@ -219,7 +230,11 @@ impl Pair {
                 assert_eq!(ours.mode, permissions.mode as u32, "{what}: mode");
                 assert_eq!(ours.object.key, permissions.__key, "{what}: key");
                 assert_eq!((ours.object.uid, ours.object.gid), (permissions.uid, permissions.gid), "{what}");
-                assert_eq!((ours.object.cuid, ours.object.cgid), (permissions.cuid, permissions.cgid), "{what}");
+                assert_eq!(
+                    (ours.object.cuid, ours.object.cgid),
+                    (permissions.cuid, permissions.cgid),
+                    "{what}"
+                );
                 assert_eq!(ours.size_bytes, theirs.shm_segsz as u64, "{what}: size");
                 assert_eq!(ours.attached, theirs.shm_nattch, "{what}: nattch");
                 assert_eq!(ours.creator_process, theirs.shm_cpid as u32, "{what}: cpid");
@@ -262,25 +277,37 @@ impl Pair {
     }
 }
 
+/// Also what a shorter attach has replaced the beginning of: that one is detached at the same address.
+fn detach_all(ours: usize, theirs: usize) {
+    for times in 0.. {
+        let (here, there) = (SysvSegment::detach(ours), kernel::detach(theirs));
+        assert_eq!(here, there, "detach {ours:x}/{theirs:x} for the {times}th time");
+        if here.is_err() {
+            assert!(times > 0);
+            return;
+        }
+    }
+}
+
 #[test]
 fn random_calls_give_what_the_kernel_gives() {
     isolated_for(std::time::Duration::from_secs(120), || {
         for seed in 1..=20 {
-            let mut numbers = Numbers(seed * 0x9e37_79b9_7f4a_7c15);
+            let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
             let home = Namespace::private().unwrap();
             let mut pair = Pair { home, ids: Vec::new(), addresses: Vec::new(), by_id: BTreeMap::new() };
             let mut done = Vec::new();
             for step in 0..1500 {
-                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pair.step(&mut numbers)));
+                let outcome =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pair.step(&mut numbers)));
                 match outcome {
                     Ok(what) => done.push(what),
-                    Err(_) => panic!("seed {seed} step {step} after {:#?}", &done[done.len().saturating_sub(12)..]),
+                    Err(_) => {
+                        panic!("seed {seed} step {step} after {:#?}", &done[done.len().saturating_sub(12)..])
+                    }
                 }
             }
-            for (ours, theirs) in pair.addresses {
-                SysvSegment::detach(ours).unwrap();
-                kernel::detach(theirs).unwrap();
-            }
+            pair.addresses.into_iter().for_each(|(ours, theirs)| detach_all(ours, theirs));
             for (ours, theirs) in pair.ids {
                 assert_eq!(SysvSegment::remove(&pair.home, ours), kernel::control(theirs, libc::IPC_RMID));
             }
@@ -313,7 +340,8 @@ fn a_read_only_attach_cannot_be_made_writable() {
         let id = SysvSegment::get(&home, 7, 4096, IPC_CREAT | 0o600).unwrap();
         let address = SysvSegment::attach(&home, id, 0, SHM_RDONLY).unwrap();
         // SAFETY: the range is attached.
-        let outcome = unsafe { libc::mprotect(byte(address).cast(), 4096, libc::PROT_READ | libc::PROT_WRITE) };
+        let outcome =
+            unsafe { libc::mprotect(byte(address).cast(), 4096, libc::PROT_READ | libc::PROT_WRITE) };
         assert_eq!((outcome, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::EACCES)));
         let writer = fork(|| poke(address, 1));
         assert_eq!(writer.wait(), Exit::Signal(libc::SIGSEGV));
@@ -368,7 +396,9 @@ fn the_count_follows_fork_exit_and_sigkill() {
         assert_eq!(line.trim(), "5");
         parent.kill();
         parent.wait();
-        assert_eq!(attached(&home, id), 3, "the grandchild's");
+        // The kernel closes a killed process's files when it gets to it; the grandchild has its parent's open as well
+        // until its fork is done.
+        wait_until("only the grandchild's are left", || attached(&home, id) == 3);
         SysvSegment::detach(other).unwrap();
         assert_eq!(attached(&home, id), 2);
     });
@@ -397,6 +427,20 @@ fn a_fork_that_the_c_library_knows_nothing_of_counts_once_it_comes_by() {
 }
 
 #[test]
+fn a_vfork_and_a_spawned_program_count_as_nobody() {
+    isolated(|| {
+        let home = home();
+        let id = SysvSegment::get(&home, 7, 4096, IPC_CREAT | 0o600).unwrap();
+        SysvSegment::attach(&home, id, 0, 0).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        wait_until("the other program runs", || attached(&home, id) == 1);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(attached(&home, id), 1);
+    });
+}
+
+#[test]
 fn exec_detaches() {
     isolated(|| {
         let home = home();
@@ -404,7 +448,8 @@ fn exec_detaches() {
         let child = fork(|| {
             SysvSegment::attach(&home, id, 0, 0).unwrap();
             assert_eq!(attached(&home, id), 1);
-            let error = std::os::unix::process::CommandExt::exec(std::process::Command::new("sleep").arg("1000"));
+            let error =
+                std::os::unix::process::CommandExt::exec(std::process::Command::new("sleep").arg("1000"));
             panic!("exec: {error}");
         });
         wait_until("the other program runs", || {
@@ -465,7 +510,11 @@ fn memory_goes_with_the_last_attach() {
         fork(|| {
             let again = SysvSegment::attach(&home, id, 0, 0).unwrap();
             poke(again, 9);
-            assert_eq!(SysvSegment::status(&home, id).unwrap().attached, 3, "the parent's, inherited, its own");
+            assert_eq!(
+                SysvSegment::status(&home, id).unwrap().attached,
+                3,
+                "the parent's, inherited, its own"
+            );
         })
         .assert_ok();
         assert_eq!(peek(address), 9);
@@ -515,7 +564,13 @@ fn a_full_file_system_is_enomem_and_nothing_is_made() {
         };
         // SAFETY: the arguments are strings and a number; it is this test's own mount.
         let outcome = unsafe {
-            libc::mount(c"none".as_ptr(), c"/dev/shm".as_ptr(), std::ptr::null(), libc::MS_REMOUNT, c"size=8m".as_ptr().cast())
+            libc::mount(
+                c"none".as_ptr(),
+                c"/dev/shm".as_ptr(),
+                std::ptr::null(),
+                libc::MS_REMOUNT,
+                c"size=8m".as_ptr().cast(),
+            )
         };
         assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
         let before = free(&home);
@@ -559,13 +614,18 @@ const ANOTHER_USER: [(i32, [bool; 3]); 5] = [
 fn another_user_can_do_what_the_mode_says() {
     isolated(|| {
         let home = shared();
-        let ids = ANOTHER_USER.map(|(mode, _)| SysvSegment::get(&home, mode, 4096, IPC_CREAT | mode).unwrap());
+        let ids =
+            ANOTHER_USER.map(|(mode, _)| SysvSegment::get(&home, mode, 4096, IPC_CREAT | mode).unwrap());
         let theirs = ANOTHER_USER.map(|(mode, _)| kernel::get(mode, 4096, IPC_CREAT | mode).unwrap());
         as_user(1001, 1001, || {
             let home = Namespace::open("/dev/shm/everybody").unwrap();
             for (((mode, expected), id), kernels) in ANOTHER_USER.into_iter().zip(ids).zip(theirs) {
                 let attach = |flags| SysvSegment::attach(&home, id, 0, flags);
-                let got = [attach(0).map(drop), attach(SHM_RDONLY).map(drop), SysvSegment::status(&home, id).map(drop)];
+                let got = [
+                    attach(0).map(drop),
+                    attach(SHM_RDONLY).map(drop),
+                    SysvSegment::status(&home, id).map(drop),
+                ];
                 let kernel = [
                     kernel::attach(kernels, 0, 0).map(drop),
                     kernel::attach(kernels, 0, SHM_RDONLY).map(drop),
@@ -679,52 +739,41 @@ fn a_program_that_closes_every_descriptor_harms_nobody() {
     });
 }
 
-/// Kills a process at each instruction of `work`, one process per kill, `stride` apart.
-fn kill_everywhere(stride: usize, prepare: impl Fn() -> i32, work: impl Fn(i32), check: impl Fn(i32)) -> (usize, usize) {
-    let (mut instructions, mut kills) = (0, 0);
-    let mut at = 0;
-    loop {
+/// Kills a process before and after each system call of `work`, one process per kill: how many.
+fn kill_everywhere(prepare: impl Fn() -> i32, work: impl Fn(i32), check: impl Fn(i32, usize)) -> usize {
+    for at in 0.. {
         let id = prepare();
         let stepped = Stepped::start(|| work(id));
-        let mut inside = true;
-        for _ in 0..at {
-            inside = stepped.step();
-            if !inside {
-                break;
-            }
-        }
+        let inside = (0..at).all(|_| stepped.step_call());
         stepped.kill();
-        kills += 1;
-        check(id);
+        check(id, at);
         if !inside {
-            return (instructions, kills);
+            return at;
         }
-        instructions = at;
-        at += stride;
     }
+    unreachable!("the test's own deadline comes first")
 }
 
 #[test]
 fn killed_anywhere_in_an_attach_or_a_detach_nothing_stays_attached() {
-    isolated_for(std::time::Duration::from_secs(300), || {
+    isolated(|| {
         let home = home();
         let before = pages_used();
         // Warmed up: what is done once a process is not this test's business.
         let warm = SysvSegment::get(&home, IPC_PRIVATE, 4096, 0o600).unwrap();
         SysvSegment::detach(SysvSegment::attach(&home, warm, 0, 0).unwrap()).unwrap();
         SysvSegment::remove(&home, warm).unwrap();
-        let (instructions, kills) = kill_everywhere(
-            97,
+        let kills = kill_everywhere(
             || SysvSegment::get(&home, 7, 4096, IPC_CREAT | 0o600).unwrap(),
             |id| {
                 let address = SysvSegment::attach(&home, id, 0, 0).unwrap();
                 SysvSegment::remove(&home, id).unwrap();
                 SysvSegment::detach(address).unwrap();
             },
-            |id| {
+            |id, at| {
                 match SysvSegment::status(&home, id) {
-                    Ok(status) => assert_eq!((status.attached, status.mode), (0, 0o600)),
-                    Err(errno) => assert_eq!(errno, Errno::INVAL),
+                    Ok(status) => assert_eq!((status.attached, status.mode), (0, 0o600), "killed at {at}"),
+                    Err(errno) => assert_eq!(errno, Errno::INVAL, "killed at {at}"),
                 }
                 match SysvSegment::remove(&home, id) {
                     Ok(()) | Err(Errno::INVAL) => {}
@@ -735,7 +784,7 @@ fn killed_anywhere_in_an_attach_or_a_detach_nothing_stays_attached() {
                 assert_eq!(pages_used(), before);
             },
         );
-        println!("{instructions} instructions, {kills} kills");
-        assert!(kills > 100);
+        println!("{kills} kills");
+        assert!(kills > 50);
     });
 }

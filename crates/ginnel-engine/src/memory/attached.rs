@@ -1,9 +1,12 @@
 //! What this process has attached: which addresses are which segment, and the files whose locks count them.
 //!
 //! One table a process, under one mutex, as `shmdt` is given nothing but an address. A fork takes the mutex, so that the
-//! child finds the table whole. The child then opens each segment's file anew and takes locks of its own: its parent's
-//! belong to files that both have open, and would count for both until both are gone. A child of a fork that the C library
-//! does not know of does the same when it first comes here.
+//! child finds the table whole, and opens each segment's file anew, with a lock that is to be the child's: so the child
+//! counts from its first moment on. After the fork the parent closes those files, and the child closes its parent's. A
+//! child of a fork that the C library does not know of shares its parent's locks, and both count as one, until it first
+//! comes here and takes its own.
+//!
+//! A parent that is killed before its child has come back from the fork counts until then: the child has its file too.
 //!
 //! # Crash points
 //! The lock is taken before the memory is mapped and given back after it is unmapped; whoever is killed between the two is
@@ -17,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, Once};
 
 use rustix::fs::{OFlags, Stat};
 
-use super::attachments;
+use super::attachments::{self, Slot};
 use crate::{Errno, Result};
 
 /// Which file: device and inode.
@@ -28,14 +31,19 @@ pub(super) type FileId = (u64, u64);
 pub(super) struct Object {
     /// Open for its lock alone.
     file: OwnedFd,
+    slot: Slot,
     times: i64,
+    /// For the child that is just being forked.
+    child: Option<(OwnedFd, Slot)>,
+    /// Whose lock it is.
+    process: u32,
     /// Where its name is, to take it away with the last attach.
     pub(super) namespace: PathBuf,
     pub(super) namespace_id: FileId,
 }
 
 /// One attach.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attached {
     pub(super) len: usize,
     pub(super) object: FileId,
@@ -43,13 +51,12 @@ pub(super) struct Attached {
 
 #[derive(Debug)]
 pub(super) struct Table {
-    process: u32,
     objects: BTreeMap<FileId, Object>,
-    pub(super) attached: BTreeMap<usize, Attached>,
+    /// By address; several at one where `SHM_REMAP` has replaced only the beginning of a longer one.
+    pub(super) attached: BTreeMap<usize, Vec<Attached>>,
 }
 
-static TABLE: Mutex<Table> =
-    Mutex::new(Table { process: 0, objects: BTreeMap::new(), attached: BTreeMap::new() });
+static TABLE: Mutex<Table> = Mutex::new(Table { objects: BTreeMap::new(), attached: BTreeMap::new() });
 static HANDLERS: Once = Once::new();
 
 thread_local! {
@@ -77,20 +84,33 @@ fn register() {
 }
 
 extern "C" fn before_fork() {
-    let table = lock();
+    let mut table = lock();
+    table.own();
+    for (id, object) in &mut table.objects {
+        // Without a descriptor to be had, the child counts from its first call on.
+        object.child = object.taken_again(*id).ok();
+    }
     let _ = FORKING.try_with(|forking| forking.try_borrow_mut().map(|mut forking| *forking = Some(table)));
 }
 
 extern "C" fn in_parent() {
-    let _ = FORKING.try_with(|forking| forking.try_borrow_mut().map(|mut forking| *forking = None));
+    after_fork(|object| object.child = None);
 }
 
 extern "C" fn in_child() {
+    after_fork(|object| {
+        if let Some((file, slot)) = object.child.take() {
+            (object.file, object.slot, object.process) = (file, slot, std::process::id());
+        }
+    });
+}
+
+fn after_fork(each: impl Fn(&mut Object)) {
     let _ = FORKING.try_with(|forking| {
         if let Ok(mut forking) = forking.try_borrow_mut()
             && let Some(mut table) = forking.take()
         {
-            table.own();
+            table.objects.values_mut().for_each(each);
         }
     });
 }
@@ -103,19 +123,14 @@ impl Table {
     /// Makes what a parent has left in here this process's own.
     fn own(&mut self) {
         let process = std::process::id();
-        if self.process == process {
-            return;
-        }
-        self.process = process;
         for (id, object) in &mut self.objects {
-            if object.is(*id)
-                && let Ok(file) = attachments::open_again(object.file.as_fd(), OFlags::RDONLY)
-            {
-                // The parent's file is closed with this: its lock is the parent's alone from here on.
-                object.file = file;
+            if object.process != process {
+                object.process = process;
+                // If it cannot be opened (a privilege given up, no descriptors), parent and child go on counting as one.
+                if let Ok((file, slot)) = object.taken_again(*id) {
+                    (object.file, object.slot) = (file, slot);
+                }
             }
-            // If it could not be opened (a privilege given up, no descriptors): counted in the file that is shared.
-            let _ = attachments::hold(object.file.as_fd(), process, object.times);
         }
     }
 
@@ -126,7 +141,6 @@ impl Table {
         file: BorrowedFd<'_>,
         namespace: impl FnOnce() -> Result<(PathBuf, FileId)>,
     ) -> Result<()> {
-        let process = self.process;
         if let Some(object) = self.objects.get_mut(&id) {
             if object.times >= attachments::TIMES_MAX {
                 return Err(Errno::NOMEM);
@@ -136,14 +150,17 @@ impl Table {
                 let file = file.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
                 std::mem::forget(std::mem::replace(&mut object.file, file));
             }
-            attachments::hold(object.file.as_fd(), process, object.times + 1)?;
+            object.slot.hold(object.file.as_fd(), object.times + 1)?;
             object.times += 1;
             return Ok(());
         }
         let (namespace, namespace_id) = namespace()?;
         let file = file.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-        attachments::hold(file.as_fd(), process, 1)?;
-        self.objects.insert(id, Object { file, times: 1, namespace, namespace_id });
+        let slot = Slot::pick(file.as_fd())?;
+        slot.hold(file.as_fd(), 1)?;
+        let process = std::process::id();
+        self.objects
+            .insert(id, Object { file, slot, times: 1, child: None, process, namespace, namespace_id });
         Ok(())
     }
 
@@ -153,7 +170,7 @@ impl Table {
         object.times -= 1;
         let valid = object.is(id);
         if valid {
-            let _ = attachments::give_back(object.file.as_fd(), self.process, object.times);
+            let _ = object.slot.give_back(object.file.as_fd(), object.times);
         }
         if object.times > 0 {
             return None;
@@ -177,6 +194,17 @@ impl Object {
     /// Whether the descriptor still is the segment's file.
     fn is(&self, id: FileId) -> bool {
         rustix::fs::fstat(&self.file).is_ok_and(|status| file_id(&status) == id)
+    }
+
+    /// Its file, opened once more and locked for as many attaches.
+    fn taken_again(&self, id: FileId) -> Result<(OwnedFd, Slot)> {
+        if !self.is(id) {
+            return Err(Errno::BADF);
+        }
+        let file = attachments::open_again(self.file.as_fd(), OFlags::RDONLY)?;
+        let slot = Slot::pick(file.as_fd())?;
+        slot.hold(file.as_fd(), self.times)?;
+        Ok((file, slot))
     }
 
     pub(super) fn file(&self) -> BorrowedFd<'_> {

@@ -1,8 +1,8 @@
 //! Who has a System V segment attached, told by the kernel: `F_OFD_SETLK` of `fcntl(2)`.
 //!
 //! A process that has a segment attached keeps the segment's file open and has a shared lock on a range of it, far beyond
-//! its end: the range begins at a place that belongs to the process's id, and is as long as the process has the segment
-//! attached times. The kernel takes the lock back when the file is closed: when the process ends, is killed, or executes
+//! its end: the range begins at a place that the process has picked at random, and is as long as the process has the
+//! segment attached times. The kernel takes the lock back when the file is closed: when the process ends, is killed, or executes
 //! another program. So the number of attaches is the sum of the ranges, nobody has to be asked whether it is alive, and
 //! there is no table that one process could corrupt for another. To have it attached for reading takes the permission to
 //! read, as in the kernel.
@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags};
 
+use crate::namespace::random;
 use crate::segment::PAGE_BYTES;
 use crate::{Errno, Result};
 
@@ -22,11 +23,10 @@ use crate::{Errno, Result};
 const BASE: i64 = 1 << 62;
 /// How often one process can have a segment attached.
 pub(crate) const TIMES_MAX: i64 = 1 << 21;
-/// One more than the highest process id of Linux.
-const PROCESSES: i64 = 1 << 22;
-const END: i64 = BASE + PROCESSES * TIMES_MAX;
-/// How many ranges are looked at before a count is given as it is: more processes than can be.
-const LOOKS_MAX: usize = 2 * PROCESSES as usize;
+const SLOTS: i64 = 1 << 40;
+const END: i64 = BASE + SLOTS * TIMES_MAX;
+/// How many ranges are looked at before a count is given as it is: more processes than Linux can have.
+const LOOKS_MAX: usize = 2 << 22;
 
 fn range(kind: libc::c_int, start: i64, len: i64) -> libc::flock {
     // SAFETY: all zeroes is a valid value.
@@ -46,21 +46,34 @@ fn control(file: BorrowedFd<'_>, command: libc::c_int, range: &mut libc::flock) 
     }
 }
 
-fn start_of(process: u32) -> i64 {
-    BASE + i64::from(process) % PROCESSES * TIMES_MAX
-}
+/// A process's place in the range.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot(i64);
 
-/// Notes that the process has the segment attached `times` times, where it was fewer. Waits for who is destroying it.
-///
-/// # Errors
-/// `EINTR`. `ENOLCK`: no memory for it.
-pub(crate) fn hold(file: BorrowedFd<'_>, process: u32, times: i64) -> Result<()> {
-    control(file, libc::F_OFD_SETLKW, &mut range(libc::F_RDLCK, start_of(process), times.min(TIMES_MAX)))
-}
+impl Slot {
+    /// One that nobody has. Should two processes ever pick the same at the same moment, they count as the one of them that
+    /// has it attached more often.
+    pub(crate) fn pick(file: BorrowedFd<'_>) -> Result<Slot> {
+        loop {
+            let start = BASE + (random()? % SLOTS as u64) as i64 * TIMES_MAX;
+            if first_in(file, start, start + TIMES_MAX)?.is_none() {
+                return Ok(Slot(start));
+            }
+        }
+    }
 
-/// Notes that the process has it attached only `times` times.
-pub(crate) fn give_back(file: BorrowedFd<'_>, process: u32, times: i64) -> Result<()> {
-    control(file, libc::F_OFD_SETLK, &mut range(libc::F_UNLCK, start_of(process) + times, TIMES_MAX - times))
+    /// Notes that the process has the segment attached `times` times, where it was fewer. Waits for who is destroying it.
+    ///
+    /// # Errors
+    /// `EINTR`. `ENOLCK`: no memory for it.
+    pub(crate) fn hold(self, file: BorrowedFd<'_>, times: i64) -> Result<()> {
+        control(file, libc::F_OFD_SETLKW, &mut range(libc::F_RDLCK, self.0, times.clamp(1, TIMES_MAX)))
+    }
+
+    /// Notes that the process has it attached only `times` times.
+    pub(crate) fn give_back(self, file: BorrowedFd<'_>, times: i64) -> Result<()> {
+        control(file, libc::F_OFD_SETLK, &mut range(libc::F_UNLCK, self.0 + times, TIMES_MAX - times))
+    }
 }
 
 /// A shared lock in this part of the range, of another open file than this.

@@ -40,13 +40,14 @@
 //! | as the last one that has a marked one attached | the id, until somebody asks for it |
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use super::attached::{Attached, FileId, file_id, table};
+use super::attached::{Attached, FileId, Object, Table, file_id, table};
 use super::attachments::{self, open_again};
 use crate::namespace::{Change, Draft, Identity, Kind, Namespace, Status, may_access, now, write_all};
 use crate::segment::{MAGIC, PAGE_BYTES};
@@ -199,7 +200,8 @@ impl SysvSegment {
         }
         let size = found.identity.extent;
         let len = length(size, found.status.st_size)?;
-        if fixed.is_some_and(|(address, _)| address.checked_add(size as usize).is_none()) {
+        if fixed.is_some_and(|(address, replaces)| !replaces && address.checked_add(size as usize).is_none())
+        {
             return Err(Errno::INVAL);
         }
         let object = file_id(&found.status);
@@ -208,6 +210,8 @@ impl SysvSegment {
             let root = rustix::fs::fstat(namespace.root()?)?;
             Ok((namespace.path().to_owned(), file_id(&root)))
         })?;
+        let replaces = fixed.is_some_and(|(_, replaces)| replaces);
+        let before = if replaces { Area::all() } else { Vec::new() };
         let mapped =
             still_there(found.file.as_fd()).and_then(|()| map(found.file.as_fd(), fixed, len, protection));
         let address = match mapped {
@@ -217,12 +221,13 @@ impl SysvSegment {
                 return Err(errno);
             }
         };
-        let replaced = replace(&mut table.attached, address, len);
-        table.attached.insert(address, Attached { len, object });
-        let last: Vec<_> = replaced.into_iter().filter_map(|object| table.subtract(object)).collect();
+        let new = Attached { len, object };
+        let replaced = if replaces { forget_replaced(&mut table, address, new, &before) } else { Vec::new() };
+        table.attached.entry(address).or_default().push(new);
+        let last: Vec<_> = replaced.into_iter().filter_map(|object| let_go(&mut table, object)).collect();
         drop(table);
         last.into_iter().for_each(finish);
-        note(found.file.as_fd(), ATIME_OFFSET, [now() as u64, u64::from(std::process::id())]);
+        note(found.file.as_fd(), ATIME_OFFSET, &[now() as u64, u64::from(std::process::id())]);
         Ok(address)
     }
 
@@ -233,17 +238,27 @@ impl SysvSegment {
     /// `EINVAL`: nothing is attached there.
     pub fn detach(address: usize) -> Result<()> {
         let mut table = table();
-        let attached = table.attached.remove(&address).ok_or(Errno::INVAL)?;
-        let unmapped = unmap(address, attached);
-        if let Some(file) = table.file(attached.object) {
-            note(file, LPID_OFFSET, [u64::from(std::process::id()), now() as u64]);
+        let here = table.attached.remove(&address).ok_or(Errno::INVAL)?;
+        let areas = Area::all();
+        // The one whose first page is the first: as the kernel finds it. Of some there may be nothing left.
+        let (mut left, gone): (Vec<_>, Vec<_>) =
+            here.into_iter().partition(|one| areas.iter().any(|area| area.is_of(address, *one)));
+        left.sort_by_key(|one| areas.iter().find(|area| area.is_of(address, *one)).map(|area| area.start));
+        let found = (!left.is_empty()).then(|| left.remove(0));
+        if !left.is_empty() {
+            table.attached.insert(address, left);
         }
-        let last = table.subtract(attached.object);
+        if let Some(found) = found {
+            areas
+                .iter()
+                .filter(|area| area.is_of(address, found))
+                .for_each(|area| unmap(area.start, area.end));
+        }
+        let released: Vec<_> = gone.into_iter().chain(found).collect();
+        let last: Vec<_> = released.iter().filter_map(|one| let_go(&mut table, one.object)).collect();
         drop(table);
-        if let Some(last) = last {
-            finish(last);
-        }
-        if unmapped { Ok(()) } else { Err(Errno::INVAL) }
+        last.into_iter().for_each(finish);
+        found.map(drop).ok_or(Errno::INVAL)
     }
 
     /// What is known of a segment: `IPC_STAT`.
@@ -362,7 +377,8 @@ fn place(address: usize, flags: i32) -> Result<Option<(usize, bool)>> {
         return Err(Errno::INVAL);
     }
     let address = address / BOUNDARY * BOUNDARY;
-    if address == 0 && remaps { Err(Errno::INVAL) } else { Ok(Some((address, remaps))) }
+    // As the kernel, which looks for what is mapped only above 0.
+    if address == 0 && remaps { Err(Errno::INVAL) } else { Ok(Some((address, remaps || address == 0))) }
 }
 
 /// How it is mapped, which permissions that takes, how the file is opened for it: who attaches for reading cannot turn that
@@ -418,44 +434,40 @@ fn map(
     }
 }
 
-/// Forgets the attaches that a new one has replaced as a whole.
-fn replace(
-    attached: &mut std::collections::BTreeMap<usize, Attached>,
-    address: usize,
-    len: usize,
-) -> Vec<FileId> {
-    let end = address.saturating_add(len);
-    let within = |start: usize, one: &Attached| start.saturating_add(one.len) <= end || start == address;
-    let replaced: Vec<usize> = attached
-        .range(address..end)
-        .filter(|(start, one)| within(**start, one))
-        .map(|(start, _)| *start)
-        .collect();
-    replaced.iter().filter_map(|start| attached.remove(start)).map(|one| one.object).collect()
-}
-
-/// Unmaps what is still there of an attach: the program may have unmapped or replaced parts of it. Whether there was any.
-fn unmap(address: usize, attached: Attached) -> bool {
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
-        return unmap_range(address, attached.len);
-    };
-    let end = address.saturating_add(attached.len);
-    let mut any = false;
-    for line in maps.lines() {
-        let Some(area) = Area::parse(line) else { continue };
-        let inside = area.start >= address && area.end <= end;
-        let at_its_place =
-            area.offset.checked_sub(DATA_OFFSET) == Some((area.start.wrapping_sub(address)) as u64);
-        if inside && at_its_place && area.file == attached.object {
-            any |= unmap_range(area.start, area.end - area.start);
-        }
+/// Forgets the attaches of which a new one has left nothing.
+fn forget_replaced(table: &mut Table, address: usize, new: Attached, before: &[Area]) -> Vec<FileId> {
+    let after = Area::all();
+    let end = address.saturating_add(new.len);
+    let (mut forgotten, mut shortened) = (Vec::new(), Vec::new());
+    for (start, here) in table.attached.range_mut(..end) {
+        here.retain(|one| {
+            let of_it = |area: &&Area| area.is_of(*start, *one);
+            if !before.iter().filter(of_it).any(|area| area.start < end && area.end > address) {
+                return true;
+            }
+            // The new one's pages look like those of an older one of the same segment at the same place.
+            let same = *start == address && *one == new;
+            let left = !same && after.iter().any(|area| of_it(&area));
+            if left {
+                shortened.push(one.object)
+            } else {
+                forgotten.push(one.object)
+            }
+            left
+        });
     }
-    any
+    table.attached.retain(|_, here| !here.is_empty());
+    // The kernel takes it for an attach of one part more and a detach.
+    for file in shortened.iter().filter_map(|object| table.file(*object)) {
+        let (process, time) = (u64::from(std::process::id()), now() as u64);
+        note(file, ATIME_OFFSET, &[time, process, time]);
+    }
+    forgotten
 }
 
-fn unmap_range(address: usize, len: usize) -> bool {
-    // SAFETY: an attach of this process, which the caller of `shmdt` has no more use for: the kernel's contract.
-    unsafe { rustix::mm::munmap(ptr::with_exposed_provenance_mut(address), len) }.is_ok()
+fn unmap(start: usize, end: usize) {
+    // SAFETY: pages of an attach, which the caller of `shmdt` has no more use for: the kernel's contract.
+    let _ = unsafe { rustix::mm::munmap(ptr::with_exposed_provenance_mut(start), end - start) };
 }
 
 /// A line of `proc_pid_maps(5)`.
@@ -467,6 +479,22 @@ struct Area {
 }
 
 impl Area {
+    /// What this process has mapped: it may have unmapped or replaced parts of what it has attached.
+    fn all() -> Vec<Area> {
+        std::fs::read_to_string("/proc/self/maps")
+            .unwrap_or_default()
+            .lines()
+            .filter_map(Area::parse)
+            .collect()
+    }
+
+    /// Whether it is a part of an attach, at its place.
+    fn is_of(&self, address: usize, attached: Attached) -> bool {
+        let inside = self.start >= address && self.end <= address.saturating_add(attached.len);
+        let place = self.offset.checked_sub(DATA_OFFSET);
+        inside && self.file == attached.object && place == Some(self.start.wrapping_sub(address) as u64)
+    }
+
     fn parse(line: &str) -> Option<Area> {
         let mut fields = line.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
@@ -482,9 +510,9 @@ impl Area {
     }
 }
 
-/// Writes two words of the header, if the caller may write to the segment.
-fn note(file: BorrowedFd<'_>, offset: usize, words: [u64; 2]) {
-    let bytes = words.map(u64::to_ne_bytes).concat();
+/// Writes words of the header, if the caller may write to the segment.
+fn note(file: BorrowedFd<'_>, offset: usize, words: &[u64]) {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     if write_all(file, &bytes, offset).is_err()
         && let Ok(file) = open_again(file, OFlags::WRONLY)
     {
@@ -493,8 +521,16 @@ fn note(file: BorrowedFd<'_>, offset: usize, words: [u64; 2]) {
     }
 }
 
+/// Counts one attach less, and notes who it was. Gives what `finish` needs if it was the process's last.
+fn let_go(table: &mut Table, object: FileId) -> Option<Object> {
+    if let Some(file) = table.file(object) {
+        note(file, LPID_OFFSET, &[u64::from(std::process::id()), now() as u64]);
+    }
+    table.subtract(object)
+}
+
 /// Destroys a segment that is marked, if that was its last attach.
-fn finish(last: super::attached::Object) {
+fn finish(last: Object) {
     if !Identity::read(last.file()).is_ok_and(|identity| identity.is_doomed()) {
         return;
     }
