@@ -11,7 +11,7 @@ use ginnel_engine::namespace::{
 };
 use ginnel_engine::segment::{HEADER_BYTES, Segment};
 use ginnel_engine::{Errno, Result};
-use ginnel_testkit::{as_user, fork, isolated, isolated_for};
+use ginnel_testkit::{as_user, fork, isolated, isolated_for, wait_blocked_in, wait_until};
 use libc::{IPC_CREAT, IPC_EXCL, IPC_PRIVATE};
 
 const QUEUE: Kind = Kind::SysvQueue;
@@ -379,5 +379,505 @@ fn what_is_planted_as_an_object_is_euclean() {
         // It can be removed for all that.
         home.remove_id(QUEUE, 78, doom).unwrap();
         home.remove_id(SET, id, doom).unwrap();
+    });
+}
+
+fn make_and_remove(home: &Namespace, key: i32) {
+    let id = home.get(QUEUE, key, IPC_CREAT | 0o600, 0, plain).unwrap();
+    home.remove_id(QUEUE, id, doom).unwrap();
+}
+
+/// Kills a process before and after each system call of `work`: how many it was. Between two of them nobody sees a change:
+/// all that the registry does to what others see are calls.
+fn kill_everywhere(work: impl Fn(), mut check: impl FnMut(usize)) -> usize {
+    for at in 0.. {
+        let stepped = Stepped::start(&work);
+        let inside = (0..at).all(|_| stepped.step_call());
+        stepped.kill();
+        check(at);
+        if !inside {
+            return at;
+        }
+    }
+    unreachable!("the test's own deadline comes first")
+}
+
+#[test]
+fn killed_anywhere_in_making_or_removing_the_next_completes_it() {
+    isolated(|| {
+        let home = home("jobs");
+        // Whoever looks: by key, by id, listing, collecting.
+        let mut ids = Vec::new();
+        let look: [&dyn Fn() -> bool; 3] =
+            [&|| home.get(QUEUE, 5, 0, 0, never).is_ok(), &|| !home.list(QUEUE).unwrap().is_empty(), &|| {
+                assert!(home.collect(false).unwrap().iter().all(|finding| finding.removed));
+                !home.list(QUEUE).unwrap().is_empty()
+            }];
+        let (mut made, mut half, mut kills) = (0, 0, 0);
+        for look in look {
+            kills += kill_everywhere(
+                || make_and_remove(&home, 5),
+                |at| {
+                    half += usize::from(files(&home, QUEUE).len() == 1);
+                    let there = look();
+                    // There whole, or not at all.
+                    assert_eq!(home.get(QUEUE, 5, 0, 0, never).is_ok(), there, "killed at {at}");
+                    if there {
+                        made += 1;
+                        let id = home.get(QUEUE, 5, 0, 0, never).unwrap();
+                        ids.push(id);
+                        home.open_id(QUEUE, id).unwrap();
+                        home.remove_id(QUEUE, id, doom).unwrap();
+                    }
+                    // A key that was given up in the middle is free.
+                    let id = home.get(QUEUE, 5, NEW | 0o600, 0, plain).unwrap();
+                    home.remove_id(QUEUE, id, doom).unwrap();
+                    assert_eq!(home.list(QUEUE).unwrap(), [], "killed at {at}");
+                    home.collect(false).unwrap();
+                    assert_eq!(files(&home, QUEUE), [""; 0], "killed at {at}");
+                },
+            );
+        }
+        println!("{kills} kills, of which {made} left an object and {half} a half of one");
+        assert!(kills > 60 && made > 10 && half > 3);
+        assert!(ids.iter().all(|id| home.open_id(QUEUE, *id).unwrap_err() == Errno::INVAL));
+    });
+}
+
+#[test]
+fn a_dry_run_finds_the_same_and_removes_nothing() {
+    isolated(|| {
+        let home = home("jobs");
+        let mut seen = Vec::new();
+        kill_everywhere(
+            || make_and_remove(&home, 5),
+            |at| {
+                let before = files(&home, QUEUE);
+                let dry = home.collect(true).unwrap();
+                assert_eq!(files(&home, QUEUE), before, "killed at {at}");
+                let wet = home.collect(false).unwrap();
+                // An id that is removed takes its key with it, so fewer are seen.
+                assert_eq!(dry.is_empty(), wet.is_empty(), "killed at {at}");
+                assert!(dry.iter().chain(&wet).all(|finding| finding.removed));
+                seen.extend(dry.into_iter().map(|finding| finding.what));
+                for listed in home.list(QUEUE).unwrap() {
+                    home.remove_id(QUEUE, listed.id, doom).unwrap();
+                }
+                assert_eq!(files(&home, QUEUE), [""; 0], "killed at {at}");
+            },
+        );
+        assert!(seen.contains(&What::HalfMade) && seen.contains(&What::Removed));
+    });
+}
+
+#[test]
+fn an_object_that_is_being_made_is_not_taken_for_a_dead_ones() {
+    isolated(|| {
+        let home = home("jobs");
+        let stepped = Stepped::start(|| {
+            home.get(QUEUE, 5, NEW | 0o600, 0, plain).unwrap();
+        });
+        while files(&home, QUEUE).len() != 1 {
+            assert!(stepped.step_call());
+        }
+        // Its maker is stopped between its two names.
+        assert_eq!(home.collect(false).unwrap(), []);
+        assert_eq!(home.list(QUEUE).unwrap(), []);
+        assert_eq!(home.get(QUEUE, 5, 0, 0, never), Err(Errno::NOENT));
+        assert_eq!(files(&home, QUEUE).len(), 1);
+        stepped.finish("the maker makes it");
+        let id = home.get(QUEUE, 5, 0, 0, never).unwrap();
+        home.open_id(QUEUE, id).unwrap();
+    });
+}
+
+#[test]
+fn one_of_many_makers_makes_it_and_none_is_left_over() {
+    isolated(|| {
+        let home = home("jobs");
+        for round in 0..50 {
+            let (reader, writer) = std::io::pipe().unwrap();
+            let makers: Vec<_> = (0..4)
+                .map(|maker| {
+                    fork(|| {
+                        let flags = if maker % 2 == 0 { NEW } else { IPC_CREAT } | 0o600;
+                        let id = match home.get(QUEUE, 5, flags, 0, plain) {
+                            Ok(id) => id,
+                            Err(errno) => {
+                                assert_eq!(errno, Errno::EXIST);
+                                -1
+                            }
+                        };
+                        std::io::Write::write_all(&mut &writer, &id.to_ne_bytes()).unwrap();
+                    })
+                })
+                .collect();
+            drop(writer);
+            makers.into_iter().for_each(|maker| maker.assert_ok());
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut &reader, &mut bytes).unwrap();
+            let ids = bytes.chunks_exact(4).map(|id| i32::from_ne_bytes(id.try_into().unwrap()));
+            let id = home.get(QUEUE, 5, 0, 0, never).unwrap();
+            assert!(ids.filter(|one| *one >= 0).all(|one| one == id), "round {round}");
+            assert_eq!(files(&home, QUEUE).len(), 2);
+            home.remove_id(QUEUE, id, doom).unwrap();
+        }
+    });
+}
+
+#[test]
+fn making_and_removing_the_same_key_by_many_while_they_are_killed() {
+    isolated_for(std::time::Duration::from_secs(120), || {
+        let home = home("jobs");
+        let work = || {
+            loop {
+                match home.get(QUEUE, 5, IPC_CREAT | 0o600, 0, plain) {
+                    Ok(id) => match home.open_id(QUEUE, id).and_then(|_| home.remove_id(QUEUE, id, doom)) {
+                        Ok(()) | Err(Errno::INVAL) => {}
+                        Err(errno) => panic!("{errno}"),
+                    },
+                    Err(errno) => panic!("{errno}"),
+                }
+            }
+        };
+        let mut workers: Vec<_> = (0..3).map(|_| fork(work)).collect();
+        for round in 0..60_u64 {
+            std::thread::sleep(std::time::Duration::from_micros(500 + round * 137 % 3000));
+            let worker = workers.remove(0);
+            assert!(worker.is_alive(), "it failed");
+            worker.kill();
+            worker.wait();
+            workers.push(fork(work));
+        }
+        for worker in workers {
+            assert!(worker.is_alive(), "it failed");
+            worker.kill();
+            worker.wait();
+        }
+        if let Ok(id) = home.get(QUEUE, 5, 0, 0, never) {
+            home.remove_id(QUEUE, id, doom).unwrap();
+        }
+        assert!(home.collect(false).unwrap().iter().all(|finding| finding.removed));
+        assert_eq!(files(&home, QUEUE), [""; 0]);
+    });
+}
+
+#[test]
+fn another_users_leftover_is_nobodys_object() {
+    isolated(|| {
+        let home = shared();
+        // A user dies in the middle of removing: marked, and both names are there.
+        let dying = as_user(1001, 1001, || {
+            let home = Namespace::open("/dev/shm/everybody").unwrap();
+            let id = home.get(QUEUE, 5, IPC_CREAT | 0o666, 0, plain).unwrap();
+            let _ = home.remove_id(QUEUE, id, |segment| {
+                mark_removed(segment);
+                common::signal_self(libc::SIGKILL);
+                Ok(())
+            });
+        });
+        dying.wait();
+        assert_eq!(files(&home, QUEUE).len(), 2);
+        as_user(1002, 1002, || {
+            let home = Namespace::open("/dev/shm/everybody").unwrap();
+            assert_eq!(home.list(QUEUE).unwrap(), []);
+            // Not this user's to take away: it is told, and nothing is done to the names.
+            assert_eq!(home.get(QUEUE, 5, IPC_CREAT | 0o600, 0, plain), Err(Errno::PERM));
+            let findings = home.collect(false).unwrap();
+            assert!(!findings.is_empty() && findings.iter().all(|finding| !finding.removed), "{findings:?}");
+        })
+        .assert_ok();
+        as_user(1001, 1001, || {
+            let home = Namespace::open("/dev/shm/everybody").unwrap();
+            home.get(QUEUE, 5, NEW | 0o600, 0, plain).unwrap();
+        })
+        .assert_ok();
+        assert_eq!(files(&home, QUEUE).len(), 2);
+    });
+}
+
+#[test]
+fn a_private_namespace_goes_with_its_last_user() {
+    isolated(|| {
+        let home = Namespace::private().unwrap();
+        let path = home.path().to_owned();
+        assert!(home.is_private() && path.starts_with("/dev/shm/ginnel-0/"));
+        home.get(QUEUE, 5, IPC_CREAT | 0o600, 0, plain).unwrap();
+        let other = Namespace::open(&path).unwrap();
+        drop(home);
+        assert!(other.get(QUEUE, 5, 0, 0, never).is_ok());
+        // A child that inherited it, and outlives its parent's use.
+        let child = fork(|| {
+            common::signal_self(libc::SIGSTOP);
+            assert!(other.get(QUEUE, 5, 0, 0, never).is_ok());
+            drop(Namespace::open(other.path()).unwrap());
+            assert!(other.path().exists());
+            common::pause_for_ever();
+        });
+        drop(other);
+        assert!(path.exists(), "the child uses it");
+        wait_until("it is stopped", || {
+            std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).unwrap().contains(") T ")
+        });
+        child.signal(libc::SIGCONT);
+        wait_blocked_in(child.pid(), libc::SYS_pause);
+        assert!(path.exists(), "the child uses it");
+        child.kill();
+        child.wait();
+        assert!(path.exists(), "nobody was there to remove it");
+        assert_eq!(Namespace::sweep(), 1);
+        assert!(!path.exists());
+        assert_eq!(refusal(Namespace::open(&path)), Refusal::Missing);
+        assert_eq!(std::fs::read_dir("/dev/shm/ginnel-0").unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn killed_anywhere_in_making_a_private_namespace_the_next_sweeps_it() {
+    isolated_for(std::time::Duration::from_secs(120), || {
+        let left = || std::fs::read_dir("/dev/shm/ginnel-0").map_or(0, |entries| entries.count());
+        let mut swept = 0;
+        let kills = kill_everywhere(
+            || {
+                let home = Namespace::private().unwrap();
+                home.get(QUEUE, 5, IPC_CREAT | 0o600, 0, plain).unwrap();
+            },
+            |at| {
+                swept += left();
+                let home = Namespace::private().unwrap();
+                assert_eq!(left(), 1, "killed at {at}: only the new one");
+                assert!(home.get(QUEUE, 5, NEW | 0o600, 0, plain).is_ok());
+                drop(home);
+                assert_eq!(left(), 0, "killed at {at}");
+            },
+        );
+        println!("{kills} kills, {swept} swept");
+        assert!(kills > 60 && swept > 30);
+    });
+}
+
+#[test]
+fn killed_anywhere_in_making_a_named_namespace_the_next_makes_it() {
+    isolated_for(std::time::Duration::from_secs(120), || {
+        let options = Namespace::options().create(true).mode(0o1777);
+        let kills = kill_everywhere(
+            || drop(options.open("/dev/shm/everybody").unwrap()),
+            |at| {
+                let home = options.open("/dev/shm/everybody").unwrap();
+                home.get(QUEUE, 5, NEW | 0o600, 0, plain).unwrap();
+                for directory in Kind::ALL.map(|kind| home.path().join(kind.directory())) {
+                    assert_eq!(directory.metadata().unwrap().mode() & 0o7777, 0o1777, "killed at {at}");
+                }
+                std::fs::remove_dir_all(home.path()).unwrap();
+            },
+        );
+        println!("{kills} kills");
+        assert!(kills > 40);
+    });
+}
+
+#[test]
+fn private_namespaces_made_and_left_by_many_at_once() {
+    isolated(|| {
+        let children: Vec<_> = (0..4)
+            .map(|_| {
+                fork(|| {
+                    for _ in 0..50 {
+                        let home = Namespace::private().unwrap();
+                        let again = Namespace::open(home.path()).unwrap();
+                        home.get(QUEUE, 5, NEW | 0o600, 0, plain).unwrap();
+                        drop(home);
+                        assert!(again.get(QUEUE, 5, 0, 0, never).is_ok());
+                    }
+                })
+            })
+            .collect();
+        children.into_iter().for_each(|child| child.assert_ok());
+        assert_eq!(std::fs::read_dir("/dev/shm/ginnel-0").unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn scribbled_headers_are_euclean_and_can_be_removed() {
+    isolated(|| {
+        let home = home("jobs");
+        for word in (0..0x40).step_by(4) {
+            for value in [0_u32, u32::MAX, 0x5a5a_5a5a, 5, 1, 2, 3] {
+                let id = home.get(QUEUE, 5, NEW | 0o600, 0, plain).unwrap();
+                let other = home.get(QUEUE, 6, IPC_CREAT | 0o600, 0, plain).unwrap();
+                let segment = home.open_id(QUEUE, id).unwrap();
+                rustix::io::pwrite(segment.file().unwrap(), &value.to_ne_bytes(), word).unwrap();
+                drop(segment);
+                let _ = (home.open_id(QUEUE, id), home.stat(QUEUE, id), home.list(QUEUE).unwrap());
+                let _ = home.collect(true).unwrap();
+                match home.remove_id(QUEUE, id, doom) {
+                    Ok(()) | Err(Errno::INVAL) => {}
+                    Err(errno) => panic!("word {word:#x} value {value:#x}: {errno}"),
+                }
+                home.collect(false).unwrap();
+                assert_eq!(
+                    home.get(QUEUE, 5, 0, 0, never),
+                    Err(Errno::NOENT),
+                    "word {word:#x} value {value:#x}"
+                );
+                assert_eq!(home.get(QUEUE, 6, 0, 0, never), Ok(other), "no other object is harmed");
+            }
+        }
+    });
+}
+
+#[test]
+fn names_follow_the_kernels_and_glibcs_rules() {
+    isolated(|| {
+        let home = home("jobs");
+        let long = |len: usize| format!("/{}", "a".repeat(len));
+        let names =
+            ["", "/", "//", "a", "/a", "//a", "/a/b", "a/b", "/.", "/..", "/a/", "///", "/sem.x", "/ä"];
+        let names =
+            names.map(str::to_owned).into_iter().chain([250, 251, 252, 255, 256, 259, 260, 300].map(long));
+        for name in names {
+            let theirs = kernel_names(&name);
+            let create = |kind| match home.open_or_create(kind, name.as_bytes(), libc::O_CREAT, 0o600, plain)
+            {
+                Ok(_) => 0,
+                Err(errno) => errno.raw_os_error(),
+            };
+            let unlink =
+                |kind| home.unlink_named(kind, name.as_bytes()).map_or_else(Errno::raw_os_error, |()| 0);
+            let shm = ginnel_engine::memory::posix_shm::PosixShm::open(
+                &home,
+                name.as_bytes(),
+                libc::O_RDWR | libc::O_CREAT,
+                0o600,
+            );
+            let ours = [
+                create(Kind::PosixQueue),
+                unlink(Kind::PosixQueue),
+                unlink(Kind::PosixQueue),
+                create(Kind::PosixSemaphore),
+                unlink(Kind::PosixSemaphore),
+                unlink(Kind::PosixSemaphore),
+                shm.map_or_else(Errno::raw_os_error, |_| 0),
+                unlink(Kind::PosixShm),
+                unlink(Kind::PosixShm),
+            ];
+            assert_eq!(ours, theirs, "{name}");
+        }
+    });
+}
+
+/// For a queue, a semaphore, shared memory: the errno of making it, of removing it, of removing it again.
+#[allow(unsafe_code)]
+fn kernel_names(name: &str) -> [i32; 9] {
+    let name = std::ffi::CString::new(name).unwrap();
+    let errno = |failed: bool| {
+        if failed { std::io::Error::last_os_error().raw_os_error().unwrap() } else { 0 }
+    };
+    let flags = libc::O_RDWR | libc::O_CREAT;
+    // SAFETY: the name is a string, and what is opened is left open in a process that ends soon.
+    unsafe {
+        [
+            errno(libc::mq_open(name.as_ptr(), flags, 0o600, std::ptr::null_mut::<libc::mq_attr>()) == -1),
+            errno(libc::mq_unlink(name.as_ptr()) == -1),
+            errno(libc::mq_unlink(name.as_ptr()) == -1),
+            errno(libc::sem_open(name.as_ptr(), flags, 0o600, 1) == libc::SEM_FAILED),
+            errno(libc::sem_unlink(name.as_ptr()) == -1),
+            errno(libc::sem_unlink(name.as_ptr()) == -1),
+            errno(libc::shm_open(name.as_ptr(), flags, 0o600) == -1),
+            errno(libc::shm_unlink(name.as_ptr()) == -1),
+            errno(libc::shm_unlink(name.as_ptr()) == -1),
+        ]
+    }
+}
+
+#[test]
+fn named_objects_are_found_made_and_unlinked() {
+    isolated(|| {
+        let home = home("jobs");
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        let open = |flags| home.open_or_create(Kind::PosixQueue, b"/jobs", flags, 0o666, plain);
+        assert_eq!(open(0).unwrap_err(), Errno::NOENT);
+        assert_eq!(open(libc::O_EXCL).unwrap_err(), Errno::NOENT);
+        let (made, new) = open(libc::O_CREAT | libc::O_EXCL).unwrap();
+        assert!(new);
+        assert_eq!(
+            home.path().join("mq/jobs").metadata().unwrap().mode() & 0o7777,
+            0o644,
+            "the umask counts"
+        );
+        assert_eq!(open(libc::O_CREAT | libc::O_EXCL).unwrap_err(), Errno::EXIST);
+        let (found, new) = open(libc::O_CREAT).unwrap();
+        assert!(!new);
+        made.word64(HEADER_BYTES).unwrap().store(7, std::sync::atomic::Ordering::Release);
+        assert_eq!(found.word64(HEADER_BYTES).unwrap().load(std::sync::atomic::Ordering::Acquire), 7);
+        assert_eq!(home.list_named(Kind::PosixQueue).unwrap(), [b"jobs".to_vec()]);
+        home.unlink_named(Kind::PosixQueue, b"/jobs").unwrap();
+        assert_eq!(open(0).unwrap_err(), Errno::NOENT);
+        assert_eq!(
+            found.word64(HEADER_BYTES).unwrap().load(std::sync::atomic::Ordering::Acquire),
+            7,
+            "in use"
+        );
+        // One of another name, linked here; one of another kind.
+        open(libc::O_CREAT).unwrap();
+        let path = |name: &str| home.path().join(name);
+        std::fs::rename(path("mq/jobs"), path("mq/other")).unwrap();
+        let other = |kind, name: &[u8]| home.open_or_create(kind, name, 0, 0, plain).map(drop);
+        assert_eq!(other(Kind::PosixQueue, b"/other"), Err(Errno::UCLEAN));
+        std::fs::rename(path("mq/other"), path("psem/sem.jobs")).unwrap();
+        assert_eq!(other(Kind::PosixSemaphore, b"/jobs"), Err(Errno::UCLEAN));
+        let findings = home.collect(false).unwrap();
+        assert_eq!(findings.len(), 1);
+        assert_eq!((findings[0].what, findings[0].removed), (What::Corrupt, true));
+    });
+}
+
+#[test]
+fn named_objects_of_another_user() {
+    isolated(|| {
+        let home = shared();
+        rustix::process::umask(rustix::fs::Mode::empty());
+        for (mode, name) in [(0o600, "/mine"), (0o644, "/read"), (0o622, "/write"), (0o666, "/both")] {
+            home.open_or_create(Kind::PosixQueue, name.as_bytes(), libc::O_CREAT, mode, plain).unwrap();
+        }
+        as_user(1001, 1001, || {
+            let home = Namespace::open("/dev/shm/everybody").unwrap();
+            let open = |name: &str| {
+                home.open_or_create(Kind::PosixQueue, name.as_bytes(), libc::O_CREAT, 0o600, never).map(drop)
+            };
+            assert_eq!(
+                ["/mine", "/read", "/write", "/both"].map(open),
+                [Err(Errno::ACCESS), Err(Errno::ACCESS), Err(Errno::ACCESS), Ok(())]
+            );
+            assert_eq!(home.unlink_named(Kind::PosixQueue, b"/both"), Err(Errno::ACCESS));
+        })
+        .assert_ok();
+    });
+}
+
+#[test]
+fn collecting_touches_only_what_is_ours() {
+    isolated(|| {
+        let home = home("jobs");
+        let path = |name: &str| home.path().join(name);
+        let id = home.get(QUEUE, 5, IPC_CREAT | 0o600, 0, plain).unwrap();
+        let strange =
+            ["msg/notes", "msg/i.77", "msg/k.00000077", "msg/i.-1", "msg/i.007", "mq/letter", "psem/x"];
+        strange.iter().for_each(|name| std::fs::write(path(name), "mine").unwrap());
+        std::fs::write("/dev/shm/precious", "mine").unwrap();
+        symlink("/dev/shm/precious", path("msg/i.78")).unwrap();
+        std::fs::write(path("pshm/pixels"), "mine").unwrap();
+        let findings = home.collect(false).unwrap();
+        assert_eq!(findings.len(), strange.len() + 1, "{findings:?}");
+        assert!(findings.iter().all(|finding| finding.what == What::Foreign && !finding.removed));
+        assert!(strange.iter().all(|name| path(name).exists()) && path("msg/i.78").is_symlink());
+        assert_eq!(home.get(QUEUE, 5, 0, 0, never), Ok(id));
+        // Ours, under names that are not theirs.
+        std::fs::rename(path(&format!("msg/i.{id}")), path("msg/i.79")).unwrap();
+        let findings = home.collect(false).unwrap();
+        let removed: Vec<_> = findings.iter().filter(|finding| finding.removed).collect();
+        assert_eq!(removed.len(), 2, "{findings:?}");
+        assert!(removed.iter().all(|finding| finding.what == What::Corrupt));
+        assert_eq!(home.get(QUEUE, 5, 0, 0, never), Err(Errno::NOENT));
     });
 }

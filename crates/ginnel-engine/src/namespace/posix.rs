@@ -40,13 +40,15 @@ fn file_name(kind: Kind, name: &[u8], purpose: Purpose) -> Result<Vec<u8>> {
     let rest = &name[first..];
     let wrong = if purpose == Purpose::Open { Errno::INVAL } else { Errno::NOENT };
     let semaphore = kind == Kind::PosixSemaphore;
-    if rest.is_empty() || rest.contains(&b'/') || (semaphore && rest.len() > NAME_MAX) {
+    let prefix = if semaphore { b"sem.".as_slice() } else { b"" };
+    // glibc has room for the prefix of semaphores, and does not tell beyond that what is wrong.
+    if rest.is_empty() || rest.contains(&b'/') || prefix.len() + rest.len() > NAME_MAX + 4 {
         return Err(wrong);
     }
     if !semaphore && matches!(rest, b"." | b"..") {
         return Err(if purpose == Purpose::Open { Errno::INVAL } else { Errno::ISDIR });
     }
-    let file = if semaphore { [b"sem.", rest].concat() } else { rest.to_vec() };
+    let file = [prefix, rest].concat();
     if file.len() > NAME_MAX { Err(Errno::NAMETOOLONG) } else { Ok(file) }
 }
 
