@@ -30,6 +30,7 @@ pub mod lock;
 pub mod memory;
 pub mod namespace;
 pub mod segment;
+pub mod sync;
 pub mod wait;
 
 /// What a call of the engine fails with: the errno that the kernel would give.

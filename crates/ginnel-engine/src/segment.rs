@@ -12,8 +12,8 @@
 //! 0x000   magic         u64   what kind of file this is, and which version
 //! 0x008   capacity      u64   the most bytes it may grow to
 //! 0x010   identity      48 B  which object this is
-//! 0x040   lock          128 B see `lock`
-//! 0x0c0   journal             see `lock`
+//! 0x040   lock          192 B see `lock`
+//! 0x100   journal             see `lock`
 //! 0x1000  the object's own, from here on
 //! ```
 //! What lies in somebody else's mapping ([`Segment::over`]) has a shorter journal: its own bytes begin at
@@ -42,7 +42,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ginnel\x00\x01");
 /// The header, and a page for the object's own.
 const LEAST_BYTES: usize = HEADER_BYTES + PAGE_BYTES;
 const MAGIC_OFFSET: usize = 0;
-const JOURNAL_OFFSET: usize = 0xc0;
+pub(crate) const JOURNAL_OFFSET: usize = 0x100;
 const JOURNAL_ENTRY_BYTES: usize = 16;
 const CAPACITY_OFFSET: usize = 8;
 
@@ -140,25 +140,7 @@ impl Segment {
     /// # Errors
     /// `EUCLEAN`: it is no segment, or not whole.
     pub fn of(file: OwnedFd) -> Result<Segment> {
-        let status = rustix::fs::fstat(&file)?;
-        if !FileType::from_raw_mode(status.st_mode).is_file() || status.st_size < LEAST_BYTES as i64 {
-            return Err(Errno::UCLEAN);
-        }
-        let mut head = [0; 16];
-        if rustix::io::pread(&file, &mut head, 0)? != head.len() {
-            return Err(Errno::UCLEAN);
-        }
-        let word = |offset: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&head[offset..offset + 8]);
-            u64::from_le_bytes(bytes)
-        };
-        let capacity = usize::try_from(word(CAPACITY_OFFSET)).map_err(|_| Errno::UCLEAN)?;
-        let sound = word(MAGIC_OFFSET) == MAGIC && capacity.is_multiple_of(PAGE_BYTES);
-        let size = status.st_size as usize;
-        if !sound || size > capacity || !size.is_multiple_of(PAGE_BYTES) {
-            return Err(Errno::UCLEAN);
-        }
+        let (capacity, size) = measures(file.as_fd())?;
         Segment::map(file, capacity, size)
     }
 
@@ -413,6 +395,19 @@ impl Segment {
         }
     }
 
+    /// Has the processor fetch the line at an offset, to be written, while this thread goes on.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        if offset < self.len() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hint, for an address in the mapping; nothing is read or written.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_ET0>(self.base.as_ptr().add(offset).cast_const().cast());
+            }
+        }
+    }
+
     /// How many words one operation may change.
     #[inline]
     pub fn changes_max(&self) -> usize {
@@ -452,6 +447,30 @@ impl Drop for Segment {
         // SAFETY: the range was set aside for this segment, and all references into it were borrowed from it.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.capacity) };
     }
+}
+
+/// A segment's capacity and size, if its file is whole: read, not mapped.
+pub(crate) fn measures(file: BorrowedFd<'_>) -> Result<(usize, usize)> {
+    let status = rustix::fs::fstat(file)?;
+    if !FileType::from_raw_mode(status.st_mode).is_file() || status.st_size < LEAST_BYTES as i64 {
+        return Err(Errno::UCLEAN);
+    }
+    let mut head = [0; 16];
+    if rustix::io::pread(file, &mut head, 0)? != head.len() {
+        return Err(Errno::UCLEAN);
+    }
+    let word = |offset: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&head[offset..offset + 8]);
+        u64::from_le_bytes(bytes)
+    };
+    let capacity = usize::try_from(word(CAPACITY_OFFSET)).map_err(|_| Errno::UCLEAN)?;
+    let sound = word(MAGIC_OFFSET) == MAGIC && capacity.is_multiple_of(PAGE_BYTES);
+    let size = status.st_size as usize;
+    if !sound || size > capacity || !size.is_multiple_of(PAGE_BYTES) {
+        return Err(Errno::UCLEAN);
+    }
+    Ok((capacity, size))
 }
 
 /// An object's file, for who may only read it: nothing is mapped, and each word is read from the file.

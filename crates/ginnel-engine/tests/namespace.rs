@@ -597,6 +597,21 @@ fn another_users_leftover_is_nobodys_object() {
 }
 
 #[test]
+fn who_keeps_an_objects_lock_delays_its_removal_and_hangs_nobody() {
+    isolated(|| {
+        let home = home("jobs");
+        let id = home.get(QUEUE, 5, IPC_CREAT | 0o600, 0, plain).unwrap();
+        let file = std::fs::File::open(home.path().join("msg/k.00000005")).unwrap();
+        file.lock().unwrap();
+        assert_eq!(home.remove_id(QUEUE, id, doom), Err(Errno::BUSY));
+        assert_eq!(home.get(QUEUE, 5, 0, 0, never), Ok(id));
+        home.open_id(QUEUE, id).unwrap();
+        drop(file);
+        home.remove_id(QUEUE, id, doom).unwrap();
+    });
+}
+
+#[test]
 fn a_private_namespace_goes_with_its_last_user() {
     isolated(|| {
         let home = Namespace::private().unwrap();
@@ -628,6 +643,13 @@ fn a_private_namespace_goes_with_its_last_user() {
         assert_eq!(Namespace::sweep(), 1);
         assert!(!path.exists());
         assert_eq!(refusal(Namespace::open(&path)), Refusal::Missing);
+        // By a relative path, left from somewhere else.
+        let home = Namespace::private().unwrap();
+        std::env::set_current_dir("/dev/shm/ginnel-0").unwrap();
+        let again = Namespace::open(home.path().file_name().unwrap()).unwrap();
+        drop(home);
+        std::env::set_current_dir("/").unwrap();
+        drop(again);
         assert_eq!(std::fs::read_dir("/dev/shm/ginnel-0").unwrap().count(), 0);
     });
 }
@@ -872,6 +894,15 @@ fn collecting_touches_only_what_is_ours() {
         assert!(findings.iter().all(|finding| finding.what == What::Foreign && !finding.removed));
         assert!(strange.iter().all(|name| path(name).exists()) && path("msg/i.78").is_symlink());
         assert_eq!(home.get(QUEUE, 5, 0, 0, never), Ok(id));
+        // One that somebody has cut off.
+        let cut = home.get(SET, 6, IPC_CREAT | 0o600, 1, plain).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(path(&format!("sem/i.{cut}"))).unwrap();
+        file.set_len(5000).unwrap();
+        assert_eq!(home.open_id(SET, cut).unwrap_err(), Errno::UCLEAN);
+        let findings = home.collect(false).unwrap();
+        let removed: Vec<_> = findings.iter().filter(|finding| finding.removed).collect();
+        assert_eq!(removed.len(), 2, "{findings:?}");
+        assert!(removed.iter().all(|finding| (finding.kind, finding.what) == (SET, What::Corrupt)));
         // Ours, under names that are not theirs.
         std::fs::rename(path(&format!("msg/i.{id}")), path("msg/i.79")).unwrap();
         let findings = home.collect(false).unwrap();

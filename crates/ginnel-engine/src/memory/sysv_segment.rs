@@ -40,7 +40,6 @@
 //! | as the last one that has a marked one attached | the id, until somebody asks for it |
 #![allow(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
 
@@ -397,7 +396,7 @@ fn permissions(flags: i32) -> (ProtFlags, u32, OFlags) {
 }
 
 /// How many bytes are mapped, if the file is as long as its header says.
-fn length(size: u64, file_size: i64) -> Result<usize> {
+pub(crate) fn length(size: u64, file_size: i64) -> Result<usize> {
     let len = size.checked_next_multiple_of(PAGE_BYTES as u64).filter(|len| *len > 0).ok_or(Errno::UCLEAN)?;
     let expected = len.checked_add(DATA_OFFSET).ok_or(Errno::UCLEAN)?;
     if u64::try_from(file_size) == Ok(expected) { Ok(len as usize) } else { Err(Errno::UCLEAN) }

@@ -219,7 +219,10 @@ impl Options {
     /// See [`Refusal`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Namespace, OpenError> {
         let path = path.as_ref();
-        self.open_directory(path, false).map_err(|why| OpenError { path: path.to_owned(), why })
+        let refused = |why| OpenError { path: path.to_owned(), why };
+        // It is found again when it is left, wherever the process has gone meanwhile.
+        let whole = std::path::absolute(path).map_err(|_| refused(Refusal::Name))?;
+        self.open_directory(&whole, false).map_err(refused)
     }
 
     /// Opens the namespace of this name among the user's own: `/dev/shm/ginnel-<uid>/<name>`.

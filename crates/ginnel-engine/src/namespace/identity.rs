@@ -17,6 +17,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rustix::fs::Stat;
 use rustix::thread::CapabilitySet;
@@ -87,6 +88,9 @@ impl Kind {
         }
     }
 }
+
+/// How long a call waits for somebody else who is changing an object's names: a few system calls.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) const IDENTITY_OFFSET: usize = 0x10;
 /// The header's word that says whether the object is removed, and that changes with each `IPC_SET`.
@@ -242,6 +246,42 @@ pub(crate) fn may_access(status: &Stat, identity: Option<&Identity>, flags: u32)
     requested & !granted == 0 || has(CapabilitySet::IPC_OWNER)
 }
 
+/// Whether the caller may do what these bits stand for with an object that is open: asked of the file as it is now.
+pub(crate) fn allows(segment: &Segment, bits: u32) -> Result<()> {
+    let file = segment.file()?;
+    let status = rustix::fs::fstat(file)?;
+    let identity = Identity::read(file)?;
+    if may_access(&status, Some(&identity), bits) { Ok(()) } else { Err(Errno::ACCESS) }
+}
+
+/// What the permissions of an open object were when they were last asked for.
+#[derive(Debug)]
+pub(crate) struct Rights {
+    state: u32,
+}
+
+impl Rights {
+    /// Of an object that was just opened: for reading and writing.
+    pub(crate) fn of(segment: &Segment) -> Rights {
+        Rights { state: state(segment) & !REMOVED }
+    }
+
+    /// Whether `IPC_SET` was done since.
+    #[inline]
+    pub(crate) fn may_have_changed(&self, segment: &Segment) -> bool {
+        state(segment) & !REMOVED != self.state
+    }
+
+    /// Whether the caller may still do what these bits stand for.
+    ///
+    /// # Errors
+    /// `EACCES`.
+    #[inline]
+    pub(crate) fn check(&self, segment: &Segment, bits: u32) -> Result<()> {
+        if self.may_have_changed(segment) { allows(segment, bits) } else { Ok(()) }
+    }
+}
+
 fn is_member(group: u32) -> bool {
     rustix::process::getegid().as_raw() == group
         || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|one| one.as_raw() == group))
@@ -280,9 +320,21 @@ pub(crate) struct Naming<'f>(BorrowedFd<'f>);
 
 impl<'f> Naming<'f> {
     /// Waits for it: whoever has it is about to name the object, or to take its names away.
+    ///
+    /// # Errors
+    /// `EBUSY`: that takes longer than it ever should. The other process has been stopped in the middle of it, or whoever
+    /// may read the file keeps the lock out of malice.
     pub(crate) fn lock(file: BorrowedFd<'f>) -> Result<Naming<'f>> {
-        rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive)?;
-        Ok(Naming(file))
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_micros(20);
+        loop {
+            match Naming::try_lock(file) {
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(pause),
+                Err(Errno::WOULDBLOCK) => return Err(Errno::BUSY),
+                outcome => return outcome,
+            }
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
     }
 
     pub(crate) fn try_lock(file: BorrowedFd<'f>) -> Result<Naming<'f>> {
