@@ -291,8 +291,10 @@ fn detach_all(ours: usize, theirs: usize) {
 
 #[test]
 fn random_calls_give_what_the_kernel_gives() {
-    isolated_for(std::time::Duration::from_secs(120), || {
-        for seed in 1..=20 {
+    // More on request: how many times 1500 calls.
+    let seeds = std::env::var("GINNEL_SEEDS").map_or(20, |seeds| seeds.parse().unwrap());
+    isolated_for(std::time::Duration::from_secs(60 + seeds), || {
+        for seed in 1..=seeds {
             let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
             let home = Namespace::private().unwrap();
             let mut pair = Pair { home, ids: Vec::new(), addresses: Vec::new(), by_id: BTreeMap::new() };
@@ -736,6 +738,97 @@ fn a_program_that_closes_every_descriptor_harms_nobody() {
             assert!(files.iter().all(|file| file.metadata().is_ok()), "nobody closed them");
         })
         .assert_ok();
+    });
+}
+
+#[test]
+fn a_scribbled_header_or_a_file_cut_off_is_an_error_and_no_signal() {
+    isolated(|| {
+        let home = home();
+        let other = SysvSegment::get(&home, 8, 4096, IPC_CREAT | 0o600).unwrap();
+        let path = |id: i32| home.path().join(format!("shm/i.{id}"));
+        let open = |id| std::fs::OpenOptions::new().write(true).open(path(id)).unwrap();
+        let use_it = |id: i32| {
+            let attached = SysvSegment::attach(&home, id, 0, 0).and_then(|address| {
+                let _ = SysvSegment::status(&home, id);
+                SysvSegment::detach(address)
+            });
+            let _ = (SysvSegment::lock(&home, id, true), home.collect(true).unwrap());
+            SysvSegment::usage(&home).unwrap();
+            attached
+        };
+        let mut tried = 0;
+        for word in (0..0x80).step_by(8) {
+            for value in [0, u64::MAX, 1, 1 << 32, 0x5a5a_5a5a_5a5a_5a5a, 4096, 1 << 62, i64::MAX as u64] {
+                let id = SysvSegment::get(&home, 7, 10_000, IPC_CREAT | IPC_EXCL | 0o600).unwrap();
+                std::os::unix::fs::FileExt::write_all_at(&open(id), &value.to_ne_bytes(), word).unwrap();
+                let _ = use_it(id);
+                match SysvSegment::remove(&home, id) {
+                    Ok(()) | Err(Errno::INVAL) => {}
+                    Err(errno) => panic!("word {word:#x} value {value:#x}: {errno}"),
+                }
+                home.collect(false).unwrap();
+                assert_eq!(
+                    SysvSegment::get(&home, 7, 0, 0),
+                    Err(Errno::NOENT),
+                    "word {word:#x} value {value:#x}"
+                );
+                tried += 1;
+            }
+        }
+        for len in [0, 1, 0x3f, 0x40, 4095, 4096, 4097, 8192, 1 << 30] {
+            let id = SysvSegment::get(&home, 7, 10_000, IPC_CREAT | IPC_EXCL | 0o600).unwrap();
+            open(id).set_len(len).unwrap();
+            assert_eq!(use_it(id), Err(Errno::UCLEAN), "{len} bytes");
+            SysvSegment::remove(&home, id).unwrap();
+            home.collect(false).unwrap();
+            assert_eq!(SysvSegment::get(&home, 7, 0, 0), Err(Errno::NOENT), "{len} bytes");
+        }
+        println!("{tried} words");
+        assert_eq!(use_it(other), Ok(()), "no other segment is harmed");
+        assert_eq!(home.list(Kind::SysvSegment).unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn locks_of_somebody_who_is_up_to_no_good_hang_nobody() {
+    isolated(|| {
+        let home = home();
+        let id = SysvSegment::get(&home, 7, 4096, IPC_CREAT | 0o600).unwrap();
+        let path = home.path().join(format!("shm/i.{id}"));
+        let take = |kind: i32, start: i64, len: i64| {
+            let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            // SAFETY: all zeroes is valid, and the call reads it.
+            unsafe {
+                let mut lock: libc::flock = std::mem::zeroed();
+                (lock.l_type, lock.l_start, lock.l_len) = (kind as i16, start, len);
+                assert_eq!(
+                    libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&file), libc::F_OFD_SETLK, &mut lock),
+                    0
+                );
+            }
+            file
+        };
+        for (kind, start, len) in [
+            (libc::F_WRLCK, 0, 0),
+            (libc::F_RDLCK, 0, 0),
+            (libc::F_WRLCK, 1 << 62, 1 << 61),
+            (libc::F_RDLCK, (1 << 62) + 5, 1 << 30),
+            (libc::F_WRLCK, (1 << 62) + 77, 1),
+        ] {
+            let lock = take(kind, start, len);
+            let attached = SysvSegment::attach(&home, id, 0, 0).and_then(SysvSegment::detach);
+            assert!(matches!(attached, Ok(()) | Err(Errno::IDRM)), "{attached:?}");
+            SysvSegment::status(&home, id).unwrap();
+            home.collect(false).unwrap();
+            drop(lock);
+        }
+        SysvSegment::attach(&home, id, 0, 0).and_then(SysvSegment::detach).unwrap();
+        assert_eq!(attached(&home, id), 0);
+        let _lock = take(libc::F_RDLCK, 0, 0);
+        // As if it were attached by the one who has the lock: its key is gone, its id is not.
+        SysvSegment::remove(&home, id).unwrap();
+        assert_eq!(SysvSegment::get(&home, 7, 0, 0), Err(Errno::NOENT));
     });
 }
 

@@ -24,6 +24,8 @@ use crate::{Errno, Result};
 const BASE: i64 = 1 << 62;
 /// How often one process can have a segment attached.
 pub(crate) const TIMES_MAX: i64 = 1 << 21;
+/// How many places a process tries.
+const PICKS: usize = 20;
 const SLOTS: i64 = 1 << 40;
 const END: i64 = BASE + SLOTS * TIMES_MAX;
 /// How many ranges are looked at before a count is given as it is: each process needs two looks.
@@ -55,12 +57,15 @@ impl Slot {
     /// One that nobody has. Should two processes ever pick the same at the same moment, they count as the one of them that
     /// has it attached more often.
     pub(crate) fn pick(file: BorrowedFd<'_>) -> Result<Slot> {
-        loop {
-            let start = BASE + (random()? % SLOTS as u64) as i64 * TIMES_MAX;
+        let mut start = 0;
+        for _ in 0..PICKS {
+            start = BASE + (random()? % SLOTS as u64) as i64 * TIMES_MAX;
             if first_in(file, start, start + TIMES_MAX)?.is_none() {
-                return Ok(Slot(start));
+                break;
             }
         }
+        // Somebody has locks all over the place: that one, and this process, cannot be told apart.
+        Ok(Slot(start))
     }
 
     /// Notes that the process has the segment attached `times` times, where it was fewer.
