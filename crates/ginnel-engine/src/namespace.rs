@@ -122,9 +122,9 @@ impl Namespace {
         Namespace::options().private()
     }
 
-    /// Removes what killed users have left of the calling user's private namespaces: how many.
-    pub fn sweep() -> usize {
-        directory::sweep()
+    /// Removes what killed users have left of the calling user's private namespaces, unless this is a dry run: which.
+    pub fn sweep(dry_run: bool) -> Vec<std::path::PathBuf> {
+        directory::sweep(dry_run)
     }
 
     /// Its directory.

@@ -159,9 +159,14 @@ fn a_private_namespace_goes_with_its_last_user() {
         child.kill();
         child.wait();
         assert!(path.exists(), "nobody was there to remove it");
-        assert_eq!(Namespace::sweep(), 1);
+        assert_eq!(Namespace::sweep(true), [&*path]);
+        assert!(path.exists(), "a dry run");
+        assert_eq!(Namespace::sweep(false), [&*path]);
         assert!(!path.exists());
         assert_eq!(refusal(Namespace::open(&path)), Refusal::Missing);
+        // Nobody makes one with such a name, which would be swept while it is in use.
+        assert_eq!(refusal(Namespace::options().create(true).open(&path)), Refusal::Missing);
+        assert_eq!(refusal(Namespace::options().create(true).open_named("private-x")), Refusal::Missing);
         // By a relative path, left from somewhere else.
         let home = Namespace::private().unwrap();
         std::env::set_current_dir("/dev/shm/ginnel-0").unwrap();
