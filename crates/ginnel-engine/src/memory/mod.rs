@@ -1,5 +1,6 @@
 //! Shared memory: System V segments, POSIX shared memory.
 
+mod area;
 mod attached;
 pub(crate) mod attachments;
 pub mod posix_shm;

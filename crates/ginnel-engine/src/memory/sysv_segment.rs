@@ -46,6 +46,7 @@ use std::ptr;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
+use super::area::Area;
 use super::attached::{Attached, FileId, Object, Table, file_id, table};
 use super::attachments::{self, open_again};
 use crate::namespace::{Change, Draft, Identity, Kind, Namespace, Status, may_access, now, write_all};
@@ -238,11 +239,12 @@ impl SysvSegment {
     pub fn detach(address: usize) -> Result<()> {
         let mut table = table();
         let here = table.attached.remove(&address).ok_or(Errno::INVAL)?;
-        let areas = Area::all();
+        let end = here.iter().map(|one| address.saturating_add(one.len)).max().unwrap_or(address);
+        let areas = Area::within(address, end);
         // The one whose first page is the first: as the kernel finds it. Of some there may be nothing left.
         let (mut left, gone): (Vec<_>, Vec<_>) =
-            here.into_iter().partition(|one| areas.iter().any(|area| area.is_of(address, *one)));
-        left.sort_by_key(|one| areas.iter().find(|area| area.is_of(address, *one)).map(|area| area.start));
+            here.into_iter().partition(|one| areas.iter().any(|area| is_of(area, address, *one)));
+        left.sort_by_key(|one| areas.iter().find(|area| is_of(area, address, *one)).map(|area| area.start));
         let found = (!left.is_empty()).then(|| left.remove(0));
         if !left.is_empty() {
             table.attached.insert(address, left);
@@ -250,7 +252,7 @@ impl SysvSegment {
         if let Some(found) = found {
             areas
                 .iter()
-                .filter(|area| area.is_of(address, found))
+                .filter(|area| is_of(area, address, found))
                 .for_each(|area| unmap(area.start, area.end));
         }
         let released: Vec<_> = gone.into_iter().chain(found).collect();
@@ -440,7 +442,7 @@ fn forget_replaced(table: &mut Table, address: usize, new: Attached, before: &[A
     let (mut forgotten, mut shortened) = (Vec::new(), Vec::new());
     for (start, here) in table.attached.range_mut(..end) {
         here.retain(|one| {
-            let of_it = |area: &&Area| area.is_of(*start, *one);
+            let of_it = |area: &&Area| is_of(area, *start, *one);
             if !before.iter().filter(of_it).any(|area| area.start < end && area.end > address) {
                 return true;
             }
@@ -469,44 +471,11 @@ fn unmap(start: usize, end: usize) {
     let _ = unsafe { rustix::mm::munmap(ptr::with_exposed_provenance_mut(start), end - start) };
 }
 
-/// A line of `proc_pid_maps(5)`.
-struct Area {
-    start: usize,
-    end: usize,
-    offset: u64,
-    file: FileId,
-}
-
-impl Area {
-    /// What this process has mapped: it may have unmapped or replaced parts of what it has attached.
-    fn all() -> Vec<Area> {
-        std::fs::read_to_string("/proc/self/maps")
-            .unwrap_or_default()
-            .lines()
-            .filter_map(Area::parse)
-            .collect()
-    }
-
-    /// Whether it is a part of an attach, at its place.
-    fn is_of(&self, address: usize, attached: Attached) -> bool {
-        let inside = self.start >= address && self.end <= address.saturating_add(attached.len);
-        let place = self.offset.checked_sub(DATA_OFFSET);
-        inside && self.file == attached.object && place == Some(self.start.wrapping_sub(address) as u64)
-    }
-
-    fn parse(line: &str) -> Option<Area> {
-        let mut fields = line.split_ascii_whitespace();
-        let (start, end) = fields.next()?.split_once('-')?;
-        let (offset, device, inode) = (fields.nth(1)?, fields.next()?, fields.next()?);
-        let (major, minor) = device.split_once(':')?;
-        let hex = |digits: &str| u32::from_str_radix(digits, 16).ok();
-        Some(Area {
-            start: usize::from_str_radix(start, 16).ok()?,
-            end: usize::from_str_radix(end, 16).ok()?,
-            offset: u64::from_str_radix(offset, 16).ok()?,
-            file: (rustix::fs::makedev(hex(major)?, hex(minor)?), inode.parse().ok()?),
-        })
-    }
+/// Whether what is mapped is a part of an attach, at its place.
+fn is_of(area: &Area, address: usize, attached: Attached) -> bool {
+    let inside = area.start >= address && area.end <= address.saturating_add(attached.len);
+    let place = area.offset.checked_sub(DATA_OFFSET);
+    inside && area.file == attached.object && place == Some(area.start.wrapping_sub(address) as u64)
 }
 
 /// Writes words of the header, if the caller may write to the segment.
