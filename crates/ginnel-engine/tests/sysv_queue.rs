@@ -13,7 +13,7 @@ use ginnel_engine::message::sysv_queue::{Change, LARGE_BYTES, MESSAGE_BYTES_MAX,
 use ginnel_engine::namespace::Namespace;
 use ginnel_engine::wait::Patience;
 use ginnel_engine::{Errno, Result};
-use ginnel_testkit::{Child, Exit, blocked_in, fork, isolated, isolated_for, wait_blocked_in, wait_until};
+use ginnel_testkit::{Child, Exit, as_user, fork, isolated, isolated_for, wait_blocked_in, wait_until};
 use kernel::KernelQueue;
 
 /// A queue in a namespace of its own, with the limit that the kernel's have.
@@ -478,6 +478,54 @@ fn killed_alone(
 }
 
 #[test]
+fn who_may_not_use_it_any_more_is_told_also_while_it_waits() {
+    isolated(|| {
+        // What the kernel does.
+        kernel::raise_limits();
+        let kernels = KernelQueue::create();
+        kernels.set_mode(0o666);
+        let waits = as_user(1000, 1000, || assert_eq!(kernels.recv(&mut [0; 2], 1, 0), Err(Errno::ACCESS)));
+        wait_blocked_in(waits.pid(), libc::SYS_msgrcv);
+        kernels.set_mode(0o600);
+        waits.assert_ok();
+
+        let home = Namespace::options().create(true).mode(0o1777).open("/dev/shm/shared").unwrap();
+        let id = SysvQueue::get(&home, 0x2a, libc::IPC_CREAT | 0o666).unwrap();
+        let queue = SysvQueue::open(&home, id).unwrap();
+        let set_mode = |mode: u32| {
+            let status = SysvQueue::status(&home, id).unwrap();
+            SysvQueue::set(&home, id, Change { mode, ..Change::none(&status) }).unwrap();
+        };
+        let stays = blocked(|| assert_eq!(queue.recv(&mut [0; 8], 2, 0, LATER), Ok((2, 3))));
+        let leaves = as_user(1000, 1000, || {
+            let home = Namespace::options().owned_by(0).open("/dev/shm/shared").unwrap();
+            let queue = SysvQueue::open(&home, id).unwrap();
+            assert_eq!(queue.recv(&mut [0; 8], 1, 0, LATER), Err(Errno::ACCESS));
+            assert_eq!(queue.send(1, b"no", 0, LATER), Err(Errno::ACCESS));
+            assert_eq!(SysvQueue::remove(&home, id), Err(Errno::PERM));
+        });
+        wait_blocked_in(leaves.pid(), libc::SYS_futex_waitv);
+        set_mode(0o600);
+        leaves.assert_ok();
+        queue.send(2, b"yes", 0, soon()).unwrap();
+        stays.assert_ok();
+    });
+}
+
+#[test]
+fn a_message_of_the_limit_and_one_more_byte() {
+    isolated(|| {
+        let queue = queue();
+        let limit = queue.home.limits().msgmax as usize;
+        assert_eq!(limit, MESSAGE_BYTES_MAX);
+        // Nobody looks into it: its size is checked first.
+        let large = vec![0; limit + 1];
+        assert_eq!(queue.send(1, &large, NOWAIT, LATER), Err(Errno::INVAL));
+        assert_eq!(queue.send(1, &large[1..], NOWAIT, LATER), Err(Errno::AGAIN));
+    });
+}
+
+#[test]
 fn killed_at_every_instruction_a_send_has_sent_or_not() {
     isolated_for(Duration::from_secs(600), || {
         let other = (2, b"other".to_vec());
@@ -520,7 +568,7 @@ fn killed_at_every_instruction_a_receive_has_received_or_not() {
             less.remove(gets);
             killed_alone(
                 &format!("a receive of type {kind}, flags {flags:#o}"),
-                every * stride(),
+                3 * every * stride(),
                 |queue| {
                     queue.set_bytes_max(1 << 20).unwrap();
                     sent.iter().for_each(|(kind, payload)| send(queue, *kind, payload));
