@@ -51,7 +51,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lock::{Guard, Lock, WORD_OFFSET};
+use crate::lock::{Change, Guard, Lock, WORD_OFFSET};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, Thread, Watch, futex_wake};
 use crate::segment::Segment;
 use crate::{Errno, Result};
@@ -167,6 +167,20 @@ pub trait Object {
         Self: Sized,
     {
         waiters.serve_in_order(guard)
+    }
+
+    /// What change lets this operation go on, for looking before it sleeps; see [`Guard::makes`].
+    #[inline]
+    fn awaits(&self, words: &Words) -> Change {
+        let _ = words;
+        Change::Any
+    }
+
+    /// An operation is about to be attempted that may have to fetch the object from another processor: says what it will
+    /// need, with [`Segment::prefetch`].
+    #[inline]
+    fn approach(&self, segment: &Segment) {
+        let _ = segment;
     }
 
     /// Gives back what somebody held who died ([`Waiters::stake`], [`Waiters::stake_of_process`]). May commit a part
@@ -306,34 +320,54 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// are blocked as may be, or the file system is full. `EUCLEAN`: the segment does not hold what it must.
     /// `EOPNOTSUPP`: this thread's C library would not let its death be told. Those of the object. In each case nothing
     /// was done.
-    #[inline]
+    #[inline(always)]
     pub fn run(&self, request: Words, patience: Patience) -> Result<Words> {
         self.run_own(request, patience, |guard, words| self.object.attempt(guard, words))
     }
 
     /// As [`Waiters::run`], with another way for the caller itself to attempt it first: it has its buffers at hand. What
     /// it changes before it must wait, in the object and in `words`, is committed with its enqueueing; whoever serves it
-    /// later finds these words, and [`Object::abandon`] undoes it.
+    /// later finds these words, and [`Object::abandon`] undoes it. It may be attempted several times, each time with the
+    /// words as it left them, and the object as if it had not been.
     ///
     /// # Errors
     /// As [`Waiters::run`].
-    #[inline]
+    #[inline(always)]
     pub fn run_own(
         &self,
         request: Words,
         patience: Patience,
-        mut attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+        attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
     ) -> Result<Words> {
+        let mut words = request;
+        self.run_in_place(&mut words, patience, attempt)?;
+        Ok(words)
+    }
+
+    /// [`Waiters::run_own`] where the words are: on the short way they are not copied.
+    ///
+    /// # Errors
+    /// As [`Waiters::run`].
+    #[inline]
+    pub fn run_in_place(
+        &self,
+        words: &mut Words,
+        patience: Patience,
+        mut attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+    ) -> Result<()> {
         let thread = Thread::current();
-        let before = Lock::of(self.segment).take_word(thread, patience.deadline())?;
+        let lock = Lock::of(self.segment);
+        if patience != Patience::None && lock.look_ahead(self.object.awaits(words)) {
+            self.approach();
+        }
+        let before = lock.take_word(thread, patience.deadline())?;
         let mut guard = Guard::holding(self.segment, thread, before);
         if self.is_alone() {
             // Nobody to hear of this one's death, and nobody to serve.
-            let mut words = request;
-            match attempt(&mut guard, &mut words) {
+            match attempt(&mut guard, words) {
                 Ok(true) => {
-                    guard.commit();
-                    return Ok(words);
+                    guard.checkpoint();
+                    return Ok(());
                 }
                 Ok(false) if patience != Patience::None => {}
                 Ok(false) => return Err(Errno::AGAIN),
@@ -341,7 +375,12 @@ impl<'a, O: Object> Waiters<'a, O> {
             }
         }
         drop(guard);
-        self.run_among_others(thread, &request, patience, &mut attempt)
+        self.run_among_others(thread, words, patience, &mut attempt)
+    }
+
+    fn approach(&self) {
+        Lock::of(self.segment).approach();
+        self.object.approach(self.segment);
     }
 
     #[cold]
@@ -349,17 +388,16 @@ impl<'a, O: Object> Waiters<'a, O> {
     fn run_among_others(
         &self,
         thread: Thread,
-        request: &Words,
+        words: &mut Words,
         patience: Patience,
         attempt: &mut impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
-    ) -> Result<Words> {
+    ) -> Result<()> {
         let _bell = Watch::on(thread, self.bell()?);
         let mut looks = if patience == Patience::None { 0 } else { LOOKS_MAX };
         loop {
             let mut guard = self.enter_as(thread, patience.deadline())?;
-            let mut words = *request;
-            match attempt(&mut guard, &mut words) {
-                Ok(true) => return self.serve_others(guard).map(|()| words),
+            match attempt(&mut guard, words) {
+                Ok(true) => return self.serve_others(guard),
                 Ok(false) if patience != Patience::None => {}
                 otherwise => {
                     self.leave(guard);
@@ -367,10 +405,15 @@ impl<'a, O: Object> Waiters<'a, O> {
                 }
             }
             if looks > 0 {
-                let version = guard.version();
+                let lock = Lock::of(self.segment);
+                let change = self.object.awaits(words);
+                let version = lock.version(change);
                 self.leave(guard);
-                let changed = Lock::of(self.segment).look_for_change(version, patience.deadline());
+                let changed = lock.look_for(change, version, patience.deadline());
                 looks = if changed { looks - 1 } else { 0 };
+                if changed {
+                    self.approach();
+                }
                 continue;
             }
             let needed = match self.index_for_next(&guard) {
@@ -381,7 +424,8 @@ impl<'a, O: Object> Waiters<'a, O> {
                 }
             };
             if self.segment.word64(needed + self.stride - 8).is_ok() {
-                return self.block(guard, thread, &words, patience.deadline());
+                *words = self.block(guard, thread, words, patience.deadline())?;
+                return Ok(());
             }
             // Room is made without the lock: others may have changed the object meanwhile, so it is attempted again.
             self.leave(guard);

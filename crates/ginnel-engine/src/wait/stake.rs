@@ -276,16 +276,12 @@ const _: () = assert!(START_WORD < WORDS);
 
 impl Drop for Stake<'_> {
     fn drop(&mut self) {
-        if self.linked.is_none() {
-            return;
-        }
-        if !self.thread.is_current() {
-            // The parent's; nothing of it is linked in this process.
-            std::mem::forget(self.linked.take());
+        // In a forked child it is the parent's.
+        if !self.linked.as_ref().is_some_and(Linked::is_own) {
             return;
         }
         let dead = WAITERS | OWNER_DIED;
-        let own = self.thread.id | WAITERS;
+        let own = self.thread.id() | WAITERS;
         let left = self.life.compare_exchange(own, dead, Ordering::SeqCst, Ordering::SeqCst);
         self.linked = None;
         if left.is_ok() {
