@@ -12,7 +12,9 @@ fn main() {
         let mut best = f64::MAX;
         for _ in 0..7 {
             let t = Instant::now();
-            for _ in 0..n { f(); }
+            for _ in 0..n {
+                f();
+            }
             best = best.min(t.elapsed().as_nanos() as f64 / n as f64);
         }
         println!("{what}: {best:.1} ns");

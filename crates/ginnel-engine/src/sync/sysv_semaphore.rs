@@ -304,6 +304,9 @@ impl SysvSemaphores {
         }
         let request = Request::new(operations);
         let operations = request.operations();
+        if operations.len() * 2 > JOURNAL_SHARE {
+            return self.run(operations, patience);
+        }
         let undoes = operations.iter().any(|operation| operate::undoes(*operation));
         match self.run_alone(undoes, patience, |guard, caller| self.attempt_all(guard, operations, caller)) {
             Ok(None) => self.run(operations, patience),
@@ -334,7 +337,7 @@ impl SysvSemaphores {
     /// # Errors
     /// `EINVAL`: no such semaphore; the set was removed. `EUCLEAN`, `EINTR`: as [`Waiters::enter`].
     pub fn value(&self, index: usize) -> Result<u16> {
-        self.look(index, |_, guard| Ok(operate::value_of(guard.get(VALUES + 8 * index)?)?))
+        self.look(index, |_, guard| operate::value_of(guard.get(VALUES + 8 * index)?))
     }
 
     /// The process that changed the semaphore last, by an operation, by setting it or by its end; 0: none has; `GETPID`.
@@ -421,11 +424,7 @@ impl SysvSemaphores {
         })
     }
 
-    fn look<T>(
-        &self,
-        index: usize,
-        look: impl FnOnce(&Call<'_>, &mut Guard<'_>) -> Result<T>,
-    ) -> Result<T> {
+    fn look<T>(&self, index: usize, look: impl FnOnce(&Call<'_>, &mut Guard<'_>) -> Result<T>) -> Result<T> {
         if index >= self.count {
             return Err(Errno::INVAL);
         }

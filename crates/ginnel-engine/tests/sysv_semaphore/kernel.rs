@@ -262,7 +262,9 @@ fn compare(seed: u64) {
             let operations: Vec<_> = (0..count).map(|_| random.operation()).collect();
             let text: Vec<_> = operations
                 .iter()
-                .map(|operation| format!("{}{:+}/{:x}", operation.sem_num, operation.sem_op, operation.sem_flg))
+                .map(|operation| {
+                    format!("{}{:+}/{:x}", operation.sem_num, operation.sem_op, operation.sem_flg)
+                })
                 .collect();
             log.push(format!("worker {number} does {text:?}"));
             both.workers[number].iter_mut().for_each(|worker| worker.order(&operations));

@@ -7,7 +7,7 @@ use ginnel_engine::{Errno, wait::Patience};
 use ginnel_testkit::{Child, Exit, fork, isolated_for, wait_blocked_in, wait_until};
 use libc::sembuf;
 
-use super::{Home, UNDO, blocked, fresh, flagged, op, operate, set_of, still_blocked, values};
+use super::{Home, UNDO, blocked, flagged, fresh, op, operate, set_of, still_blocked, values};
 use crate::common::{Stepped, pause_for_ever};
 
 /// Every how many instructions: all take minutes, `GINNEL_STRIDE=1` is for them.
@@ -78,7 +78,7 @@ fn what_a_holder_took_comes_back_wherever_it_is_killed() {
 fn taking_and_giving_in_turn_leaves_nothing_wherever_it_is_killed() {
     isolated_for(Duration::from_secs(600), || {
         let kills = kill_at_every(
-            stride(),
+            2 * stride(),
             || set_of(&[3, 0]),
             |set| {
                 operate(set, &[flagged(0, -1, UNDO), flagged(1, 1, UNDO)]).unwrap();
@@ -99,7 +99,7 @@ fn taking_and_giving_in_turn_leaves_nothing_wherever_it_is_killed() {
 fn whoever_gives_is_killed_and_nobody_stays_blocked() {
     isolated_for(Duration::from_secs(600), || {
         let kills = kill_at_every(
-            stride(),
+            3 * stride(),
             || {
                 let set = set_of(&[0, 1]);
                 let children = vec![
@@ -118,7 +118,11 @@ fn whoever_gives_is_killed_and_nobody_stays_blocked() {
                     operate(&set, &[op(0, 2), op(1, -1)]).unwrap();
                 }
                 children.into_iter().for_each(|child| child.assert_ok());
-                assert_eq!((values(&set), set.waiting(0), set.waiting_zero(1)), (vec![0, 0], Ok(0), Ok(0)), "{at}");
+                assert_eq!(
+                    (values(&set), set.waiting(0), set.waiting_zero(1)),
+                    (vec![0, 0], Ok(0), Ok(0)),
+                    "{at}"
+                );
             },
         );
         println!("{kills} kills");
@@ -127,7 +131,11 @@ fn whoever_gives_is_killed_and_nobody_stays_blocked() {
 }
 
 /// Kills one that is blocked, served when it sleeps, at each `stride`-th instruction.
-fn served_and_killed(stride: usize, flag: i16, check: impl Fn(&Home, &[Child], bool, &str)) -> (usize, usize) {
+fn served_and_killed(
+    stride: usize,
+    flag: i16,
+    check: impl Fn(&Home, &[Child], bool, &str),
+) -> (usize, usize) {
     let mut kills = (0, 0);
     for steps in (0..).step_by(stride) {
         let set = set_of(&[0]);
@@ -238,7 +246,7 @@ fn many_operations_of_one_call_are_done_or_not_done() {
         const COUNT: u16 = 250;
         let all = |change: i16| (0..COUNT).map(|index| flagged(index, change, UNDO)).collect::<Vec<sembuf>>();
         let kills = kill_at_every(
-            60 * stride(),
+            150 * stride(),
             || {
                 let set = set_of(&[5; COUNT as usize]);
                 let waiting = blocked(&set, &[op(0, 0)]);
@@ -318,9 +326,10 @@ fn processes_killed_at_random_give_back_all_that_they_had() {
         let start = |number: usize| {
             let set = &set;
             fork(move || {
-                let (first, second) = if number % 2 == 0 { (0, 1) } else { (1, 0) };
+                let (first, second) = if number.is_multiple_of(2) { (0, 1) } else { (1, 0) };
                 loop {
-                    operate(set, &[flagged(first, -1, UNDO), flagged(2, -1, UNDO), flagged(3, 1, UNDO)]).unwrap();
+                    operate(set, &[flagged(first, -1, UNDO), flagged(2, -1, UNDO), flagged(3, 1, UNDO)])
+                        .unwrap();
                     operate(set, &[flagged(second, -1, UNDO)]).unwrap_or(());
                     let back = [flagged(3, -1, UNDO), flagged(first, 1, UNDO), flagged(2, 1, UNDO)];
                     operate(set, &back).unwrap();
