@@ -1,0 +1,95 @@
+//! Two homes, the same random operations, every result compared.
+//!
+//! `GINNEL_SEED` and `GINNEL_OPERATIONS` replay or lengthen: `just differential`.
+
+use std::time::{Duration, Instant};
+
+use ginnel_conformance::differential::{
+    Difference, Kind, Messages, Queues, Segments, Semaphores, Sets, lockstep, stretch,
+};
+use ginnel_conformance::home::Home;
+use ginnel_conformance::kernel::Kernel;
+use ginnel_testkit::{Exit, fork, isolated_for};
+
+const WORKERS: usize = 4;
+/// How many operations CI does in one process, and how many with several.
+const SHORT: u64 = 20_000;
+const SHORT_LOCKSTEP: u64 = 2_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.replace('_', "").parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+/// A seed, and how many operations.
+fn asked(short: u64) -> (u64, u64) {
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_millis());
+    (number("GINNEL_SEED").unwrap_or(clock as u64 % 1_000_000), number("GINNEL_OPERATIONS").unwrap_or(short))
+}
+
+fn limit() -> Duration {
+    Duration::from_secs(number("GINNEL_OPERATIONS").map_or(300, |_| 100_000))
+}
+
+/// In a process with a single thread: a notice is a signal to the process, and no other thread must have it.
+fn alone(act: impl FnOnce()) {
+    assert_eq!(fork(act).wait_within(limit()), Exit::Code(0));
+}
+
+fn report<A: Home, B: Home, K: Kind<A>>(
+    how: &str,
+    (seed, count): (u64, u64),
+    run: impl FnOnce() -> Result<(), Box<Difference>>,
+) {
+    let start = Instant::now();
+    if let Err(difference) = run() {
+        panic!("{difference}");
+    }
+    let (name, time) = (K::NAME, start.elapsed().as_secs_f64());
+    println!("{name}, {} and {}, {how}: {count} operations of seed {seed}, no difference, {time:.1} s", A::NAME, B::NAME);
+}
+
+fn in_one_process<A: Home, B: Home, K: Kind<A> + Kind<B>>(a: &A, b: &B) {
+    let asked = asked(SHORT);
+    report::<A, B, K>("one process", asked, || stretch::<K, A, B>(a, b, asked.0, asked.1));
+}
+
+fn in_lockstep<A: Home, B: Home, K: Kind<A> + Kind<B>>(a: &A, b: &B) {
+    let asked = asked(SHORT_LOCKSTEP);
+    let how = format!("{WORKERS} processes in lockstep");
+    report::<A, B, K>(&how, asked, || lockstep::<K, A, B>(a, b, asked.0, asked.1, WORKERS));
+}
+
+/// The harness sees no difference where there is none: the kernel against itself.
+mod kernel_and_kernel {
+    use super::*;
+
+    fn both<K: Kind<Kernel>>() {
+        alone(|| in_one_process::<Kernel, Kernel, K>(&Kernel::apart(1), &Kernel::apart(2)));
+        alone(|| in_lockstep::<Kernel, Kernel, K>(&Kernel::apart(3), &Kernel::apart(4)));
+    }
+
+    #[test]
+    fn sysv_queues() {
+        isolated_for(limit(), both::<Messages>);
+    }
+
+    #[test]
+    fn sysv_semaphores() {
+        isolated_for(limit(), both::<Sets>);
+    }
+
+    #[test]
+    fn sysv_memory() {
+        isolated_for(limit(), both::<Segments>);
+    }
+
+    #[test]
+    fn posix_queues() {
+        isolated_for(limit(), both::<Queues>);
+    }
+
+    #[test]
+    fn posix_semaphores() {
+        isolated_for(limit(), both::<Semaphores>);
+    }
+}
