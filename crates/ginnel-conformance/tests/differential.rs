@@ -93,3 +93,88 @@ mod kernel_and_kernel {
         isolated_for(limit(), both::<Semaphores>);
     }
 }
+
+/// It does see one where there is one: a home that is wrong in a way that only some operations show.
+mod kernel_and_a_faulty_one {
+    use ginnel_conformance::Result;
+    use ginnel_conformance::home::{Owner, QueueStatus, SysvMessages};
+
+    use super::*;
+
+    /// Receives a type above the lowest, now and then.
+    struct Faulty(Kernel);
+
+    impl Home for Faulty {
+        const NAME: &'static str = "faulty";
+
+        fn fresh() -> Faulty {
+            Faulty(Kernel::fresh())
+        }
+    }
+
+    impl SysvMessages for Faulty {
+        const MESSAGE_BYTES_MAX: usize = 8192;
+
+        fn msgget(&self, key: i32, flags: i32) -> Result<i32> {
+            self.0.msgget(key, flags)
+        }
+
+        fn msgsnd(&self, id: i32, mtype: i64, text: &[u8], flags: i32) -> Result<()> {
+            self.0.msgsnd(id, mtype, text, flags)
+        }
+
+        fn msgrcv(&self, id: i32, text: &mut [u8], mtype: i64, flags: i32) -> Result<(i64, usize)> {
+            self.0.msgrcv(id, text, if mtype == -5 { -4 } else { mtype }, flags)
+        }
+
+        fn msg_status(&self, id: i32) -> Result<QueueStatus> {
+            self.0.msg_status(id)
+        }
+
+        fn msg_set(&self, id: i32, owner: Owner, qbytes: u64) -> Result<()> {
+            self.0.msg_set(id, owner, qbytes)
+        }
+
+        fn msg_remove(&self, id: i32) -> Result<()> {
+            self.0.msg_remove(id)
+        }
+    }
+
+    #[test]
+    fn is_found_with_its_replay() {
+        isolated_for(limit(), || {
+            alone(|| {
+                let found = stretch::<Messages, _, _>(&Kernel::apart(1), &Faulty(Kernel::apart(2)), 7, 100_000);
+                let first = found.expect_err("it is faulty");
+                let text = first.to_string();
+                assert!(text.contains("GINNEL_SEED=7") && text.contains("msgrcv"), "{text}");
+                let again =
+                    stretch::<Messages, _, _>(&Kernel::apart(3), &Faulty(Kernel::apart(4)), 7, first.step + 1);
+                assert_eq!(again.expect_err("it is faulty").to_string(), text, "the replay is the same");
+            });
+            alone(|| {
+                let (a, b) = (Kernel::apart(5), Faulty(Kernel::apart(6)));
+                let found = lockstep::<Messages, _, _>(&a, &b, 7, 100_000, WORKERS);
+                let text = found.expect_err("it is faulty").to_string();
+                assert!(text.contains("GINNEL_SEED=7"), "{text}");
+            });
+        });
+    }
+}
+
+/// The user-space home is the kernel's equal.
+mod kernel_and_user_space {
+    use ginnel_conformance::user::User;
+
+    use super::*;
+
+    fn both<K: Kind<Kernel> + Kind<User>>() {
+        alone(|| in_one_process::<Kernel, User, K>(&Kernel::apart(1), &User::fresh()));
+        alone(|| in_lockstep::<Kernel, User, K>(&Kernel::apart(2), &User::fresh()));
+    }
+
+    #[test]
+    fn sysv_semaphores() {
+        isolated_for(limit(), both::<Sets>);
+    }
+}

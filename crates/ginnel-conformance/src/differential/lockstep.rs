@@ -242,8 +242,8 @@ fn choose<H: Home, K: Kind<H>>(rng: &mut Rng, side: &Side<'_, H, K>) -> Event {
     }
     let worker = rng.pick(&idle);
     let op = K::choose(rng);
-    let must_not_wait = idle.len() == 1 || K::is_race(&op, &waiting);
-    Event::Act(worker, if must_not_wait { K::calm(op) } else { op })
+    let op = K::instead(&op, &waiting).unwrap_or(op);
+    Event::Act(worker, if idle.len() == 1 { K::calm(op) } else { op })
 }
 
 fn show<H: Home, K: Kind<H>>(event: &Event) -> String {

@@ -119,9 +119,9 @@ pub trait Kind<H: Home>: Default {
     /// The same, but it does not wait.
     fn calm(op: Op) -> Op;
 
-    /// Whether what comes out is decided by the scheduler if this one may wait while those do.
-    fn is_race(_op: &Op, _waiting: &[Op]) -> bool {
-        false
+    /// What to do instead, where the scheduler would decide what comes of it while those wait.
+    fn instead(_op: &Op, _waiting: &[Op]) -> Option<Op> {
+        None
     }
 
     /// Does it.

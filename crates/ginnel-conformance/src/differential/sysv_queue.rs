@@ -124,9 +124,15 @@ impl<H: SysvMessages> Kind<H> for Messages {
         op
     }
 
-    /// The kernel wakes every sender that fits alone, and the scheduler says whose message goes in.
-    fn is_race(op: &Op, waiting: &[Op]) -> bool {
-        op.verb == SEND && waiting.iter().any(|other| other.verb == SEND)
+    /// The kernel wakes every sender that fits alone, and the scheduler says whose message goes in. `IPC_SET` makes all
+    /// receivers look again, and the scheduler says in which order they then stand.
+    fn instead(op: &Op, waiting: &[Op]) -> Option<Op> {
+        let also = |verb: i64| waiting.iter().filter(|other| other.verb == verb).count();
+        match op.verb {
+            SEND if also(SEND) > 0 => Some(<Messages as Kind<H>>::calm(*op)),
+            SET if also(RECEIVE) > 1 => Some(Op { verb: GET, args: [op.args[0] % CURRENT, 0, 0, 0, 0o600, 0] }),
+            _ => None,
+        }
     }
 
     fn act(&mut self, home: &H, shared: &mut Shared, op: &Op) -> Outcome {

@@ -59,7 +59,8 @@ impl Sets {
             SETALL => {
                 let all = [first as u16, second as u16, third as u16, fourth as u16];
                 let count = h.sem_status(id)?.nsems as usize;
-                h.sem_setall(id, &all[..count.min(4)]).map(|()| Vec::new())
+                let all: Vec<u16> = all.into_iter().cycle().take(count).collect();
+                h.sem_setall(id, &all).map(|()| Vec::new())
             }
             _ => h.sem_remove(id).map(|()| Vec::new()),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ginnel_engine::namespace::Kind;
-use ginnel_engine::sync::sysv_semaphore::{OPERATIONS_MAX, SysvSemaphores as Set};
+use ginnel_engine::sync::sysv_semaphore::{OPERATIONS_MAX, SysvSemaphores as Set, VALUE_MAX};
 
 use super::{User, change, patience, permissions};
 use crate::home::{Owner, SetStatus, SysvSemaphores};
@@ -73,7 +73,11 @@ impl SysvSemaphores for User {
     }
 
     fn sem_setval(&self, id: i32, number: i32, value: i32) -> Result<()> {
-        let value = u16::try_from(value).map_err(|_| Errno::RANGE)?;
+        // The kernel looks at the id's sign, then at the value, then for the set.
+        if id < 0 {
+            return Err(Errno::INVAL);
+        }
+        let value = u16::try_from(value).ok().filter(|value| *value <= VALUE_MAX).ok_or(Errno::RANGE)?;
         self.on_set(id, |set| set.set_value(index(number)?, value))
     }
 
