@@ -201,6 +201,8 @@ where
     let mut rng = Rng::new(seed);
     let mut one = Side::<A, K>::new(a, workers);
     let mut other = Side::<B, K>::new(b, workers);
+    let stamps_deaths = A::STAMPS_DEATHS && B::STAMPS_DEATHS;
+    (one.shared.stamps_deaths, other.shared.stamps_deaths) = (stamps_deaths, stamps_deaths);
     let mut log = Log::default();
     for step in 0..operations {
         let event = choose::<A, K>(&mut rng, &one);

@@ -87,11 +87,14 @@ pub struct Shared {
     pub ids: [i32; SLOTS],
     /// A process's number by its pid. Dead ones stay.
     pub processes: HashMap<i32, i64>,
+    /// Whether both homes stamp what a process's end does to shared memory.
+    pub stamps_deaths: bool,
 }
 
 impl Shared {
     fn new() -> Shared {
-        Shared { ids: [-1; SLOTS], processes: HashMap::from([(0, -1), (std::process::id() as i32, 1000)]) }
+        let processes = HashMap::from([(0, -1), (std::process::id() as i32, 1000)]);
+        Shared { ids: [-1; SLOTS], processes, stamps_deaths: true }
     }
 
     /// A process by its number.

@@ -87,17 +87,17 @@ impl<H: SysvMessages> Kind<H> for Messages {
         // Now and then one that was removed.
         let slot = if rng.one_in(16) { live + CURRENT } else { live };
         match rng.below(100) {
-            0..5 => {
-                let flags = rng.pick(&[0, IPC_CREAT, IPC_CREAT, IPC_CREAT | IPC_EXCL]) | 0o600;
+            0..8 => {
+                let flags = rng.pick(&[0, IPC_CREAT, IPC_CREAT, IPC_CREAT, IPC_CREAT | IPC_EXCL]) | 0o600;
                 Op { verb: GET, args: [live, 0, 0, 0, flags.into(), 0] }
             }
-            5..48 => {
+            8..50 => {
                 let mtype = if rng.one_in(64) { rng.range(-1, 0) } else { rng.range(1, 6) };
                 let len = if rng.one_in(8) { rng.range(0, 60) } else { rng.range(0, 12) };
                 let flags = if rng.one_in(3) { 0 } else { IPC_NOWAIT };
                 Op { verb: SEND, args: [slot, mtype, len, rng.range(0, 255), flags.into(), 0] }
             }
-            48..91 => {
+            50..91 => {
                 let mut flags = if rng.one_in(3) { 0 } else { IPC_NOWAIT };
                 for (flag, times) in [(MSG_NOERROR, 3), (MSG_EXCEPT, 6), (MSG_COPY, 10)] {
                     if rng.one_in(times) {

@@ -90,9 +90,9 @@ impl Segments {
             status.segsz as i64,
             status.doomed.into(),
             shared.process(status.cpid),
-            shared.process(status.lpid),
+            if shared.stamps_deaths { shared.process(status.lpid) } else { 0 },
             i64::from(status.atime != 0),
-            i64::from(status.dtime != 0),
+            i64::from(shared.stamps_deaths && status.dtime != 0),
             status.perm.key.into(),
             status.perm.mode.into(),
         ])
@@ -109,7 +109,7 @@ impl<H: SysvMemory> Kind<H> for Segments {
         let offset = if rng.one_in(2) { rng.range(0, 3) } else { rng.range(0, SIZE - 1) };
         match rng.below(100) {
             0..12 => {
-                let flags = rng.pick(&[0, IPC_CREAT, IPC_CREAT, IPC_CREAT | IPC_EXCL]) | 0o600;
+                let flags = rng.pick(&[0, IPC_CREAT, IPC_CREAT, IPC_CREAT, IPC_CREAT | IPC_EXCL]) | 0o600;
                 let size = if rng.one_in(6) { rng.pick(&[0, 1, SIZE + 1]) } else { SIZE };
                 // A new one must have room for what is written.
                 let size = if size == 0 { 0 } else if flags & IPC_CREAT != 0 || live == 3 { size.max(SIZE) } else { size };

@@ -88,12 +88,12 @@ impl<H: SysvSemaphores> Kind<H> for Sets {
         let live = rng.range(0, CURRENT - 1);
         let slot = if rng.one_in(16) { live + CURRENT } else { live };
         match rng.below(100) {
-            0..6 => {
-                let flags = rng.pick(&[0, IPC_CREAT, IPC_CREAT, IPC_CREAT | IPC_EXCL]) | 0o600;
+            0..8 => {
+                let flags = rng.pick(&[0, IPC_CREAT, IPC_CREAT, IPC_CREAT, IPC_CREAT | IPC_EXCL]) | 0o600;
                 let count = if rng.one_in(6) { rng.range(-1, 5) } else { COUNT };
                 Op { verb: GET, args: [live, count, flags.into(), 0, 0, 0] }
             }
-            6..90 => {
+            8..90 => {
                 let count = rng.pick(&[1, 1, 1, 2, 3, 4]);
                 let mut op = Op { verb: OPERATE, args: [slot, count, 0, 0, 0, 0] };
                 let undo = if rng.one_in(3) { SEM_UNDO } else { 0 };
