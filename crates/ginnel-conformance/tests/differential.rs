@@ -17,12 +17,15 @@ const SHORT: u64 = 20_000;
 const SHORT_LOCKSTEP: u64 = 2_000;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.replace('_', "").parse().unwrap_or_else(|_| panic!("{name}={text}")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.replace('_', "").parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
 /// A seed, and how many operations.
 fn asked(short: u64) -> (u64, u64) {
-    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_millis());
+    let clock =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_millis());
     (number("GINNEL_SEED").unwrap_or(clock as u64 % 1_000_000), number("GINNEL_OPERATIONS").unwrap_or(short))
 }
 
@@ -45,7 +48,11 @@ fn report<A: Home, B: Home, K: Kind<A>>(
         panic!("{difference}");
     }
     let (name, time) = (K::NAME, start.elapsed().as_secs_f64());
-    println!("{name}, {} and {}, {how}: {count} operations of seed {seed}, no difference, {time:.1} s", A::NAME, B::NAME);
+    println!(
+        "{name}, {} and {}, {how}: {count} operations of seed {seed}, no difference, {time:.1} s",
+        A::NAME,
+        B::NAME
+    );
 }
 
 fn in_one_process<A: Home, B: Home, K: Kind<A> + Kind<B>>(a: &A, b: &B) {
@@ -144,12 +151,17 @@ mod kernel_and_a_faulty_one {
     fn is_found_with_its_replay() {
         isolated_for(limit(), || {
             alone(|| {
-                let found = stretch::<Messages, _, _>(&Kernel::apart(1), &Faulty(Kernel::apart(2)), 7, 100_000);
+                let found =
+                    stretch::<Messages, _, _>(&Kernel::apart(1), &Faulty(Kernel::apart(2)), 7, 100_000);
                 let first = found.expect_err("it is faulty");
                 let text = first.to_string();
                 assert!(text.contains("GINNEL_SEED=7") && text.contains("msgrcv"), "{text}");
-                let again =
-                    stretch::<Messages, _, _>(&Kernel::apart(3), &Faulty(Kernel::apart(4)), 7, first.step + 1);
+                let again = stretch::<Messages, _, _>(
+                    &Kernel::apart(3),
+                    &Faulty(Kernel::apart(4)),
+                    7,
+                    first.step + 1,
+                );
                 assert_eq!(again.expect_err("it is faulty").to_string(), text, "the replay is the same");
             });
             alone(|| {

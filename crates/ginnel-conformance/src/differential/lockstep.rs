@@ -205,7 +205,7 @@ where
     (one.shared.stamps_deaths, other.shared.stamps_deaths) = (stamps_deaths, stamps_deaths);
     let mut log = Log::default();
     for step in 0..operations {
-        let event = choose::<A, K>(&mut rng, &one);
+        let event = choose::<A, B, K>(&mut rng, &one);
         log.add(show::<A, K>(&event));
         let outcome = perform(&mut one, &mut other, event).and_then(|()| settle(&mut one, &mut other));
         let op = Op { verb: 0, args: [0; 6] };
@@ -230,7 +230,7 @@ where
     Ok(())
 }
 
-fn choose<H: Home, K: Kind<H>>(rng: &mut Rng, side: &Side<'_, H, K>) -> Event {
+fn choose<A: Home, B: Home, K: Kind<A> + Kind<B>>(rng: &mut Rng, side: &Side<'_, A, K>) -> Event {
     let idle: Vec<usize> =
         (0..side.workers.len()).filter(|number| side.workers[*number].busy.is_none()).collect();
     let waiting: Vec<Op> = side.workers.iter().filter_map(|worker| worker.busy).collect();
@@ -243,9 +243,10 @@ fn choose<H: Home, K: Kind<H>>(rng: &mut Rng, side: &Side<'_, H, K>) -> Event {
         return Event::Signal(rng.pick(&blocked));
     }
     let worker = rng.pick(&idle);
-    let op = K::choose(rng);
-    let op = K::instead(&op, &waiting).unwrap_or(op);
-    Event::Act(worker, if idle.len() == 1 { K::calm(op) } else { op })
+    let op = <K as Kind<A>>::choose(rng);
+    let op = <K as Kind<A>>::instead(&op, &waiting).unwrap_or(op);
+    let op = <K as Kind<B>>::instead(&op, &waiting).unwrap_or(op);
+    Event::Act(worker, if idle.len() == 1 { <K as Kind<A>>::calm(op) } else { op })
 }
 
 fn show<H: Home, K: Kind<H>>(event: &Event) -> String {

@@ -83,7 +83,8 @@ impl Queues {
                 Ok(vec![len as i64, priority.into(), digest(&text[..len])])
             }
             NOTIFY => {
-                let notice = if first == 0 { Notice::None } else { Notice::Signal(self.signal, first as i32) };
+                let notice =
+                    if first == 0 { Notice::None } else { Notice::Signal(self.signal, first as i32) };
                 h.mq_notify(self.queue(op)?, Some(notice)).map(|()| Vec::new())
             }
             FORGET => h.mq_notify(self.queue(op)?, None).map(|()| Vec::new()),

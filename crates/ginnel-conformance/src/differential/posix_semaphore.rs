@@ -76,7 +76,8 @@ impl<H: PosixSemaphores> Kind<H> for Semaphores {
         let (verb, first, second, third) = match rng.below(100) {
             0..8 => {
                 let make = rng.pick(&[0, O_CREAT, O_CREAT, O_CREAT | O_EXCL]);
-                let value = if rng.one_in(20) { i64::from(i32::MAX) + rng.range(0, 1) } else { rng.range(0, 3) };
+                let value =
+                    if rng.one_in(20) { i64::from(i32::MAX) + rng.range(0, 1) } else { rng.range(0, 3) };
                 (OPEN, rng.range(0, NAMES - 1), make.into(), value)
             }
             8..10 => (CLOSE, 0, 0, 0),
@@ -95,6 +96,11 @@ impl<H: PosixSemaphores> Kind<H> for Semaphores {
             op.verb = TRY;
         }
         op
+    }
+
+    fn instead(op: &Op, waiting: &[Op]) -> Option<Op> {
+        let order_matters = op.verb == WAIT && !waiting.is_empty() && !H::SEMAPHORES_IN_TURN;
+        order_matters.then(|| <Semaphores as Kind<H>>::calm(*op))
     }
 
     fn act(&mut self, home: &H, _shared: &mut Shared, op: &Op) -> Outcome {

@@ -40,9 +40,7 @@ impl Messages {
                 shared.ids[slot(op)] = new;
                 Ok(vec![shared.same(new)])
             }
-            SEND => h
-                .msgsnd(id, first, &payload(third, second as usize), flags as i32)
-                .map(|()| Vec::new()),
+            SEND => h.msgsnd(id, first, &payload(third, second as usize), flags as i32).map(|()| Vec::new()),
             RECEIVE => {
                 let mut text = [0; 64];
                 let (mtype, len) = h.msgrcv(id, &mut text[..second as usize], first, flags as i32)?;
@@ -130,7 +128,9 @@ impl<H: SysvMessages> Kind<H> for Messages {
         let also = |verb: i64| waiting.iter().filter(|other| other.verb == verb).count();
         match op.verb {
             SEND if also(SEND) > 0 => Some(<Messages as Kind<H>>::calm(*op)),
-            SET if also(RECEIVE) > 1 => Some(Op { verb: GET, args: [op.args[0] % CURRENT, 0, 0, 0, 0o600, 0] }),
+            SET if also(RECEIVE) > 1 => {
+                Some(Op { verb: GET, args: [op.args[0] % CURRENT, 0, 0, 0, 0o600, 0] })
+            }
             _ => None,
         }
     }

@@ -112,7 +112,13 @@ impl<H: SysvMemory> Kind<H> for Segments {
                 let flags = rng.pick(&[0, IPC_CREAT, IPC_CREAT, IPC_CREAT, IPC_CREAT | IPC_EXCL]) | 0o600;
                 let size = if rng.one_in(6) { rng.pick(&[0, 1, SIZE + 1]) } else { SIZE };
                 // A new one must have room for what is written.
-                let size = if size == 0 { 0 } else if flags & IPC_CREAT != 0 || live == 3 { size.max(SIZE) } else { size };
+                let size = if size == 0 {
+                    0
+                } else if flags & IPC_CREAT != 0 || live == 3 {
+                    size.max(SIZE)
+                } else {
+                    size
+                };
                 Op { verb: GET, args: [live, size, flags.into(), 0, 0, 0] }
             }
             12..35 => {

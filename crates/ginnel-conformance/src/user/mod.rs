@@ -2,6 +2,7 @@
 //!
 //! As the drop-in does, a process opens an object when it first needs it, and keeps it open. A forked child opens its own.
 
+pub mod differences;
 mod sysv_semaphore;
 
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ impl Home for User {
     const NAME: &'static str = "user space";
     // Nobody is there to do it: who asks later sees that the process is gone, and does not count it.
     const STAMPS_DEATHS: bool = false;
+    // A death wakes one of them, who then stands at the end.
+    const SEMAPHORES_IN_TURN: bool = false;
 
     fn fresh() -> User {
         let path = "/dev/shm/ginnel-conformance";
