@@ -11,9 +11,19 @@ use ginnel_testkit::isolated_for;
 const LIMIT: Duration = Duration::from_secs(300);
 
 #[test]
+fn no_difference_holds_in_the_kernel() {
+    isolated_for(LIMIT, || {
+        assert_fails_there::<Kernel>(differences::sysv_messages());
+        assert_fails_there::<Kernel>(differences::sysv_semaphores());
+        assert_fails_there::<Kernel>(differences::sysv_memory());
+        assert_fails_there::<Kernel>(differences::posix_queues());
+        assert_fails_there::<Kernel>(differences::posix_semaphores());
+    });
+}
+
+#[test]
 fn sysv_semaphores() {
     isolated_for(LIMIT, || {
-        assert_fails_there::<Kernel>(differences::sysv_semaphores());
         let (clauses, differences) = (sync::sysv_semaphore::clauses(), differences::sysv_semaphores());
         run_with_differences::<User>("System V semaphores", clauses, differences);
     });

@@ -2,12 +2,13 @@
 //!
 //! Asserted in both directions: there the clause must fail and the other hold, in the kernel's home the other must fail.
 
-use libc::{IPC_CREAT, IPC_EXCL};
+use ginnel_testkit::wait_until;
+use libc::{IPC_CREAT, IPC_EXCL, IPC_NOWAIT, O_CREAT, O_RDONLY, O_RDWR, O_WRONLY};
 
 use crate::Errno;
 use crate::clause::Difference;
-use crate::help::{ALICE, BOB, SHORT, as_other, blocked, fails, restarted};
-use crate::home::{Owner, SysvSemaphores};
+use crate::help::{ALICE, BOB, LONG, SHORT, as_other, blocked, elsewhere, fails, restarted};
+use crate::home::{Owner, PosixQueues, PosixSemaphores, SysvMemory, SysvMessages, SysvSemaphores};
 
 /// To wait, or to take the lock, is to write to the object's file.
 const BOTH: &str =
@@ -19,6 +20,14 @@ const UNSEEN: &str = "what is in a file that the caller may not open is not know
 /// `futex_waitv(2)` is restarted by the kernel, and nobody can ask it not to.
 const RESTARTED: &str =
     "the kernel restarts futex_waitv(2) after a handler with SA_RESTART, and after a stop";
+
+/// A file knows its owner only.
+const CREATOR: &str = "an object is the file's owner's and group's: who made it and gave it away has no more rights than others";
+/// Nobody's memory but the user's own is used up.
+const UNLIMITED: &str = "msg_qbytes is what the owner says, without a privilege";
+/// Nobody runs at that moment who could note it.
+const UNSEEN_DEATH: &str =
+    "a process that ends without detaching counts no more, but leaves no time and no pid";
 
 const KEY: i32 = 0x0d1f;
 
@@ -90,4 +99,101 @@ fn change(units: i16) -> libc::sembuf {
 
 fn wait_zero() -> libc::sembuf {
     change(0)
+}
+
+/// Of System V queues.
+pub fn sysv_messages<H: SysvMessages>() -> Vec<Difference<H>> {
+    vec![
+        difference("send_write_only", BOTH, |h: &H| {
+            let id = queue(h, 0o622);
+            as_other(BOB, BOB, || fails(Errno::ACCESS, h.msgsnd(id, 1, b"x", IPC_NOWAIT)));
+            assert_eq!(h.msg_status(id).unwrap().qnum, 0);
+        }),
+        difference("receive_read_only", BOTH, |h: &H| {
+            let id = queue(h, 0o644);
+            h.msgsnd(id, 1, b"x", IPC_NOWAIT).unwrap();
+            as_other(BOB, BOB, || fails(Errno::ACCESS, h.msgrcv(id, &mut [0; 8], 0, IPC_NOWAIT)));
+            assert_eq!(h.msg_status(id).unwrap().qnum, 1);
+        }),
+        difference("send_never_restarted", RESTARTED, |h: &H| {
+            let id = queue(h, 0o600);
+            h.msg_set(id, h.msg_status(id).unwrap().perm.owner(), 1).unwrap();
+            h.msgsnd(id, 1, b"x", IPC_NOWAIT).unwrap();
+            let room = || _ = h.msgrcv(id, &mut [0; 8], 1, IPC_NOWAIT).unwrap();
+            restarted(h, || h.msgsnd(id, 2, b"y", 0), room);
+        }),
+        difference("receive_never_restarted", RESTARTED, |h: &H| {
+            let id = queue(h, 0o600);
+            restarted(h, || h.msgrcv(id, &mut [0; 8], 0, 0), || h.msgsnd(id, 1, b"x", 0).unwrap());
+        }),
+        difference("set_gives_rights", GIVING, is_not_given),
+        difference("creator_keeps_rights", GIVING, is_not_given),
+        difference("creator_group_keeps_rights", CREATOR, |h: &H| {
+            as_other(ALICE, ALICE, || _ = queue(h, 0o660));
+            let id = h.msgget(KEY, 0).unwrap();
+            h.msg_set(id, Owner { uid: 0, gid: 0, mode: 0o060 }, 16384).unwrap();
+            as_other(BOB, ALICE, || fails(Errno::ACCESS, h.msgsnd(id, 1, b"x", IPC_NOWAIT)));
+        }),
+        difference("set_more_than_msgmnb", UNLIMITED, |h: &H| {
+            as_other(ALICE, ALICE, || {
+                let id = queue(h, 0o600);
+                h.msg_set(id, h.msg_status(id).unwrap().perm.owner(), 1 << 20).unwrap();
+                assert_eq!(h.msg_status(id).unwrap().qbytes, 1 << 20);
+            });
+        }),
+    ]
+}
+
+fn queue<H: SysvMessages>(h: &H, mode: i32) -> i32 {
+    h.msgget(KEY, IPC_CREAT | IPC_EXCL | mode).unwrap()
+}
+
+fn is_not_given<H: SysvMessages>(h: &H) {
+    as_other(ALICE, ALICE, || {
+        let id = queue(h, 0o600);
+        fails(Errno::PERM, h.msg_set(id, Owner { uid: BOB, gid: BOB, mode: 0o600 }, 16384));
+        assert_eq!(h.msg_status(id).unwrap().perm.uid, ALICE);
+    });
+}
+
+/// Of System V shared memory.
+pub fn sysv_memory<H: SysvMemory>() -> Vec<Difference<H>> {
+    vec![
+        difference("exited", UNSEEN_DEATH, |h: &H| {
+            let id = h.shmget(KEY, 1, IPC_CREAT | 0o600).unwrap();
+            elsewhere(|| _ = h.shmat(id, 0, 0).unwrap());
+            wait_until("it counts no more", || h.shm_status(id).unwrap().nattch == 0);
+            assert_eq!(h.shm_status(id).unwrap().dtime, 0);
+        }),
+        difference("creator_keeps_rights", GIVING, |h: &H| {
+            as_other(ALICE, ALICE, || {
+                let id = h.shmget(KEY, 1, IPC_CREAT | 0o600).unwrap();
+                fails(Errno::PERM, h.shm_set(id, Owner { uid: BOB, gid: BOB, mode: 0o600 }));
+            });
+        }),
+    ]
+}
+
+/// Of POSIX queues.
+pub fn posix_queues<H: PosixQueues>() -> Vec<Difference<H>> {
+    vec![
+        difference("denied", BOTH, |h: &H| refuses(h, 0o644, O_RDONLY)),
+        difference("write_permission_alone", BOTH, |h: &H| refuses(h, 0o622, O_WRONLY)),
+        difference("group_bits", BOTH, |h: &H| refuses(h, 0o640, O_RDONLY)),
+    ]
+}
+
+/// That who may do only the one may not even do that.
+fn refuses<H: PosixQueues>(h: &H, mode: u32, access: i32) {
+    rustix::process::umask(rustix::fs::Mode::empty());
+    as_other(ALICE, ALICE, || _ = h.mq_open("/ginnel", O_CREAT | O_RDWR, mode, None).unwrap());
+    as_other(BOB, ALICE, || fails(Errno::ACCESS, h.mq_open("/ginnel", access, 0, None)));
+}
+
+/// Of POSIX semaphores.
+pub fn posix_semaphores<H: PosixSemaphores>() -> Vec<Difference<H>> {
+    vec![difference("timedwait_not_restarted", RESTARTED, |h: &H| {
+        let semaphore = h.sem_open("/ginnel", O_CREAT, 0o600, 0).unwrap();
+        restarted(h, || h.sem_timedwait(semaphore, LONG), || h.sem_post(semaphore).unwrap());
+    })]
 }
