@@ -1,6 +1,7 @@
 //! Two homes, the same random operations, every result compared.
 //!
-//! `GINNEL_SEED` and `GINNEL_OPERATIONS` replay or lengthen: `just differential`.
+//! `GINNEL_SEED` replays; `GINNEL_OPERATIONS` (in one process) and `GINNEL_LOCKSTEP` (with several) lengthen: `just
+//! differential`.
 
 use std::time::{Duration, Instant};
 
@@ -23,14 +24,15 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// A seed, and how many operations.
-fn asked(short: u64) -> (u64, u64) {
-    let clock =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_millis());
-    (number("GINNEL_SEED").unwrap_or(clock as u64 % 1_000_000), number("GINNEL_OPERATIONS").unwrap_or(short))
+fn asked(name: &str, short: u64) -> (u64, u64) {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let clock = since.map_or(1, |time| time.as_millis()) as u64;
+    (number("GINNEL_SEED").unwrap_or(clock % 1_000_000), number(name).unwrap_or(short))
 }
 
 fn limit() -> Duration {
-    Duration::from_secs(number("GINNEL_OPERATIONS").map_or(300, |_| 100_000))
+    let asked = number("GINNEL_OPERATIONS").or(number("GINNEL_LOCKSTEP"));
+    Duration::from_secs(asked.map_or(300, |_| 100_000))
 }
 
 /// In a process with a single thread: a notice is a signal to the process, and no other thread must have it.
@@ -56,12 +58,12 @@ fn report<A: Home, B: Home, K: Kind<A>>(
 }
 
 fn in_one_process<A: Home, B: Home, K: Kind<A> + Kind<B>>(a: &A, b: &B) {
-    let asked = asked(SHORT);
+    let asked = asked("GINNEL_OPERATIONS", SHORT);
     report::<A, B, K>("one process", asked, || stretch::<K, A, B>(a, b, asked.0, asked.1));
 }
 
 fn in_lockstep<A: Home, B: Home, K: Kind<A> + Kind<B>>(a: &A, b: &B) {
-    let asked = asked(SHORT_LOCKSTEP);
+    let asked = asked("GINNEL_LOCKSTEP", SHORT_LOCKSTEP);
     let how = format!("{WORKERS} processes in lockstep");
     report::<A, B, K>(&how, asked, || lockstep::<K, A, B>(a, b, asked.0, asked.1, WORKERS));
 }

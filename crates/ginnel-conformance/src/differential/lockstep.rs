@@ -222,6 +222,7 @@ where
                 kind: <K as Kind<A>>::NAME,
                 seed,
                 step,
+                in_lockstep: true,
                 what: format!("{} and {}: {what}", A::NAME, B::NAME),
                 tail: log.0.into(),
             }));

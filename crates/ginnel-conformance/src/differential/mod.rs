@@ -146,6 +146,8 @@ pub struct Difference {
     pub seed: u64,
     /// At which operation, from 0.
     pub step: u64,
+    /// Whether by several processes.
+    pub in_lockstep: bool,
     /// What differs.
     pub what: String,
     /// The last operations, this one included.
@@ -157,8 +159,9 @@ impl fmt::Display for Difference {
         writeln!(f, "{}: {}", self.kind, self.what)?;
         writeln!(
             f,
-            "replay: GINNEL_SEED={} GINNEL_OPERATIONS={} (the last is the one)",
+            "replay: GINNEL_SEED={} {}={} (the last is the one)",
             self.seed,
+            if self.in_lockstep { "GINNEL_LOCKSTEP" } else { "GINNEL_OPERATIONS" },
             self.step + 1
         )?;
         for line in &self.tail {
@@ -234,6 +237,7 @@ where
                     kind: <K as Kind<A>>::NAME,
                     seed,
                     step,
+                    in_lockstep: false,
                     what: format!("{what}: {} gave {left:?}, {} {right:?}", A::NAME, B::NAME),
                     tail: tail.iter().map(<K as Kind<A>>::show).collect(),
                 }));
