@@ -14,6 +14,12 @@ pub trait Home: Sized + Sync + 'static {
     /// What reports call it.
     const NAME: &'static str;
 
+    /// Whether a process's end counts as its detaching from shared memory: stamped, and with its pid.
+    const STAMPS_DEATHS: bool = true;
+
+    /// Whether of several that wait for a POSIX semaphore the first is served first for certain.
+    const SEMAPHORES_IN_TURN: bool = true;
+
     /// An empty one that nobody else uses. The process is isolated, and has a single thread.
     fn fresh() -> Self;
 

@@ -1,0 +1,30 @@
+//! Every clause, asked of the user-space home; and its deliberate differences, asserted in both directions.
+
+use std::time::Duration;
+
+use ginnel_conformance::clause::{assert_fails_there, run_with_differences};
+use ginnel_conformance::kernel::Kernel;
+use ginnel_conformance::sync;
+use ginnel_conformance::user::{User, differences};
+use ginnel_testkit::isolated_for;
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+#[test]
+fn no_difference_holds_in_the_kernel() {
+    isolated_for(LIMIT, || {
+        assert_fails_there::<Kernel>(differences::sysv_messages());
+        assert_fails_there::<Kernel>(differences::sysv_semaphores());
+        assert_fails_there::<Kernel>(differences::sysv_memory());
+        assert_fails_there::<Kernel>(differences::posix_queues());
+        assert_fails_there::<Kernel>(differences::posix_semaphores());
+    });
+}
+
+#[test]
+fn sysv_semaphores() {
+    isolated_for(LIMIT, || {
+        let (clauses, differences) = (sync::sysv_semaphore::clauses(), differences::sysv_semaphores());
+        run_with_differences::<User>("System V semaphores", clauses, differences);
+    });
+}
