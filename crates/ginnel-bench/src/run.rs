@@ -147,6 +147,7 @@ impl Table {
             (None, Some(distance)) => format!("the CPUs were {distance} in this run"),
             (None, None) => String::new(),
         });
+        let disturbances = runs.iter().filter_map(|run| run.against.clone()).collect();
         let of = |index: usize| -> Vec<Figures> {
             runs.iter().filter_map(|run| run.figures[index].clone()).collect()
         };
@@ -175,6 +176,7 @@ impl Table {
             kernel,
             user,
             disturbed,
+            disturbances,
             distance,
             limits,
         })
