@@ -11,7 +11,7 @@ use crate::rows::{Figure, Row, Target};
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
     /// There are figures.
-    Measured(Measured),
+    Measured(Box<Measured>),
     /// A call failed, or something arrived wrong.
     Failed {
         /// What did.

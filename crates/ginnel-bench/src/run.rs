@@ -46,7 +46,7 @@ enum Side {
 /// `parent`, its parent.
 pub fn measure(row: &Row, settings: &Settings, place: Place, parent: u32) -> Outcome {
     match try_measure(row, settings, place, parent) {
-        Ok(measured) => Outcome::Measured(measured),
+        Ok(measured) => Outcome::Measured(Box::new(measured)),
         Err(Error::Failed(reason)) => Outcome::Failed { reason },
         Err(Error::Unavailable(reason)) => Outcome::Unavailable { reason },
     }
