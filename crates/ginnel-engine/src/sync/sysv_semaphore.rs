@@ -51,7 +51,7 @@ use crate::lock::{CHANGES_MAX, Guard};
 use crate::namespace::{self, Kind, Namespace, REMOVED, Rights};
 use crate::primitive::Ordering;
 use crate::segment::{HEADER_BYTES, Segment};
-use crate::wait::{Patience, Place, WORDS, Waiters};
+use crate::wait::{Alone, Patience, Place, WORDS, Waiters};
 use crate::{Errno, Result};
 
 use operate::{Caller, Request, Verdict};
@@ -261,8 +261,9 @@ impl SysvSemaphores {
         let operation = operate::pack(operation, 0);
         let undoes = operate::undoes(operation);
         match self.run_alone(undoes, patience, |guard, caller| self.attempt_one(guard, operation, caller)) {
-            Ok(None) => self.run(&[operation], patience),
-            outcome => outcome.map(drop),
+            Ok(Alone::Done) => Ok(()),
+            Ok(Alone::Otherwise(_watch)) => self.run(&[operation], patience),
+            Err(errno) => Err(errno),
         }
     }
 
@@ -273,7 +274,7 @@ impl SysvSemaphores {
         undoes: bool,
         patience: Patience,
         attempt: impl FnOnce(&mut Guard<'_>, Caller) -> Result<Verdict>,
-    ) -> Result<Option<()>> {
+    ) -> Result<Alone> {
         self.place.run_alone(&self.segment, patience, |guard| {
             if !self.rights.hold(&self.segment) {
                 return Ok(None);
@@ -309,8 +310,9 @@ impl SysvSemaphores {
         }
         let undoes = operations.iter().any(|operation| operate::undoes(*operation));
         match self.run_alone(undoes, patience, |guard, caller| self.attempt_all(guard, operations, caller)) {
-            Ok(None) => self.run(operations, patience),
-            outcome => outcome.map(drop),
+            Ok(Alone::Done) => Ok(()),
+            Ok(Alone::Otherwise(_watch)) => self.run(operations, patience),
+            Err(errno) => Err(errno),
         }
     }
 

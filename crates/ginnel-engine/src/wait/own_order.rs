@@ -6,7 +6,7 @@ use super::slots::{
 };
 use super::{Object, Patience, WORDS, Waiters, Words};
 use crate::lock::{Guard, Lock};
-use crate::primitive::{OWNER_DIED, Ordering, Thread};
+use crate::primitive::{OWNER_DIED, Ordering, Thread, Watch};
 use crate::segment::Segment;
 use crate::{Errno, Result};
 
@@ -34,9 +34,16 @@ pub(crate) struct Place {
     pub(crate) room: usize,
 }
 
+/// What came of [`Place::run_alone`].
+pub(crate) enum Alone {
+    Done,
+    /// To be done in the general way. While the watch is kept, those who are blocked hear of this thread's death.
+    Otherwise(#[allow(dead_code, reason = "kept, not read")] Option<Watch>),
+}
+
 impl Place {
-    /// Does an operation if nobody is blocked and nothing is left to do, as it mostly is: what `attempt` says. `None`: it is
-    /// otherwise, or `attempt` gave `None`, and nothing was done. Less than [`Waiters::run`] has to, in as few steps as
+    /// Does an operation if nobody is blocked and nothing is left to do, as it mostly is, and if `attempt` does not give
+    /// `None`; else nothing was done. Less than [`Waiters::run`] has to, in as few steps as
     /// possible: nobody is to be served, and nobody to hear of this thread's death.
     ///
     /// # Errors
@@ -47,7 +54,7 @@ impl Place {
         segment: &Segment,
         patience: Patience,
         attempt: impl FnOnce(&mut Guard<'_>) -> Result<Option<()>>,
-    ) -> Result<Option<()>> {
+    ) -> Result<Alone> {
         let header = segment.words::<{ HEADER / 8 }>(self.base)?;
         let thread = Thread::current();
         let before = Lock::of(segment).take_word(thread, patience.deadline())?;
@@ -55,13 +62,15 @@ impl Place {
         let word = |field: usize| header[field / 8].load(Ordering::Relaxed);
         let others = word(SLEEPERS) | word(DIRTY) | word(UNWATCHED);
         if others != 0 || (word(MEMBERS) != 0 && !self.all_live(segment, word(HIGH))?) {
-            return Ok(None);
+            return Ok(Alone::Otherwise(Some(guard.release_with_fence())));
         }
-        let done = attempt(&mut guard);
-        if let Ok(Some(())) = done {
-            guard.checkpoint();
+        match attempt(&mut guard)? {
+            Some(()) => {
+                guard.checkpoint();
+                Ok(Alone::Done)
+            }
+            None => Ok(Alone::Otherwise(None)),
         }
-        done
     }
 
     /// Whether no slot has a mark.
