@@ -8,6 +8,7 @@
 //! | [`segment`] | an object's file, mapped: every access checked, space reserved before it is used |
 //! | [`lock`] | the object's lock, whose holder's death the kernel tells, and the journal that undoes what the dead began |
 //! | [`wait`] | an object's blocked operations: served in order, by whoever changes the object, and nobody left asleep |
+//! | `links` | the words that the kernel marks when a thread dies |
 //! | `process` | whether a process is gone |
 //! | `spin` | looking again for a moment before sleeping |
 //! | `primitive` | the only place that touches atomics of shared memory, futexes and the robust list |
@@ -20,6 +21,7 @@
 //! The engine's errors are bare errnos, the kernel's for the same situation; `EUCLEAN` for a segment that does not hold
 //! what it must.
 
+mod links;
 mod primitive;
 mod process;
 mod spin;

@@ -1,0 +1,22 @@
+//! Permission to go on: what several processes wait for.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`mutex`] | a lock whose holder may die with it |
+//! | [`condvar`] | waiting for what is guarded by a mutex |
+//! | [`rwlock`] | many readers or one writer |
+//! | [`barrier`] | going on together |
+//! | [`posix_semaphore`] | a counter, named or in any mapping |
+//! | [`region`] | the memory that these are put into |
+//! | `robust` | what they stand on: a lock that one sleeps with, and nobody left asleep by a death |
+//! | `slots` | who is in there: for the locks that several hold |
+
+pub mod barrier;
+pub mod condvar;
+pub mod mutex;
+pub mod posix_semaphore;
+pub mod region;
+pub mod rwlock;
+
+mod robust;
+mod slots;
