@@ -62,7 +62,6 @@ const CLEARED_OFFSET: usize = 0x50;
 const JOURNAL_COUNT_OFFSET: usize = 0x58;
 /// A line of its own: who spins for a change reads it all the time.
 const VERSION_OFFSET: usize = 0x80;
-const CPU_OFFSET: usize = 0x84;
 /// How many words one operation on an object in a file may change: see [`Segment::changes_max`].
 pub const CHANGES_MAX: usize = (HEADER_BYTES - 0xc0) / 16;
 
@@ -137,8 +136,7 @@ impl<'a> Lock<'a> {
     /// Looks, without the lock, for a change since `version`, for a moment at most: whether there was one.
     pub(crate) fn look_for_change(self, version: u32, deadline: Option<Instant>) -> bool {
         let word = self.segment.header32(VERSION_OFFSET);
-        let cpu = self.segment.header32(CPU_OFFSET).load(Ordering::Relaxed);
-        spin::look_for(cpu, deadline, || word.load(Ordering::Acquire) != version)
+        spin::look_for(deadline, || word.load(Ordering::Acquire) != version)
     }
 
     /// Takes the lock, and undoes what a dead holder began.
@@ -154,36 +152,39 @@ impl<'a> Lock<'a> {
     /// [`Lock::acquire`] for who knows itself already.
     #[inline]
     pub(crate) fn acquire_as(self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
+        let before = self.take_word(thread, deadline)?;
+        Ok(Guard::holding(self.segment, thread, before))
+    }
+
+    /// The first half of [`Lock::acquire_as`]; the other is [`Guard::holding`]. In two halves, no guard is moved about in
+    /// a `Result`, which costs a third of all that an operation costs.
+    #[inline]
+    pub(crate) fn take_word(self, thread: Thread, deadline: Option<Instant>) -> Result<*const u8> {
         let word = self.segment.header32(WORD_OFFSET);
         let before = thread.remember(word);
-        if word.compare_exchange(0, thread.id | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            return Ok(Guard { segment: self.segment, thread, before, changes: 0 });
+        if word.compare_exchange(0, thread.id | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            self.take(thread, before, deadline)?;
         }
-        self.acquire_taken(thread, before, deadline)
+        Ok(before)
     }
 
+    /// Takes the lock from a holder, living or dead.
     #[cold]
     #[inline(never)]
-    fn acquire_taken(
-        self,
-        thread: Thread,
-        before: *const u8,
-        deadline: Option<Instant>,
-    ) -> Result<Guard<'a>> {
-        match self.take(thread, deadline) {
-            Ok(()) => {
-                let guard = Guard { segment: self.segment, thread, before, changes: 0 };
-                guard.recover()?;
-                Ok(guard)
-            }
-            Err(errno) => {
-                thread.forget(before);
-                Err(errno)
-            }
+    fn take(self, thread: Thread, before: *const u8, deadline: Option<Instant>) -> Result<()> {
+        let taken = self.wait_and_take(thread, deadline);
+        if taken.is_err() {
+            thread.forget(before);
+            return taken;
         }
+        // Gives the lock back if there is an error.
+        let guard = Guard::holding(self.segment, thread, before);
+        guard.recover()?;
+        std::mem::forget(guard);
+        Ok(())
     }
 
-    fn take(self, thread: Thread, deadline: Option<Instant>) -> Result<()> {
+    fn wait_and_take(self, thread: Thread, deadline: Option<Instant>) -> Result<()> {
         let word = self.segment.header32(WORD_OFFSET);
         let turn = self.segment.header32(TURN_OFFSET);
         let arrivals = self.segment.header64(ARRIVALS_OFFSET);
@@ -244,6 +245,14 @@ fn sleep(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<()> {
     }
 }
 
+impl<'a> Guard<'a> {
+    /// For who has taken the lock's word, and was given `before` by it.
+    #[inline]
+    pub(crate) fn holding(segment: &'a Segment, thread: Thread, before: *const u8) -> Guard<'a> {
+        Guard { segment, thread, before, changes: 0 }
+    }
+}
+
 impl Guard<'_> {
     /// A word of the object.
     ///
@@ -281,7 +290,7 @@ impl Guard<'_> {
     /// The process that holds the lock: this one.
     #[inline]
     pub fn process(&self) -> u32 {
-        self.thread.process
+        self.thread.process()
     }
 
     /// Makes the changes count, all at once, and gives the lock back.
@@ -300,7 +309,6 @@ impl Guard<'_> {
             // A hint for those who spin, whatever else stands there.
             let version = self.segment.header32(VERSION_OFFSET);
             version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
-            self.segment.header32(CPU_OFFSET).store(Thread::cpu(), Ordering::Relaxed);
         }
     }
 
@@ -332,8 +340,29 @@ impl Guard<'_> {
 
     /// Gives the lock back, and what this thread reads afterwards is read after that: what is dropped may be seen as
     /// taken still, by the kernel too, while this thread goes on reading.
-    pub(crate) fn release_with_fence(mut self) {
-        self.thread.is_registered = false;
+    #[inline]
+    pub(crate) fn release_with_fence(self) {
+        let guard = std::mem::ManuallyDrop::new(self);
+        guard.undo();
+        guard.segment.header32(WORD_OFFSET).swap(0, Ordering::SeqCst);
+        guard.after_release();
+    }
+
+    #[inline]
+    fn undo(&self) {
+        if self.changes > 0 {
+            // The entries are this holder's own. If they were scribbled over meanwhile, the next holder is told.
+            let _ = self.recover();
+        }
+    }
+
+    #[inline]
+    fn after_release(&self) {
+        let arrivals = self.segment.header64(ARRIVALS_OFFSET).load(Ordering::SeqCst);
+        if arrivals != self.segment.header64(CLEARED_OFFSET).load(Ordering::Relaxed) {
+            self.wake_next(arrivals);
+        }
+        self.thread.forget(self.before);
     }
 
     /// Wakes one who wants the lock.
@@ -351,23 +380,16 @@ impl Guard<'_> {
 impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.changes > 0 {
-            // The entries are this holder's own. If they were scribbled over meanwhile, the next holder is told.
-            let _ = self.recover();
-        }
+        self.undo();
         // J4. Who sleeps is woken also if this thread dies before the wake: the kernel finds a 0. L2 from here on.
         let word = self.segment.header32(WORD_OFFSET);
-        if self.thread.is_registered {
+        if self.thread.is_registered() {
             word.store(0, Ordering::Release);
             // The compiler's order; the processor's comes by the fence of who goes to sleep.
             compiler_fence(Ordering::SeqCst);
         } else {
             word.swap(0, Ordering::SeqCst);
         }
-        let arrivals = self.segment.header64(ARRIVALS_OFFSET).load(Ordering::SeqCst);
-        if arrivals != self.segment.header64(CLEARED_OFFSET).load(Ordering::Relaxed) {
-            self.wake_next(arrivals);
-        }
-        self.thread.forget(self.before);
+        self.after_release();
     }
 }

@@ -31,7 +31,7 @@ pub(crate) const OWNER_DIED: u32 = 0x4000_0000;
 pub(crate) const WAITERS: u32 = 0x8000_0000;
 
 /// How many words a thread can sleep on at once here.
-pub(crate) const WORDS_MAX: usize = 4;
+pub(crate) const WORDS_MAX: usize = 32;
 
 /// Sleeps while each word holds its value, until one of them is woken. The kernel takes them in their order: it stands in
 /// the queue of one before it compares the next.
@@ -127,26 +127,43 @@ struct RobustHead {
     pending: *const u8,
 }
 
-/// What the calling thread needs to know of itself to take locks.
+/// What a thread needs to know of itself to take locks.
+#[derive(Debug)]
+struct Knowledge {
+    id: Cell<u32>,
+    process: Cell<u32>,
+    /// Whether a lock may be given back by a plain store: see [`fence_all`].
+    is_registered: Cell<bool>,
+    /// Which fork this was learned after, and one: a child's thread has another id.
+    generation: Cell<u32>,
+    head: Cell<*mut RobustHead>,
+}
+
+/// The calling thread. Small: it is passed around under each lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Thread {
+    /// This thread's own, for as long as it lives.
+    knowledge: *const Knowledge,
     pub(crate) id: u32,
-    /// Of which process: `getpid(2)` is a system call.
-    pub(crate) process: u32,
-    /// Whether a lock may be given back by a plain store: see [`fence_all`].
-    pub(crate) is_registered: bool,
-    head: *mut RobustHead,
-    /// Which fork this was learned after: a child's thread has another id.
     generation: u32,
 }
 
 /// From an entry of the robust list to its word, as glibc has it. What stands in segments is laid out for it.
 pub(crate) const FUTEX_OFFSET: isize = -32;
 
-static FORKS: AtomicU32 = AtomicU32::new(0);
+/// The forks of this process's line so far, and one.
+static FORKS: AtomicU32 = AtomicU32::new(1);
 
 thread_local! {
-    static THREAD: Cell<Option<Thread>> = const { Cell::new(None) };
+    static KNOWLEDGE: Knowledge = const {
+        Knowledge {
+            id: Cell::new(0),
+            process: Cell::new(0),
+            is_registered: Cell::new(false),
+            generation: Cell::new(0),
+            head: Cell::new(ptr::null_mut()),
+        }
+    };
     /// For a thread whose C library has not registered a list: one of our own.
     static OWN_HEAD: Cell<RobustHead> =
         const { Cell::new(RobustHead { list: ptr::null(), futex_offset: FUTEX_OFFSET, pending: ptr::null() }) };
@@ -156,21 +173,40 @@ impl Thread {
     /// The calling thread.
     #[inline]
     pub(crate) fn current() -> Thread {
-        match THREAD.get() {
-            Some(thread) if thread.generation == FORKS.load(Ordering::Relaxed) => thread,
-            _ => Thread::learn(),
-        }
+        KNOWLEDGE.with(|knowledge| {
+            let generation = FORKS.load(Ordering::Relaxed);
+            if knowledge.generation.get() != generation {
+                Thread::learn(knowledge);
+            }
+            Thread { knowledge, id: knowledge.id.get(), generation }
+        })
     }
 
-    /// The CPU that it runs on, just now.
     #[inline]
-    pub(crate) fn cpu() -> u32 {
-        // SAFETY: the call takes no pointers.
-        unsafe { libc::sched_getcpu() as u32 }
+    fn knowledge(&self) -> &Knowledge {
+        // SAFETY: the thread's own, which lives as long as the thread; a `Thread` cannot be sent to another.
+        unsafe { &*self.knowledge }
+    }
+
+    /// Of which process: `getpid(2)` is a system call.
+    #[inline]
+    pub(crate) fn process(self) -> u32 {
+        self.knowledge().process.get()
+    }
+
+    /// Whether a lock may be given back by a plain store: see [`fence_all`].
+    #[inline]
+    pub(crate) fn is_registered(self) -> bool {
+        self.knowledge().is_registered.get()
+    }
+
+    #[inline]
+    fn head(self) -> *mut RobustHead {
+        self.knowledge().head.get()
     }
 
     #[cold]
-    fn learn() -> Thread {
+    fn learn(knowledge: &Knowledge) {
         static AT_FORK: Once = Once::new();
         extern "C" fn in_child() {
             FORKS.fetch_add(1, Ordering::Relaxed);
@@ -181,12 +217,11 @@ impl Thread {
             let _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
         });
         let generation = FORKS.load(Ordering::Relaxed);
-        let id = rustix::thread::gettid().as_raw_nonzero().get() as u32;
-        let process = rustix::process::getpid().as_raw_nonzero().get() as u32;
-        let thread =
-            Thread { id, process, is_registered: register_for_fences(), head: robust_head(), generation };
-        THREAD.set(Some(thread));
-        thread
+        knowledge.id.set(rustix::thread::gettid().as_raw_nonzero().get() as u32);
+        knowledge.process.set(rustix::process::getpid().as_raw_nonzero().get() as u32);
+        knowledge.is_registered.set(register_for_fences());
+        knowledge.head.set(robust_head());
+        knowledge.generation.set(generation);
     }
 
     /// From here on the kernel looks at `word` should this thread die. Gives what it would have looked at so far, for
@@ -196,10 +231,10 @@ impl Thread {
         // SAFETY: the head is this thread's own, valid as long as the thread; nobody else writes it. The address is a
         // number to the kernel, which reads it at the thread's end only.
         unsafe {
-            let before = ptr::read_volatile(&raw const (*self.head).pending);
-            let offset = (*self.head).futex_offset;
+            let before = ptr::read_volatile(&raw const (*self.head()).pending);
+            let offset = (*self.head()).futex_offset;
             let pending = ptr::from_ref(word).cast::<u8>().wrapping_offset(offset.wrapping_neg());
-            ptr::write_volatile(&raw mut (*self.head).pending, pending);
+            ptr::write_volatile(&raw mut (*self.head()).pending, pending);
             // The kernel reads it when this thread dies, at whatever instruction: it must stand before the lock's word is
             // touched.
             compiler_fence(Ordering::SeqCst);
@@ -212,7 +247,7 @@ impl Thread {
     pub(crate) fn forget(self, before: *const u8) {
         compiler_fence(Ordering::SeqCst);
         // SAFETY: as in `remember`.
-        unsafe { ptr::write_volatile(&raw mut (*self.head).pending, before) };
+        unsafe { ptr::write_volatile(&raw mut (*self.head()).pending, before) };
     }
 }
 
@@ -268,19 +303,19 @@ impl Thread {
     pub(crate) fn link_entry(self, life: &AtomicU32, entry: &AtomicU64) -> Result<(), Errno> {
         let address = ptr::from_ref(entry).cast::<u8>();
         // SAFETY: the head is this thread's own, valid as long as the thread; nobody else writes it.
-        let offset = unsafe { (*self.head).futex_offset };
+        let offset = unsafe { (*self.head()).futex_offset };
         if address.wrapping_offset(offset) != ptr::from_ref(life).cast::<u8>() {
             return Err(Errno::OPNOTSUPP);
         }
         // SAFETY: this thread's head; the entry stays mapped, as the caller knows.
-        unsafe { links::push(self.head.cast(), self.generation, entry) }
+        unsafe { links::push(self.head().cast(), self.generation, entry) }
     }
 
     /// Unlinks an entry: whether this thread had it linked.
     #[inline]
     pub(crate) fn unlink_entry(self, entry: &AtomicU64) -> bool {
         // SAFETY: this thread's head; what is linked is mapped.
-        unsafe { links::remove(self.head.cast(), self.generation, entry) }
+        unsafe { links::remove(self.head().cast(), self.generation, entry) }
     }
 
     /// Whether this thread has linked an entry.
@@ -299,7 +334,7 @@ impl Drop for Linked {
     fn drop(&mut self) {
         if self.thread.is_current() {
             // SAFETY: as in `unlink_entry`.
-            unsafe { links::remove(self.thread.head.cast(), self.thread.generation, self.entry) };
+            unsafe { links::remove(self.thread.head().cast(), self.thread.generation, self.entry) };
         }
         // Else the child's list is another, and empty.
     }

@@ -29,7 +29,7 @@ impl Process {
     pub(crate) fn current() -> Process {
         static ID: AtomicU32 = AtomicU32::new(0);
         static START: AtomicU64 = AtomicU64::new(0);
-        let id = Thread::current().process;
+        let id = Thread::current().process();
         if ID.load(Ordering::Acquire) != id {
             START.store(
                 read_stat(format_args!("/proc/self/stat")).map_or(0, |stat| stat.start),

@@ -36,9 +36,9 @@ pub const HEADER_BYTES: usize = 0x1000;
 /// Where an object's own bytes begin in a mapping of somebody else's.
 pub const SHORT_HEADER_BYTES: usize = 0x400;
 /// Segments grow by whole pages.
-const PAGE_BYTES: usize = 4096;
+pub(crate) const PAGE_BYTES: usize = 4096;
 /// "ginnel" and the version of the layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"ginnel\x00\x01");
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ginnel\x00\x01");
 /// The header, and a page for the object's own.
 const LEAST_BYTES: usize = HEADER_BYTES + PAGE_BYTES;
 const MAGIC_OFFSET: usize = 0;
@@ -69,6 +69,8 @@ pub struct Segment {
     capacity: usize,
     /// How much of it is the file's; grows, never shrinks.
     mapped: AtomicUsize,
+    /// How many of its first bytes are no hole, as far as this process knows; grows, never shrinks.
+    solid: AtomicUsize,
     header_bytes: usize,
     /// None if the memory is somebody else's.
     file: Option<OwnedFd>,
@@ -95,19 +97,32 @@ impl Segment {
         capacity: usize,
         fill: impl FnOnce(&Segment) -> Result<()>,
     ) -> Result<Segment> {
-        if capacity < LEAST_BYTES || !capacity.is_multiple_of(PAGE_BYTES) {
-            return Err(Errno::INVAL);
-        }
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&directory, c".", flags, mode)?;
         // The umask has no say in an IPC object's mode.
         rustix::fs::fchmod(&file, mode)?;
-        reserve(file.as_fd(), LEAST_BYTES)?;
+        let segment = Segment::format(file, capacity, fill)?;
+        link(segment.file()?, directory.as_fd(), name)?;
+        Ok(segment)
+    }
+
+    /// Makes a segment of an empty file that nobody else knows.
+    ///
+    /// # Errors
+    /// As [`Segment::create`].
+    pub fn format(
+        file: OwnedFd,
+        capacity: usize,
+        fill: impl FnOnce(&Segment) -> Result<()>,
+    ) -> Result<Segment> {
+        if capacity < LEAST_BYTES || !capacity.is_multiple_of(PAGE_BYTES) {
+            return Err(Errno::INVAL);
+        }
+        reserve(file.as_fd(), 0, LEAST_BYTES)?;
         let segment = Segment::map(file, capacity, LEAST_BYTES)?;
         segment.word64(MAGIC_OFFSET)?.store(MAGIC, Ordering::Relaxed);
         segment.word64(CAPACITY_OFFSET)?.store(capacity as u64, Ordering::Relaxed);
         fill(&segment)?;
-        link(segment.file()?, directory.as_fd(), name)?;
         Ok(segment)
     }
 
@@ -117,7 +132,14 @@ impl Segment {
     /// `ENOENT`, `EACCES`. `ELOOP`: the name is a symbolic link. `EUCLEAN`: it is no segment, or not whole.
     pub fn open(directory: impl AsFd, name: &CStr) -> Result<Segment> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+        Segment::of(rustix::fs::openat(directory, name, flags, Mode::empty())?)
+    }
+
+    /// Maps a segment's file, which is open for reading and writing.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: it is no segment, or not whole.
+    pub fn of(file: OwnedFd) -> Result<Segment> {
         let status = rustix::fs::fstat(&file)?;
         if !FileType::from_raw_mode(status.st_mode).is_file() || status.st_size < LEAST_BYTES as i64 {
             return Err(Errno::UCLEAN);
@@ -157,6 +179,7 @@ impl Segment {
             base,
             capacity,
             mapped: AtomicUsize::new(0),
+            solid: AtomicUsize::new(LEAST_BYTES),
             header_bytes: HEADER_BYTES,
             file: Some(file),
             pinned: AtomicBool::new(false),
@@ -182,6 +205,7 @@ impl Segment {
             base,
             capacity: len,
             mapped: AtomicUsize::new(len),
+            solid: AtomicUsize::new(len),
             header_bytes: SHORT_HEADER_BYTES,
             file: None,
             pinned: AtomicBool::new(false),
@@ -238,8 +262,80 @@ impl Segment {
         if size > self.capacity || self.file.is_none() {
             return Err(Errno::NOMEM);
         }
-        reserve(self.file()?, size)?;
-        self.map_up_to(size)
+        reserve(self.file()?, 0, size)?;
+        self.map_up_to(size)?;
+        self.solid.fetch_max(size, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the first `size` bytes are mapped and known to be no hole: else [`Segment::grow`].
+    #[inline]
+    pub fn is_solid(&self, size: usize) -> bool {
+        size <= self.solid.load(Ordering::Acquire)
+    }
+
+    /// Makes space for some bytes, wherever they are: what lies between may stay a hole.
+    ///
+    /// # Errors
+    /// As [`Segment::grow`].
+    pub fn reserve(&self, offset: usize, len: usize) -> Result<()> {
+        let end = offset.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE_BYTES));
+        let end = end.filter(|end| *end <= self.capacity).ok_or(Errno::NOMEM)?;
+        let start = offset / PAGE_BYTES * PAGE_BYTES;
+        reserve(self.file.as_ref().ok_or(Errno::NOMEM)?.as_fd(), start, end - start)?;
+        self.map_up_to(end)
+    }
+
+    /// Gives the memory of some bytes back: they are a hole from here on, and read as 0.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: no file, or a file system that cannot. `EINVAL`: not in the segment.
+    pub fn punch(&self, offset: usize, len: usize) -> Result<()> {
+        if offset < self.header_bytes || offset.checked_add(len).is_none_or(|end| end > self.capacity) {
+            return Err(Errno::INVAL);
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(self.file()?, flags, offset as u64, len as u64)
+    }
+
+    /// The most bytes it may grow to.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Copies bytes into the segment.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not in the segment.
+    #[inline]
+    pub fn copy_in(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        let place = self.check_range(offset, bytes.len())?;
+        // SAFETY: the range is mapped; nobody has a reference to it, and a copy of what others write meanwhile is only
+        // a mixture.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes out of the segment.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not in the segment.
+    #[inline]
+    pub fn copy_out(&self, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        let place = self.check_range(offset, bytes.len())?;
+        // SAFETY: as in `copy_in`.
+        unsafe { std::ptr::copy_nonoverlapping(place.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    #[inline]
+    fn check_range(&self, offset: usize, len: usize) -> Result<NonNull<u8>> {
+        if !self.reaches(offset, len) {
+            return Err(Errno::UCLEAN);
+        }
+        // SAFETY: the offset is within the mapping, or at its end.
+        Ok(unsafe { self.base.add(offset) })
     }
 
     /// How many bytes this process has mapped.
@@ -273,6 +369,20 @@ impl Segment {
         let address = self.check(offset, 8)?;
         // SAFETY: as in `word32`.
         Ok(unsafe { AtomicU64::from_ptr(address.as_ptr().cast()) })
+    }
+
+    /// Neighbouring words at an offset.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not in the segment, or not aligned.
+    #[inline]
+    pub fn words<const COUNT: usize>(&self, offset: usize) -> Result<&[AtomicU64; COUNT]> {
+        let last = offset.checked_add(8 * COUNT.saturating_sub(1)).ok_or(Errno::UCLEAN)?;
+        self.check(last, 8)?;
+        let address = self.check(offset, 8)?;
+        // SAFETY: the first and the last word are checked to lie in the mapping; so do those between. Atomics may be
+        // shared with anybody.
+        Ok(unsafe { address.cast().as_ref() })
     }
 
     /// A word of the header, which is always mapped.
@@ -344,13 +454,58 @@ impl Drop for Segment {
     }
 }
 
-/// Makes the file `size` bytes long at least, none of them a hole.
-fn reserve(file: BorrowedFd<'_>, size: usize) -> Result<()> {
-    rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size as u64)
+/// An object's file, for who may only read it: nothing is mapped, and each word is read from the file.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::segment::{HEADER_BYTES, Reader, Segment};
+/// use rustix::fs::{Mode, OFlags};
+///
+/// let directory = rustix::fs::open("/dev/shm", OFlags::DIRECTORY, Mode::empty())?;
+/// let made = Segment::create(&directory, c"box", Mode::RUSR, 1 << 20, |_| Ok(()))?;
+/// made.word64(HEADER_BYTES)?.store(7, std::sync::atomic::Ordering::Release);
+///
+/// let reader = Reader::of(rustix::fs::openat(&directory, c"box", OFlags::RDONLY, Mode::empty())?);
+/// assert_eq!(reader.word64(HEADER_BYTES)?, 7);
+/// # Ok::<(), ginnel_engine::Errno>(())
+/// ```
+#[derive(Debug)]
+pub struct Reader {
+    file: OwnedFd,
+}
+
+impl Reader {
+    /// Of an open file.
+    pub fn of(file: OwnedFd) -> Reader {
+        Reader { file }
+    }
+
+    /// The 64-bit word at an offset. Nobody is kept from changing it: two words may be of two moments.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not in the file.
+    pub fn word64(&self, offset: usize) -> Result<u64> {
+        let mut bytes = [0; 8];
+        match rustix::io::pread(&self.file, &mut bytes, offset as u64)? {
+            8 => Ok(u64::from_ne_bytes(bytes)),
+            _ => Err(Errno::UCLEAN),
+        }
+    }
+}
+
+impl AsFd for Reader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Makes the file long enough for these bytes, none of which is a hole then.
+pub(crate) fn reserve(file: BorrowedFd<'_>, offset: usize, len: usize) -> Result<()> {
+    rustix::fs::fallocate(file, FallocateFlags::empty(), offset as u64, len as u64)
 }
 
 /// Gives an unnamed file its name.
-fn link(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+pub(crate) fn link(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     rustix::fs::linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)
 }

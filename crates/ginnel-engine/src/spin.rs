@@ -1,66 +1,91 @@
-//! Looking again for a moment before sleeping: `sched_yield(2)`, `sched_getcpu(3)`.
+//! Looking again for a moment before sleeping: `sched_yield(2)`.
 //!
 //! # How it decides
 //! Who waits for another that runs on another CPU spins: what it waits for may come in a tenth of a microsecond, and to
 //! sleep and be woken costs some fifty. On the same CPU the other cannot run while this one spins: it is let run by
-//! `sched_yield`, a few times. Either way it is bounded, and the bound follows what was seen: a thread whose looking was
-//! in vain looks less long the next time, down to next to nothing, and longer again once it was worth it.
+//! `sched_yield`. Which of the two it is cannot be told beforehand, so each thread goes by what helped last, does a little
+//! of the other in between, and now and then tries the other first.
+//!
+//! Either way it is bounded, and the bound follows what was seen: a thread whose looking was in vain looks less long the
+//! next time, down to next to nothing, and longer again once it was worth it.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::primitive::Thread;
-
-/// What waking a sleeper costs, about: to spin for longer is a loss.
+/// What waking a sleeper costs, about: to look for longer is a loss.
 const LONGEST: Duration = Duration::from_micros(60);
-const SHORTEST: Duration = Duration::from_micros(1);
-/// How often to let others run, at most: each time costs about half a microsecond.
-const YIELDS_MOST: u32 = 24;
-const YIELDS_LEAST: u32 = 1;
-/// How many looks for one at the clock, which costs as much as a look.
-const LOOKS_A_CLOCK: u32 = 16;
+/// How many looks, a pause between them, until it is time to let others run: about three microseconds.
+const LOOKS: u32 = 128;
+/// How many after others were let run.
+const LOOKS_BETWEEN: u32 = 16;
+/// How often to halve the longest at most.
+const SHIFT_MOST: u32 = 6;
+/// Every so often the other way is tried.
+const TRY_OTHER: u32 = 64;
+
+#[derive(Clone, Copy)]
+struct Habit {
+    /// The longest is halved so often.
+    shift: u32,
+    /// Whether letting others run is what helped.
+    yields: bool,
+    /// How many times it was done like this.
+    times: u32,
+}
 
 thread_local! {
-    /// How long this thread looks before it sleeps, as a share of the longest: halved when it was in vain.
-    static SHIFT: Cell<u32> = const { Cell::new(0) };
+    static HABIT: Cell<Habit> = const { Cell::new(Habit { shift: 0, yields: false, times: 0 }) };
 }
 
-const SHIFT_MOST: u32 = 6;
-
-/// Looks until `there` says so, for a moment at most: whether it did. `cpu` is where the other was last seen.
-pub(crate) fn look_for(cpu: u32, deadline: Option<Instant>, mut there: impl FnMut() -> bool) -> bool {
-    let shift = SHIFT.get();
-    let found = if cpu == Thread::cpu() {
-        yield_for((YIELDS_MOST >> shift).max(YIELDS_LEAST), &mut there)
-    } else {
-        spin_for((LONGEST / (1 << shift)).max(SHORTEST), deadline, &mut there)
-    };
-    SHIFT.set(if found { shift.saturating_sub(2) } else { (shift + 1).min(SHIFT_MOST) });
-    found
+/// Looks until `there` says so, for a moment at most: whether it did.
+pub(crate) fn look_for(deadline: Option<Instant>, mut there: impl FnMut() -> bool) -> bool {
+    let mut habit = HABIT.get();
+    habit.times = habit.times.wrapping_add(1);
+    let other = habit.times.is_multiple_of(TRY_OTHER);
+    let found = look(habit.yields != other, habit.shift, deadline, &mut there);
+    match found {
+        Some(by_yield) => {
+            habit.yields = by_yield;
+            habit.shift = habit.shift.saturating_sub(2);
+        }
+        None => habit.shift = (habit.shift + 1).min(SHIFT_MOST),
+    }
+    HABIT.set(habit);
+    found.is_some()
 }
 
-fn yield_for(times: u32, there: &mut impl FnMut() -> bool) -> bool {
-    for _ in 0..times {
+/// Whether letting others run is what brought it; none if it did not come.
+fn look(
+    yields: bool,
+    shift: u32,
+    deadline: Option<Instant>,
+    there: &mut impl FnMut() -> bool,
+) -> Option<bool> {
+    if !yields && spin(LOOKS >> shift, there) {
+        return Some(false);
+    }
+    let limit = Instant::now() + LONGEST / (1 << shift);
+    let limit = deadline.map_or(limit, |deadline| deadline.min(limit));
+    loop {
         rustix::thread::sched_yield();
+        if there() {
+            return Some(true);
+        }
+        if spin(LOOKS_BETWEEN, there) {
+            return Some(false);
+        }
+        if Instant::now() >= limit {
+            return None;
+        }
+    }
+}
+
+fn spin(looks: u32, there: &mut impl FnMut() -> bool) -> bool {
+    for _ in 0..looks {
         if there() {
             return true;
         }
+        std::hint::spin_loop();
     }
     false
-}
-
-fn spin_for(longest: Duration, deadline: Option<Instant>, there: &mut impl FnMut() -> bool) -> bool {
-    let limit = Instant::now() + longest;
-    let limit = deadline.map_or(limit, |deadline| deadline.min(limit));
-    loop {
-        for _ in 0..LOOKS_A_CLOCK {
-            if there() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        if Instant::now() >= limit {
-            return false;
-        }
-    }
 }

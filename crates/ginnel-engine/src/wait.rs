@@ -52,7 +52,7 @@
 use std::time::{Duration, Instant};
 
 use crate::lock::{Guard, Lock, WORD_OFFSET};
-use crate::primitive::{AtomicU32, Ordering, Thread, Watch, futex_wake};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, Thread, Watch, futex_wake};
 use crate::segment::Segment;
 use crate::{Errno, Result};
 
@@ -124,6 +124,48 @@ pub trait Object {
     /// `EUCLEAN`: the object does not hold what it must.
     fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()>;
 
+    /// The calling thread's own operation, which somebody has done for it: it takes what it got, in the same transaction
+    /// in which it leaves the list.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must.
+    fn collect(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<()> {
+        let _ = (guard, words);
+        Ok(())
+    }
+
+    /// An operation leaves the list without having been done: its process is dead, it gives up, or it ended with an errno.
+    /// Gives back what was put aside for it when it was enqueued ([`Waiters::run_own`]).
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must.
+    fn abandon(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
+        let _ = (guard, words);
+        Ok(())
+    }
+
+    /// What an operation that is about to be blocked leaves for those who will serve it: `words` as they are to see them,
+    /// and what [`Waiters::with_room`] has set aside at `room`, to be written without the journal. It was attempted last
+    /// by this holder of the lock.
+    ///
+    /// # Errors
+    /// The operation is not blocked, and ends with this errno.
+    fn enlist(&self, _guard: &Guard<'_>, _room: usize, _words: &mut Words) -> Result<()> {
+        Ok(())
+    }
+
+    /// Serves those who can go on since the object has changed: those who came first before others, unless the object
+    /// knows better.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the segment does not hold what it must.
+    fn serve<'a>(&self, guard: &mut Guard<'a>, waiters: &Waiters<'a, Self>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        waiters.serve_in_order(guard)
+    }
+
     /// Gives back what somebody held who died ([`Waiters::stake`], [`Waiters::stake_of_process`]). May commit a part
     /// ([`Guard::checkpoint`]) if what is left can be given back by another call with the same words.
     ///
@@ -133,6 +175,22 @@ pub trait Object {
         let _ = (guard, words);
         Err(Errno::UCLEAN)
     }
+}
+
+/// One blocked operation, for an object that serves in an order of its own ([`Waiters::walk`]).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocked {
+    slot: usize,
+    /// What stands behind its words, see [`Waiters::with_room`].
+    pub(crate) room: usize,
+    pub(crate) words: Words,
+}
+
+/// Where [`Waiters::walk`] goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Next,
+    FromTheFirst,
 }
 
 /// How long an operation may be blocked.
@@ -205,8 +263,11 @@ impl Patience {
 #[derive(Debug)]
 pub struct Waiters<'a, O> {
     segment: &'a Segment,
+    header: &'a [AtomicU64; HEADER / 8],
     base: usize,
     capacity: u64,
+    /// From slot to slot.
+    stride: usize,
     object: &'a O,
 }
 
@@ -216,15 +277,50 @@ impl<'a, O: Object> Waiters<'a, O> {
         HEADER + capacity * SLOT
     }
 
+    /// How many bytes `capacity` blocked operations need that have so much room of their own.
+    pub const fn size_bytes_with_room(capacity: usize, room: usize) -> usize {
+        HEADER + capacity * (SLOT + room)
+    }
+
+    /// Where an object whose waiters are at `base` finds how many are blocked.
+    pub(crate) const fn sleepers_at(base: usize) -> usize {
+        base + SLEEPERS
+    }
+
+    /// Where such an object leaves word that there is something to do for whoever comes next, in the transaction that
+    /// makes it so.
+    pub(crate) const fn dirty_at(base: usize) -> usize {
+        base + DIRTY
+    }
+
     /// The blocked operations of `object`, `capacity` at most, at `base` in its segment.
     ///
     /// # Errors
-    /// `EINVAL`: the place is not aligned to 64 bytes.
+    /// `EINVAL`: the place is not aligned to 64 bytes. `EUCLEAN`: it is not in the segment.
+    #[inline]
     pub fn of(segment: &'a Segment, base: usize, capacity: u32, object: &'a O) -> Result<Waiters<'a, O>> {
-        if !base.is_multiple_of(HEADER) {
+        if !base.is_multiple_of(64) {
             return Err(Errno::INVAL);
         }
-        Ok(Waiters { segment, base, capacity: u64::from(capacity), object })
+        let header = segment.words(base)?;
+        Ok(Waiters { segment, header, base, capacity: u64::from(capacity), stride: SLOT, object })
+    }
+
+    /// As [`Waiters::of`], with `room` bytes of the object's own in each slot.
+    ///
+    /// # Errors
+    /// `EINVAL`: not aligned to 64 bytes. `EUCLEAN`: it is not in the segment.
+    #[inline]
+    pub fn with_room(
+        segment: &'a Segment,
+        base: usize,
+        capacity: u32,
+        room: usize,
+        object: &'a O,
+    ) -> Result<Waiters<'a, O>> {
+        let plain = Waiters::of(segment, base, capacity, object)?;
+        let stride = SLOT.checked_add(room).filter(|stride| stride.is_multiple_of(64)).ok_or(Errno::INVAL)?;
+        Ok(Waiters { stride, ..plain })
     }
 
     /// Does an operation, blocked for as long as patience allows: what it got.
@@ -234,14 +330,59 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// are blocked as may be, or the file system is full. `EUCLEAN`: the segment does not hold what it must.
     /// `EOPNOTSUPP`: this thread's C library would not let its death be told. Those of the object. In each case nothing
     /// was done.
+    #[inline]
     pub fn run(&self, request: Words, patience: Patience) -> Result<Words> {
+        self.run_own(request, patience, |guard, words| self.object.attempt(guard, words))
+    }
+
+    /// As [`Waiters::run`], with another way for the caller itself to attempt it first: it has its buffers at hand. What
+    /// it changes before it must wait, in the object and in `words`, is committed with its enqueueing; whoever serves it
+    /// later finds these words, and [`Object::abandon`] undoes it.
+    ///
+    /// # Errors
+    /// As [`Waiters::run`].
+    #[inline]
+    pub fn run_own(
+        &self,
+        request: Words,
+        patience: Patience,
+        mut attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+    ) -> Result<Words> {
         let thread = Thread::current();
+        let before = Lock::of(self.segment).take_word(thread, patience.deadline())?;
+        let mut guard = Guard::holding(self.segment, thread, before);
+        if self.is_alone() {
+            // Nobody to hear of this one's death, and nobody to serve.
+            let mut words = request;
+            match attempt(&mut guard, &mut words) {
+                Ok(true) => {
+                    guard.commit();
+                    return Ok(words);
+                }
+                Ok(false) if patience != Patience::None => {}
+                Ok(false) => return Err(Errno::AGAIN),
+                Err(errno) => return Err(errno),
+            }
+        }
+        drop(guard);
+        self.run_among_others(thread, &request, patience, &mut attempt)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn run_among_others(
+        &self,
+        thread: Thread,
+        request: &Words,
+        patience: Patience,
+        attempt: &mut impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+    ) -> Result<Words> {
         let _bell = Watch::on(thread, self.bell()?);
         let mut looks = if patience == Patience::None { 0 } else { LOOKS_MAX };
         loop {
             let mut guard = self.enter_as(thread, patience.deadline())?;
-            let mut words = request;
-            match self.object.attempt(&mut guard, &mut words) {
+            let mut words = *request;
+            match attempt(&mut guard, &mut words) {
                 Ok(true) => return self.serve_others(guard).map(|()| words),
                 Ok(false) if patience != Patience::None => {}
                 otherwise => {
@@ -263,13 +404,20 @@ impl<'a, O: Object> Waiters<'a, O> {
                     return Err(errno);
                 }
             };
-            if self.segment.word64(needed + SLOT - 8).is_ok() {
-                return self.block(guard, thread, &request, patience.deadline());
+            if self.segment.word64(needed + self.stride - 8).is_ok() {
+                return self.block(guard, thread, &words, patience.deadline());
             }
             // Room is made without the lock: others may have changed the object meanwhile, so it is attempted again.
             self.leave(guard);
-            self.segment.grow(needed + SLOT)?;
+            self.segment.grow(needed + self.stride)?;
         }
+    }
+
+    /// Whether there are neither sleepers nor stakes nor anything left to do. For the holder of the lock.
+    #[inline]
+    fn is_alone(&self) -> bool {
+        let word = |field: usize| self.header[field / 8].load(Ordering::Relaxed);
+        word(MEMBERS) | word(DIRTY) == 0
     }
 
     /// The lock, with all done that others left to do: for looking at the object. Give it back with [`Waiters::leave`].
@@ -283,10 +431,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     #[inline]
     fn enter_as(&self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
         let guard = Lock::of(self.segment).acquire_as(thread, deadline)?;
-        if self.get(&guard, MEMBERS)? | self.get(&guard, DIRTY)? == 0 {
-            return Ok(guard);
-        }
-        self.settle(guard, deadline)
+        if self.is_alone() { Ok(guard) } else { self.settle(guard, deadline) }
     }
 
     /// Does what others left to do: for the dead, and for those whose processes are found gone.
@@ -353,7 +498,10 @@ impl<'a, O: Object> Waiters<'a, O> {
     }
 
     /// Commits the operation, serves those who can go on since, and gives the lock back.
-    fn serve_others(&self, mut guard: Guard<'a>) -> Result<()> {
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the segment does not hold what it must.
+    pub(crate) fn serve_others(&self, mut guard: Guard<'a>) -> Result<()> {
         let marked = match self.get(&guard, SLEEPERS) {
             Ok(0) => Ok(false),
             Ok(_) => self.set(&mut guard, DIRTY, 1).map(|()| true),
@@ -394,7 +542,11 @@ impl<'a, O: Object> Waiters<'a, O> {
                         self.unlink(guard, slot)?;
                     }
                     HELD => self.forfeit(guard, slot)?,
-                    _ => self.unlink(guard, slot)?,
+                    _ => {
+                        let words = self.words(guard, slot)?;
+                        self.object.abandon(guard, &words)?;
+                        self.unlink(guard, slot)?;
+                    }
                 }
                 self.set(guard, DIRTY, 1)?;
                 guard.checkpoint();
@@ -404,8 +556,15 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(())
     }
 
-    /// Serves all who can be, from the first again after each: what one got may let an earlier one go on.
     fn serve(&self, guard: &mut Guard<'a>) -> Result<()> {
+        self.object.serve(guard, self)?;
+        self.set(guard, DIRTY, 0)?;
+        guard.checkpoint();
+        Ok(())
+    }
+
+    /// Serves all who can be, from the first again after each: what one got may let an earlier one go on.
+    pub(crate) fn serve_in_order(&self, guard: &mut Guard<'a>) -> Result<()> {
         let mut at = self.get(guard, HEAD)?;
         let mut steps = 0;
         while at != 0 {
@@ -426,9 +585,58 @@ impl<'a, O: Object> Waiters<'a, O> {
             at = self.get(guard, HEAD)?;
             steps = 0;
         }
-        self.set(guard, DIRTY, 0)?;
-        guard.checkpoint();
         Ok(())
+    }
+
+    /// Shows the blocked operations of the living in their order. The visitor may end some of them ([`Waiters::end`]), and
+    /// may walk too.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the segment does not hold what it must. What the visitor fails with.
+    pub(crate) fn walk(
+        &self,
+        guard: &mut Guard<'a>,
+        mut visit: impl FnMut(&mut Guard<'a>, &Blocked) -> Result<Step>,
+    ) -> Result<()> {
+        let mut at = self.get(guard, HEAD)?;
+        let (mut steps, mut rounds) = (0, 0);
+        while at != 0 {
+            let slot = self.checked_slot(at)?;
+            steps += 1;
+            if steps > self.capacity || rounds > self.capacity {
+                return Err(Errno::UCLEAN);
+            }
+            at = guard.get(slot + NEXT)?;
+            if guard.get(slot + STATE)? == SLEEPING && !self.is_dead(slot)? {
+                let blocked = Blocked { slot, room: slot + SLOT, words: self.words(guard, slot)? };
+                if visit(guard, &blocked)? == Step::FromTheFirst {
+                    at = self.get(guard, HEAD)?;
+                    steps = 0;
+                    rounds += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes what a blocked operation has in one of its words, for the time that it stays blocked.
+    pub(crate) fn amend(
+        &self,
+        guard: &mut Guard<'a>,
+        blocked: &Blocked,
+        word: usize,
+        value: u64,
+    ) -> Result<()> {
+        guard.set(blocked.slot + FIRST_WORD + 8 * word.min(WORDS - 1), value)
+    }
+
+    /// Ends a blocked operation, and makes it count together with what has been changed for it.
+    pub(crate) fn end(&self, guard: &mut Guard<'a>, blocked: &Blocked, result: Result<()>) -> Result<()> {
+        let state = match result {
+            Ok(()) => SERVED,
+            Err(errno) => SERVED | (errno.raw_os_error() as u64) << 8,
+        };
+        self.mark_served(guard, blocked.slot, state)
     }
 
     fn serve_one(&self, guard: &mut Guard<'a>, slot: usize) -> Result<bool> {
@@ -445,11 +653,16 @@ impl<'a, O: Object> Waiters<'a, O> {
                 guard.set(slot + FIRST_WORD + 8 * index, *new)?;
             }
         }
+        self.mark_served(guard, slot, state)?;
+        Ok(true)
+    }
+
+    fn mark_served(&self, guard: &mut Guard<'a>, slot: usize, state: u64) -> Result<()> {
         // W2.
         self.turn_ticket(slot)?;
         guard.set(slot + STATE, state)?;
         guard.checkpoint();
-        Ok(true)
+        Ok(())
     }
 
     /// Without the lock: rings each slot that was served, or is to look again, and was not rung for it. Whether a dead

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::slots::{
-    DIRTY, ENTRY, ENTRY_BEFORE, EPOCH, FIRST_WORD, LIFE, PREVIOUS, PROCESS, RUNG, SERVED, SLEEPING,
+    DIRTY, ENTRY, ENTRY_BEFORE, EPOCH, FIRST_WORD, LIFE, PREVIOUS, PROCESS, RUNG, SERVED, SLEEPING, SLOT,
     SLOT_FREE, STATE, TAIL, TICKET, UNWATCHED,
 };
 use super::{GRACE, Object, Waiters, Words};
@@ -71,6 +71,8 @@ impl<'a, O: Object> Waiters<'a, O> {
             match guard.get(seat.slot + STATE)? {
                 SLEEPING => {
                     let Err(errno) = woken else { continue };
+                    let words = self.words(&guard, seat.slot)?;
+                    self.object.abandon(&mut guard, &words)?;
                     self.unlink(&mut guard, seat.slot)?;
                     self.set(&mut guard, DIRTY, 1)?;
                     seat.give_up(&mut guard);
@@ -79,11 +81,16 @@ impl<'a, O: Object> Waiters<'a, O> {
                     return Err(errno);
                 }
                 state if state & 0xff == SERVED => {
-                    let words = self.words(&guard, seat.slot)?;
+                    let mut words = self.words(&guard, seat.slot)?;
+                    let errno = (state >> 8) as i32;
+                    if errno == 0 {
+                        self.object.collect(&mut guard, &mut words)?;
+                    } else {
+                        self.object.abandon(&mut guard, &words)?;
+                    }
                     self.unlink(&mut guard, seat.slot)?;
                     seat.give_up(&mut guard);
                     self.leave(guard);
-                    let errno = (state >> 8) as i32;
                     return if errno == 0 { Ok(words) } else { Err(Errno::from_raw_os_error(errno & 0xfff)) };
                 }
                 _ => return Err(Errno::UCLEAN),
@@ -99,7 +106,9 @@ impl<'a, O: Object> Waiters<'a, O> {
     ) -> Result<Seat<'w, 'a, O>> {
         let index = self.index_for_next(guard)?;
         let slot = self.slot(index);
-        let (life, linked) = self.fill(guard, slot, thread, 0, request)?;
+        let mut words = *request;
+        self.object.enlist(guard, slot + SLOT, &mut words)?;
+        let (life, linked) = self.fill(guard, slot, thread, 0, &words)?;
         let state = self.segment.word64(slot + STATE)?;
         let seat = Seat { waiters: self, slot, thread, life, state, linked: Some(linked) };
         self.append(guard, index, SLEEPING)?;
@@ -122,7 +131,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         for (index, value) in words.iter().enumerate() {
             word(FIRST_WORD + 8 * index)?.store(*value, Ordering::Release);
         }
-        word(PROCESS)?.store(u64::from(thread.process), Ordering::Release);
+        word(PROCESS)?.store(u64::from(thread.process()), Ordering::Release);
         self.bring_to_life(slot, thread, flags)
     }
 

@@ -79,7 +79,7 @@ impl<'a, O> Waiters<'a, O> {
     }
 
     pub(super) fn slot(&self, index: u64) -> usize {
-        self.base + HEADER + index as usize * SLOT
+        self.base + HEADER + index as usize * self.stride
     }
 
     /// The slot that a link names: its index and one, in a segment that anybody may have written.
@@ -89,7 +89,7 @@ impl<'a, O> Waiters<'a, O> {
     }
 
     pub(super) fn link_of(&self, slot: usize) -> u64 {
-        ((slot - self.base - HEADER) / SLOT) as u64 + 1
+        ((slot - self.base - HEADER) / self.stride) as u64 + 1
     }
 
     pub(super) fn words(&self, guard: &Guard<'_>, slot: usize) -> Result<Words> {
@@ -112,7 +112,7 @@ impl<'a, O> Waiters<'a, O> {
                 high if high == self.capacity => Err(Errno::NOSPC),
                 _ => Err(Errno::UCLEAN),
             },
-            link => Ok((self.checked_slot(link)? - self.base - HEADER) as u64 / SLOT as u64),
+            link => Ok(self.link_of(self.checked_slot(link)?) - 1),
         }
     }
 

@@ -23,7 +23,7 @@
 //! | in the middle of a `forfeit` | done again by the next, from its last checkpoint |
 
 use super::slots::{
-    FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, PROCESS, SLOT, START_WORD, STATE, UNWATCHED,
+    FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, PROCESS, START_WORD, STATE, UNWATCHED,
 };
 use super::{Object, WORDS, Waiters, Words};
 use crate::lock::Guard;
@@ -74,7 +74,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// # Errors
     /// `ENOSPC`: the file system is full, or as many slots are in use as may be.
     pub fn make_room(&self) -> Result<()> {
-        let needed = self.slot(self.high()?.min(self.capacity.saturating_sub(1))) + SLOT;
+        let needed = self.slot(self.high()?.min(self.capacity.saturating_sub(1))) + self.stride;
         self.segment.grow(needed)
     }
 
@@ -137,7 +137,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     ) -> Result<(usize, &'a AtomicU32, Linked)> {
         let index = self.index_for_next(guard)?;
         let slot = self.slot(index);
-        if self.segment.word64(slot + SLOT - 8).is_err() {
+        if self.segment.word64(slot + self.stride - 8).is_err() {
             return Err(Errno::NOBUFS);
         }
         let (life, linked) = self.fill(guard, slot, thread, WAITERS, words)?;

@@ -1,0 +1,508 @@
+//! Where a queue's messages lie: slots of memory, and a list of them for each priority.
+//!
+//! # Slots
+//! A message has a slot for itself: a head of four words, then its bytes. Free slots are a list, those given back last
+//! first, so that a queue that is hardly used stays in the cache. There are two *arenas* of slots, one of which is in use:
+//! when a queue that has become large is found empty, the other one is taken, and the memory of the first given back to
+//! the kernel, without the lock. So nobody uses what is being given back, and who is stopped meanwhile keeps nobody
+//! waiting: it only keeps the arenas from changing again.
+//!
+//! Memory is reserved before it is used, and without the lock: who finds too little gives the lock back, reserves, notes
+//! what there is, unless the arenas have changed meanwhile, and tries again. Small slots are reserved in growing groups
+//! (`limit` says how many there are); large ones one by one, as far as they were ever filled (`reserved`, in the slot).
+//!
+//! # Priorities
+//! A *shelf* has 512 priorities: a line of bits that say which of them have messages, and for each the first and the last
+//! of its list, in one word. Another word says which shelves have messages. So the highest priority is found in three
+//! looks. A shelf is reserved when a message for it comes.
+//!
+//! # What is journaled
+//! Only what says which slots are in use and which are in a list. A slot's own words are written while it is neither free
+//! nor in a list, or lie behind the last of a list, where nobody looks.
+
+use crate::lock::Guard;
+use crate::primitive::Ordering;
+use crate::segment::{HEADER_BYTES, Segment};
+use crate::wait::Waiters;
+use crate::{Errno, Result};
+
+/// One more than the highest priority.
+pub(super) const PRIORITIES: u32 = 32768;
+/// The most messages that a queue can be made for.
+pub(super) const MESSAGES_MAX: u64 = 1 << 24;
+/// The longest message that a queue can be made for.
+pub(super) const MESSAGE_BYTES_MAX: u64 = 1 << 30;
+/// How many threads can be blocked, or copy a large message, at once: half as many, each has two places.
+pub(super) const WAITERS_MAX: u32 = 4096;
+
+// The queue's own words. First what never changes.
+pub(super) const KIND: usize = HEADER_BYTES;
+pub(super) const LIMIT_MESSAGES: usize = HEADER_BYTES + 0x08;
+pub(super) const LIMIT_BYTES: usize = HEADER_BYTES + 0x10;
+pub(super) const BELL_NAME: usize = HEADER_BYTES + 0x18;
+// A line that each operation reads.
+/// How many messages there are, and the first free slot: see [`State`].
+pub(super) const STATE: usize = HEADER_BYTES + 0x40;
+/// Which shelves have messages.
+const TOP: usize = HEADER_BYTES + 0x48;
+/// How many bytes the messages have.
+pub(super) const BYTES: usize = HEADER_BYTES + 0x50;
+/// How many slots of the arena have ever been used, and how many are reserved.
+const HIGH: usize = HEADER_BYTES + 0x58;
+pub(super) const POLLED: usize = HEADER_BYTES + 0x60;
+pub(super) const OUT_OF_STEP: usize = HEADER_BYTES + 0x68;
+pub(super) const NOTIFIED: usize = HEADER_BYTES + 0x70;
+pub(super) const NOTICE: usize = HEADER_BYTES + 0x78;
+// Seldom used.
+const LIMIT: usize = HEADER_BYTES + 0x80;
+/// Which shelves are reserved.
+const SHELVES_MADE: usize = HEADER_BYTES + 0x88;
+/// How often the arenas have changed.
+const EPOCH: usize = HEADER_BYTES + 0x90;
+/// The thread that gives the other arena's memory back.
+const GIVER: usize = HEADER_BYTES + 0x98;
+/// Where the words of the notices and of the bell begin: see `notify`, `doorbell`.
+pub(super) const MORE_WORDS: usize = HEADER_BYTES + 0xc0;
+pub(super) const WAITERS: usize = HEADER_BYTES + 0x180;
+
+const PAGE: usize = 4096;
+const SHELVES: usize = (WAITERS + Waiters::<()>::size_bytes(WAITERS_MAX as usize)).next_multiple_of(PAGE);
+const SHELF_PRIORITIES: u32 = 512;
+const SHELF_BITS: usize = 64;
+const SHELF: usize = SHELF_BITS + 8 * SHELF_PRIORITIES as usize;
+const ARENAS: usize = (SHELVES + SHELF * (PRIORITIES / SHELF_PRIORITIES) as usize).next_multiple_of(PAGE);
+
+// A slot.
+const FREE_NEXT: usize = 0x00;
+const LIST_NEXT: usize = 0x08;
+/// Its length, and its priority in the upper half.
+const WHAT: usize = 0x10;
+const RESERVED: usize = 0x18;
+const SLOT_HEAD: usize = 0x20;
+
+/// Slots of more than this are reserved as far as they are filled.
+const SPARSE: usize = 64 << 10;
+/// How many bytes of slots are reserved at once, at most.
+const GROUP_BYTES: usize = 1 << 20;
+/// How much memory an empty queue keeps, at least.
+const KEPT_BYTES: usize = 1 << 20;
+
+const _: () = assert!(WAITERS.is_multiple_of(128) && SHELF.is_multiple_of(64));
+
+/// What never changes of a queue, kept in memory of this process's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Geometry {
+    pub(super) messages_max: u32,
+    pub(super) message_bytes_max: usize,
+    stride: usize,
+    /// In each of the two arenas.
+    slots: u64,
+    pub(super) capacity: usize,
+}
+
+impl Geometry {
+    pub(super) fn new(messages_max: u64, message_bytes_max: u64) -> Result<Geometry> {
+        if !(1..=MESSAGES_MAX).contains(&messages_max) || !(1..=MESSAGE_BYTES_MAX).contains(&message_bytes_max) {
+            return Err(Errno::INVAL);
+        }
+        let filled = SLOT_HEAD + message_bytes_max as usize;
+        let stride = filled.next_multiple_of(if filled > SPARSE { PAGE } else { 64 });
+        // Whole pages, so that the second arena begins with one.
+        let slots = (messages_max + u64::from(WAITERS_MAX)).next_multiple_of(64);
+        let arenas = (slots as usize).checked_mul(2 * stride).ok_or(Errno::NOMEM)?;
+        // What no process can map.
+        let capacity = arenas.checked_add(ARENAS).filter(|bytes| *bytes < 1 << 46).ok_or(Errno::NOMEM)?;
+        Ok(Geometry {
+            messages_max: messages_max as u32,
+            message_bytes_max: message_bytes_max as usize,
+            stride,
+            slots,
+            capacity,
+        })
+    }
+
+    fn is_sparse(&self) -> bool {
+        self.stride > SPARSE
+    }
+}
+
+/// The word that each operation changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct State {
+    pub(super) count: u32,
+    /// A slot's link: its number and one.
+    free: u32,
+}
+
+/// A message in its slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored {
+    pub(super) link: u64,
+    pub(super) priority: u32,
+    pub(super) len: usize,
+    place: usize,
+}
+
+/// The slots and lists of a queue. All but [`Store::make_room`] and [`Store::give_back`] with the lock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Store<'a> {
+    pub(super) segment: &'a Segment,
+    pub(super) geometry: &'a Geometry,
+}
+
+impl Store<'_> {
+    #[inline]
+    pub(super) fn state(&self, guard: &Guard<'_>) -> Result<State> {
+        let word = guard.get(STATE)?;
+        Ok(State { count: word as u32, free: (word >> 32) as u32 })
+    }
+
+    #[inline]
+    pub(super) fn set_state(&self, guard: &mut Guard<'_>, state: State) -> Result<()> {
+        guard.set(STATE, u64::from(state.free) << 32 | u64::from(state.count))
+    }
+
+    #[inline]
+    fn place(&self, link: u64) -> Result<usize> {
+        let index = link.wrapping_sub(1);
+        if index >= 2 * self.geometry.slots {
+            return Err(Errno::UCLEAN);
+        }
+        Ok(ARENAS + index as usize * self.geometry.stride)
+    }
+
+    #[inline]
+    fn load(&self, offset: usize) -> Result<u64> {
+        Ok(self.segment.word64(offset)?.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn store(&self, offset: usize, value: u64) -> Result<()> {
+        self.segment.word64(offset)?.store(value, Ordering::Release);
+        Ok(())
+    }
+
+    /// A slot for a message, out of the free ones: in no list, and in `state` no longer free.
+    ///
+    /// # Errors
+    /// `ENOBUFS`: [`Store::make_room`], without the lock, then again.
+    #[inline]
+    pub(super) fn take(
+        &self,
+        guard: &mut Guard<'_>,
+        state: &mut State,
+        priority: u32,
+        len: usize,
+    ) -> Result<Stored> {
+        if guard.get(SHELVES_MADE)? & 1 << (priority / SHELF_PRIORITIES) == 0 {
+            return Err(Errno::NOBUFS);
+        }
+        let link = if state.free != 0 { u64::from(state.free) } else { self.take_unused(guard)? };
+        let place = self.place(link)?;
+        if self.geometry.is_sparse() && self.load(place + RESERVED)? < (SLOT_HEAD + len) as u64 {
+            return Err(Errno::NOBUFS);
+        }
+        if state.free != 0 {
+            state.free = u32::try_from(self.load(place + FREE_NEXT)?).map_err(|_| Errno::UCLEAN)?;
+        }
+        self.store(place + WHAT, u64::from(priority) << 32 | len as u64)?;
+        Ok(Stored { link, priority, len, place })
+    }
+
+    fn take_unused(&self, guard: &mut Guard<'_>) -> Result<u64> {
+        let high = guard.get(HIGH)?;
+        if high >= guard.get(LIMIT)?.min(self.geometry.slots) {
+            return Err(Errno::NOBUFS);
+        }
+        guard.set(HIGH, high + 1)?;
+        Ok(self.first_index(guard)? + high + 1)
+    }
+
+    fn first_index(&self, guard: &Guard<'_>) -> Result<u64> {
+        Ok((guard.get(EPOCH)? & 1) * self.geometry.slots)
+    }
+
+    /// Puts a slot among the free ones.
+    #[inline]
+    pub(super) fn free(&self, state: &mut State, message: &Stored) -> Result<()> {
+        self.store(message.place + FREE_NEXT, u64::from(state.free))?;
+        state.free = message.link as u32;
+        Ok(())
+    }
+
+    /// The message that a link names.
+    #[inline]
+    pub(super) fn stored(&self, link: u64) -> Result<Stored> {
+        let place = self.place(link)?;
+        let what = self.load(place + WHAT)?;
+        let (priority, len) = ((what >> 32) as u32, (what & 0xffff_ffff) as usize);
+        if priority >= PRIORITIES || len > self.geometry.message_bytes_max {
+            return Err(Errno::UCLEAN);
+        }
+        Ok(Stored { link, priority, len, place })
+    }
+
+    #[inline]
+    pub(super) fn copy_in(&self, message: &Stored, payload: &[u8]) -> Result<()> {
+        self.segment.copy_in(message.place + SLOT_HEAD, payload)
+    }
+
+    /// `buffer` has room for it.
+    #[inline]
+    pub(super) fn copy_out(&self, message: &Stored, buffer: &mut [u8]) -> Result<()> {
+        let buffer = buffer.get_mut(..message.len).ok_or(Errno::UCLEAN)?;
+        self.segment.copy_out(message.place + SLOT_HEAD, buffer)
+    }
+
+    /// Puts a message behind those of its priority.
+    #[inline]
+    pub(super) fn push_back(&self, guard: &mut Guard<'_>, message: &Stored) -> Result<()> {
+        let list = List::of(message.priority);
+        let ends = guard.get(list.ends())?;
+        if ends == 0 {
+            return self.push_first(guard, message);
+        }
+        self.store(self.place(ends >> 32)? + LIST_NEXT, message.link)?;
+        guard.set(list.ends(), ends & 0xffff_ffff | message.link << 32)
+    }
+
+    /// Puts a message before those of its priority.
+    pub(super) fn push_front(&self, guard: &mut Guard<'_>, message: &Stored) -> Result<()> {
+        let list = List::of(message.priority);
+        let ends = guard.get(list.ends())?;
+        if ends == 0 {
+            return self.push_first(guard, message);
+        }
+        self.store(message.place + LIST_NEXT, ends & 0xffff_ffff)?;
+        guard.set(list.ends(), ends >> 32 << 32 | message.link)
+    }
+
+    #[inline]
+    fn push_first(&self, guard: &mut Guard<'_>, message: &Stored) -> Result<()> {
+        let list = List::of(message.priority);
+        guard.set(list.ends(), message.link << 32 | message.link)?;
+        let bits = guard.get(list.bits())?;
+        guard.set(list.bits(), bits | list.bit())?;
+        let top = guard.get(TOP)?;
+        if top & list.shelf_bit() == 0 {
+            guard.set(TOP, top | list.shelf_bit())?;
+        }
+        Ok(())
+    }
+
+    /// The first message of the highest priority.
+    #[inline]
+    pub(super) fn first(&self, guard: &Guard<'_>) -> Result<Stored> {
+        let list = self.highest(guard)?;
+        let message = self.stored(guard.get(list.ends())? & 0xffff_ffff)?;
+        if message.priority == list.0 { Ok(message) } else { Err(Errno::UCLEAN) }
+    }
+
+    #[inline]
+    fn highest(&self, guard: &Guard<'_>) -> Result<List> {
+        let top = guard.get(TOP)? & guard.get(SHELVES_MADE)?;
+        let shelf = top.checked_ilog2().ok_or(Errno::UCLEAN)?;
+        let line = SHELVES + shelf as usize * SHELF;
+        for word in (0..8).rev() {
+            let bits = guard.get(line + 8 * word)?;
+            if let Some(bit) = bits.checked_ilog2() {
+                return Ok(List(shelf * SHELF_PRIORITIES + 64 * word as u32 + bit));
+            }
+        }
+        Err(Errno::UCLEAN)
+    }
+
+    /// Takes what [`Store::first`] gave out of its list.
+    #[inline]
+    pub(super) fn pop(&self, guard: &mut Guard<'_>, message: &Stored) -> Result<()> {
+        let list = List(message.priority);
+        let ends = guard.get(list.ends())?;
+        if ends & 0xffff_ffff != ends >> 32 {
+            let next = self.load(message.place + LIST_NEXT)? & 0xffff_ffff;
+            return guard.set(list.ends(), ends >> 32 << 32 | next);
+        }
+        guard.set(list.ends(), 0)?;
+        let bits = guard.get(list.bits())? & !list.bit();
+        guard.set(list.bits(), bits)?;
+        if bits == 0 {
+            let line = SHELVES + list.shelf() * SHELF;
+            for word in 0..8 {
+                if guard.get(line + 8 * word)? != 0 {
+                    return Ok(());
+                }
+            }
+            let top = guard.get(TOP)?;
+            guard.set(TOP, top & !list.shelf_bit())?;
+        }
+        Ok(())
+    }
+}
+
+/// The place of a priority's list.
+#[derive(Clone, Copy)]
+struct List(u32);
+
+impl List {
+    #[inline]
+    fn of(priority: u32) -> List {
+        List(priority % PRIORITIES)
+    }
+
+    #[inline]
+    fn shelf(self) -> usize {
+        (self.0 / SHELF_PRIORITIES) as usize
+    }
+
+    #[inline]
+    fn shelf_bit(self) -> u64 {
+        1 << self.shelf()
+    }
+
+    #[inline]
+    fn ends(self) -> usize {
+        SHELVES + self.shelf() * SHELF + SHELF_BITS + 8 * (self.0 % SHELF_PRIORITIES) as usize
+    }
+
+    #[inline]
+    fn bits(self) -> usize {
+        SHELVES + self.shelf() * SHELF + 8 * (self.0 % SHELF_PRIORITIES / 64) as usize
+    }
+
+    #[inline]
+    fn bit(self) -> u64 {
+        1 << (self.0 % 64)
+    }
+}
+
+/// What [`Store::make_room`] has seen with the lock, and reserves without it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    epoch: u64,
+    shelves_made: u64,
+    /// Within the arena.
+    index: u64,
+    limit: u64,
+}
+
+/// What [`Store::give_back`] is to give back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surplus {
+    offset: usize,
+    len: usize,
+}
+
+impl Store<'_> {
+    /// What a slot would need.
+    pub(super) fn wanted(&self, guard: &Guard<'_>) -> Result<Wanted> {
+        let free = self.state(guard)?.free;
+        let high = guard.get(HIGH)?;
+        let index = match u64::from(free) {
+            0 => high,
+            link => link.wrapping_sub(1).wrapping_sub(self.first_index(guard)?),
+        };
+        let (epoch, shelves_made) = (guard.get(EPOCH)?, guard.get(SHELVES_MADE)?);
+        Ok(Wanted { epoch, shelves_made, index, limit: guard.get(LIMIT)? })
+    }
+
+    /// Without the lock: reserves what a message of this length needs. What there is then, for [`Store::note`].
+    ///
+    /// # Errors
+    /// `ENOMEM`: the file system is full, or all slots are in use. `EUCLEAN`.
+    pub(super) fn make_room(&self, wanted: &Wanted, priority: u32, len: usize) -> Result<u64> {
+        let full = |errno| if errno == Errno::NOSPC { Errno::NOMEM } else { errno };
+        let list = List::of(priority);
+        if wanted.shelves_made & list.shelf_bit() == 0 {
+            self.segment.reserve(SHELVES + list.shelf() * SHELF, SHELF).map_err(full)?;
+        }
+        let Geometry { stride, slots, .. } = *self.geometry;
+        if wanted.index >= slots || wanted.limit > slots {
+            return Err(if wanted.index == slots { Errno::NOMEM } else { Errno::UCLEAN });
+        }
+        let base = ARENAS + (wanted.epoch & 1) as usize * slots as usize * stride;
+        if self.geometry.is_sparse() {
+            let place = base + wanted.index as usize * stride;
+            self.segment.reserve(place, SLOT_HEAD + len).map_err(full)?;
+            return Ok(wanted.limit.max(wanted.index + 1));
+        }
+        if wanted.index < wanted.limit {
+            return Ok(wanted.limit);
+        }
+        let first = base + wanted.limit as usize * stride;
+        let group = (wanted.limit).max((PAGE / stride) as u64).min((GROUP_BYTES / stride) as u64).max(1);
+        let group = group.min(slots - wanted.limit);
+        match self.segment.reserve(first, group as usize * stride) {
+            Ok(()) => Ok(wanted.limit + group),
+            Err(_) => self.segment.reserve(first, stride).map_err(full).map(|()| wanted.limit + 1),
+        }
+    }
+
+    /// Notes what was reserved, unless the arenas have changed.
+    pub(super) fn note(
+        &self,
+        guard: &mut Guard<'_>,
+        wanted: &Wanted,
+        limit: u64,
+        priority: u32,
+        len: usize,
+    ) -> Result<()> {
+        let made = guard.get(SHELVES_MADE)?;
+        guard.set(SHELVES_MADE, made | List::of(priority).shelf_bit())?;
+        if guard.get(EPOCH)? != wanted.epoch {
+            return Ok(());
+        }
+        if self.geometry.is_sparse() {
+            let place = self.place(self.first_index(guard)? + wanted.index + 1)?;
+            let reserved = self.load(place + RESERVED)?;
+            // Nothing to undo: it is reserved, whatever becomes of this.
+            self.store(place + RESERVED, reserved.max((SLOT_HEAD + len) as u64))?;
+        }
+        if guard.get(LIMIT)? < limit {
+            guard.set(LIMIT, limit)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an empty queue has more memory than it is to keep.
+    #[inline]
+    pub(super) fn has_surplus(&self, guard: &Guard<'_>) -> Result<bool> {
+        let kept = KEPT_BYTES.max(2 * self.geometry.stride) / self.geometry.stride;
+        Ok(guard.get(HIGH)? > kept as u64)
+    }
+
+    /// Changes the arenas of a queue of which no slot is in use: what is to be given back.
+    pub(super) fn change_arenas(&self, guard: &mut Guard<'_>, thread: u32) -> Result<Surplus> {
+        let epoch = guard.get(EPOCH)?;
+        let used = guard.get(LIMIT)?.min(self.geometry.slots);
+        guard.set(EPOCH, epoch.wrapping_add(1))?;
+        guard.set(HIGH, 0)?;
+        guard.set(LIMIT, 0)?;
+        self.set_state(guard, State { count: 0, free: 0 })?;
+        guard.set(GIVER, u64::from(thread))?;
+        Ok(self.surplus(epoch, used))
+    }
+
+    /// What somebody who died was about to give back, and perhaps has.
+    pub(super) fn surplus_of_dead(&self, guard: &mut Guard<'_>, thread: u32) -> Result<Surplus> {
+        guard.set(GIVER, u64::from(thread))?;
+        Ok(self.surplus(guard.get(EPOCH)?.wrapping_add(1), self.geometry.slots))
+    }
+
+    fn surplus(&self, epoch: u64, slots: u64) -> Surplus {
+        let Geometry { stride, slots: all, .. } = *self.geometry;
+        Surplus { offset: ARENAS + (epoch & 1) as usize * all as usize * stride, len: slots as usize * stride }
+    }
+
+    /// Who gives the other arena's memory back: nobody if 0.
+    pub(super) fn giver(&self, guard: &Guard<'_>) -> Result<u32> {
+        Ok(guard.get(GIVER)? as u32)
+    }
+
+    /// Without the lock. If the kernel can't, the memory stays, and is used again.
+    pub(super) fn give_back(&self, surplus: Surplus) {
+        let _ = self.segment.punch(surplus.offset, surplus.len);
+    }
+
+    pub(super) fn has_given_back(&self, guard: &mut Guard<'_>, thread: u32) -> Result<()> {
+        if self.giver(guard)? == thread { guard.set(GIVER, 0) } else { Ok(()) }
+    }
+}
