@@ -51,9 +51,7 @@ struct CondvarWords {
     cleared: AtomicU64,
     /// Always 0: what the kernel wakes one on when somebody dies who notifies.
     bell: AtomicU32,
-    /// Where the last notification came from.
-    cpu: AtomicU32,
-    unused: [AtomicU64; 3],
+    unused: [AtomicU32; 7],
 }
 
 // SAFETY: atomics only.
@@ -145,7 +143,6 @@ impl<'a> Condvar<'a> {
         words.arrivals.store(0, Ordering::Relaxed);
         words.cleared.store(0, Ordering::Relaxed);
         words.bell.store(0, Ordering::Relaxed);
-        words.cpu.store(u32::MAX, Ordering::Relaxed);
         words.magic.store(MAGIC, Ordering::Release);
         Ok(Condvar { words })
     }
@@ -191,8 +188,7 @@ impl<'a> Condvar<'a> {
         let prepare = || {
             // While nobody sleeps, who notifies needs no wake.
             if words.arrivals.load(Ordering::Relaxed) == words.cleared.load(Ordering::Relaxed) {
-                let cpu = words.cpu.load(Ordering::Relaxed);
-                if spin::look_for(cpu, deadline, || !unchanged()) {
+                if spin::look_for(deadline, || !unchanged()) {
                     return;
                 }
             }
@@ -219,7 +215,6 @@ impl<'a> Condvar<'a> {
         let words = self.words;
         let thread = Thread::current();
         let before = thread.remember(&words.bell);
-        words.cpu.store(Thread::cpu(), Ordering::Relaxed);
         words.seq.0.fetch_add(1, Ordering::SeqCst);
         let arrivals = words.arrivals.load(Ordering::SeqCst);
         if arrivals != words.cleared.load(Ordering::Relaxed) && futex_wake(words.seq.low(), count) == 0 {

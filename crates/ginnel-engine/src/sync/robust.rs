@@ -102,6 +102,7 @@ pub(super) struct Robust {
 }
 
 // SAFETY: atomics only.
+#[allow(unsafe_code)]
 unsafe impl Words for Robust {}
 
 const _: () = assert!(
@@ -233,9 +234,7 @@ impl Robust {
             }
             if !looked && patience != Patience::None {
                 looked = true;
-                // Where the holder runs is not known: as if elsewhere.
-                let cpu = Thread::cpu().wrapping_add(1);
-                if spin::look_for(cpu, deadline, || is_free(self.word.load(Ordering::Relaxed))) {
+                if spin::look_for(deadline, || is_free(self.word.load(Ordering::Relaxed))) {
                     continue;
                 }
             }
