@@ -139,7 +139,8 @@ impl Links {
 
     #[cold]
     fn forget_all(&self, generation: u32) {
-        self.entries.iter().for_each(|entry| entry.set(ptr::null()));
+        let used = self.count.get().min(LINKS_MAX);
+        self.entries[..used].iter().for_each(|entry| entry.set(ptr::null()));
         self.count.set(0);
         self.generation.set(generation);
     }

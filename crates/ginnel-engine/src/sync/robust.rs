@@ -330,12 +330,8 @@ impl Robust {
     /// Nobody has said that all is well again, and nobody else can know.
     #[cold]
     fn give_up_on_it(&self) {
-        let _ = self.health.compare_exchange(
-            INCONSISTENT,
-            NOT_RECOVERABLE,
-            Ordering::Release,
-            Ordering::Relaxed,
-        );
+        let _ =
+            self.health.compare_exchange(INCONSISTENT, NOT_RECOVERABLE, Ordering::Release, Ordering::Relaxed);
     }
 
     /// After the unlinking: the pending word is the lock's.

@@ -211,7 +211,8 @@ impl<'a> RwLock<'a> {
     fn lock(&self, kind: u64, patience: Patience) -> Result<Hold> {
         let thread = Thread::current();
         // The lock inside is another's for an instant only, unless that one was stopped.
-        let inside = if patience == Patience::None { Patience::Until(Instant::now() + GRACE) } else { patience };
+        let inside =
+            if patience == Patience::None { Patience::Until(Instant::now() + GRACE) } else { patience };
         self.robust.lock_whole(thread, inside).map_err(|errno| match errno {
             Errno::TIMEDOUT if patience == Patience::None => Errno::BUSY,
             errno => errno,
@@ -282,9 +283,9 @@ impl<'a> RwLock<'a> {
             last.ask();
             let seen = last.listen();
             let call = Call { words: last.words(seen), bell: None, deadline, relock };
-            let (slept, locked) = self.robust.sleep_whole(thread, &call, || {
-                last.is_same(seen) && last.is_alive() && own.is_of(thread)
-            });
+            let (slept, locked) = self
+                .robust
+                .sleep_whole(thread, &call, || last.is_same(seen) && last.is_alive() && own.is_of(thread));
             if let Err(errno) = locked {
                 own.abandon(thread, self.robust);
                 return Err(errno);
@@ -310,8 +311,7 @@ impl<'a> RwLock<'a> {
             if slot.is_dead() {
                 if slot.state.load(Ordering::SeqCst) == WRITE | HOLDS {
                     let health = &self.words.health;
-                    let _ =
-                        health.compare_exchange(WHOLE, WRITER_DIED, Ordering::SeqCst, Ordering::SeqCst);
+                    let _ = health.compare_exchange(WHOLE, WRITER_DIED, Ordering::SeqCst, Ordering::SeqCst);
                 }
                 slot.bury();
             }
@@ -330,12 +330,7 @@ impl<'a> RwLock<'a> {
         if is_own && hold.kind == WRITE {
             let health = &self.words.health;
             // As with a mutex: nobody else can know.
-            let _ = health.compare_exchange(
-                WRITER_DIED,
-                NOT_RECOVERABLE,
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            );
+            let _ = health.compare_exchange(WRITER_DIED, NOT_RECOVERABLE, Ordering::SeqCst, Ordering::SeqCst);
         }
         let left = if is_own { slot.leave(thread) } else { Err(Errno::PERM) };
         left.and(self.robust.unlock(thread))
@@ -350,9 +345,7 @@ impl<'a> RwLock<'a> {
         let slot = self.slots.get(hold.slot).ok_or(Errno::INVAL)?;
         let own = hold.kind == WRITE && slot.is_of(thread) && slot.number.load() == hold.number;
         let health = &self.words.health;
-        if own
-            && health.compare_exchange(WRITER_DIED, WHOLE, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-        {
+        if own && health.compare_exchange(WRITER_DIED, WHOLE, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             return Ok(());
         }
         Err(Errno::INVAL)

@@ -123,8 +123,7 @@ impl Slot {
         let before = thread.remember(&self.life);
         thread.unlink_entry(&self.entry);
         let dead = WAITERS | OWNER_DIED;
-        let _ =
-            self.life.compare_exchange(thread.id | WAITERS, dead, Ordering::SeqCst, Ordering::SeqCst);
+        let _ = self.life.compare_exchange(thread.id | WAITERS, dead, Ordering::SeqCst, Ordering::SeqCst);
         futex_wake(&self.life, i32::MAX as u32);
         robust.tell();
         thread.forget(before);
