@@ -410,9 +410,7 @@ impl PosixSemaphore {
         let new = libc::O_CREAT | libc::O_EXCL;
         let kind = Kind::PosixSemaphore;
         if flags & new == new && value > VALUE_MAX {
-            // As glibc: after the name, before whether it exists.
-            let found = namespace.open_or_create(kind, name, 0, 0, |_| Err(Errno::NOENT));
-            return Err(found.err().filter(|errno| *errno == Errno::NAMETOOLONG).unwrap_or(Errno::INVAL));
+            return Err(Errno::INVAL); // As glibc: before the name is looked up.
         }
         let (segment, _) = namespace.open_or_create(kind, name, flags, mode, |draft| {
             if value > VALUE_MAX {
