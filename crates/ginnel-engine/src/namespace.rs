@@ -67,7 +67,7 @@ use rustix::fs::{Mode, OFlags, Stat};
 
 pub use collect::{Finding, What};
 pub use directory::{OpenError, Options, Refusal};
-pub(crate) use identity::Identity;
+pub(crate) use identity::Rights;
 pub use identity::{DOOMED, Kind, REMOVED, STATE_OFFSET, mark_removed, state};
 pub use limits::Limits;
 pub use sysv::{Change, Listed, Status};
@@ -148,10 +148,7 @@ impl Namespace {
     /// # Errors
     /// `EACCES`: it may not.
     pub fn allows(&self, segment: &Segment, bits: u32) -> Result<()> {
-        let file = segment.file()?;
-        let status = rustix::fs::fstat(file)?;
-        let identity = Identity::read(file)?;
-        if identity::may_access(&status, Some(&identity), bits) { Ok(()) } else { Err(Errno::ACCESS) }
+        identity::allows(segment, bits)
     }
 
     fn root(&self) -> Result<BorrowedFd<'_>> {

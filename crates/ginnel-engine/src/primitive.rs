@@ -139,14 +139,10 @@ struct Knowledge {
     head: Cell<*mut RobustHead>,
 }
 
-/// The calling thread. Small: it is passed around under each lock.
+/// The calling thread: a pointer to what it knows of itself, for as long as it lives. No more, as it is passed around under
+/// each lock.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Thread {
-    /// This thread's own, for as long as it lives.
-    knowledge: *const Knowledge,
-    pub(crate) id: u32,
-    generation: u32,
-}
+pub(crate) struct Thread(*const Knowledge);
 
 /// From an entry of the robust list to its word, as glibc has it. What stands in segments is laid out for it.
 pub(crate) const FUTEX_OFFSET: isize = -32;
@@ -174,18 +170,23 @@ impl Thread {
     #[inline]
     pub(crate) fn current() -> Thread {
         KNOWLEDGE.with(|knowledge| {
-            let generation = FORKS.load(Ordering::Relaxed);
-            if knowledge.generation.get() != generation {
+            if knowledge.generation.get() != FORKS.load(Ordering::Relaxed) {
                 Thread::learn(knowledge);
             }
-            Thread { knowledge, id: knowledge.id.get(), generation }
+            Thread(knowledge)
         })
     }
 
     #[inline]
     fn knowledge(&self) -> &Knowledge {
         // SAFETY: the thread's own, which lives as long as the thread; a `Thread` cannot be sent to another.
-        unsafe { &*self.knowledge }
+        unsafe { &*self.0 }
+    }
+
+    /// Its number, as the kernel writes it into the words of the dead.
+    #[inline]
+    pub(crate) fn id(self) -> u32 {
+        self.knowledge().id.get()
     }
 
     /// Of which process: `getpid(2)` is a system call.
@@ -273,15 +274,11 @@ impl Drop for Watch {
 #[derive(Debug)]
 pub(crate) struct Linked {
     thread: Thread,
+    generation: u32,
     entry: *const AtomicU64,
 }
 
 impl Thread {
-    /// Whether this is (still) the calling thread: not in a child that a signal handler has forked.
-    pub(crate) fn is_current(self) -> bool {
-        self.generation == FORKS.load(Ordering::Relaxed)
-    }
-
     /// From here on the kernel marks `life` should this thread die, if it holds the thread's id. `entry` and the word before
     /// it are for the list's pointers; all three must stay mapped until the link is dropped.
     ///
@@ -295,7 +292,7 @@ impl Thread {
     ) -> Result<Linked, Errno> {
         previous.store(0, Ordering::Relaxed);
         self.link_entry(life, entry)?;
-        Ok(Linked { thread: self, entry })
+        Ok(Linked { thread: self, generation: self.generation(), entry })
     }
 
     /// As [`Thread::link`], to be unlinked by [`Thread::unlink_entry`].
@@ -308,33 +305,46 @@ impl Thread {
             return Err(Errno::OPNOTSUPP);
         }
         // SAFETY: this thread's head; the entry stays mapped, as the caller knows.
-        unsafe { links::push(self.head().cast(), self.generation, entry) }
+        unsafe { links::push(self.head().cast(), self.generation(), entry) }
+    }
+
+    /// Which fork it was learned after.
+    #[inline]
+    fn generation(self) -> u32 {
+        self.knowledge().generation.get()
     }
 
     /// Unlinks an entry: whether this thread had it linked.
     #[inline]
     pub(crate) fn unlink_entry(self, entry: &AtomicU64) -> bool {
         // SAFETY: this thread's head; what is linked is mapped.
-        unsafe { links::remove(self.head().cast(), self.generation, entry) }
+        unsafe { links::remove(self.head().cast(), self.generation(), entry) }
     }
 
     /// Whether this thread has linked an entry.
     pub(crate) fn has_linked(self, entry: &AtomicU64) -> bool {
-        links::contains(self.generation, entry)
+        links::contains(self.generation(), entry)
     }
 
     /// Whether it may link another lock.
     #[inline]
     pub(crate) fn has_room(self) -> bool {
-        links::has_room(self.generation)
+        links::has_room(self.generation())
+    }
+}
+
+impl Linked {
+    /// Whether this is the process in which it was linked: not a child that a signal handler has forked.
+    pub(crate) fn is_own(&self) -> bool {
+        self.generation == FORKS.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Linked {
     fn drop(&mut self) {
-        if self.thread.is_current() {
+        if self.is_own() {
             // SAFETY: as in `unlink_entry`.
-            unsafe { links::remove(self.thread.head().cast(), self.thread.generation, self.entry) };
+            unsafe { links::remove(self.thread.head().cast(), self.generation, self.entry) };
         }
         // Else the child's list is another, and empty.
     }

@@ -188,7 +188,7 @@ impl<'a> Condvar<'a> {
         let prepare = || {
             // While nobody sleeps, who notifies needs no wake.
             if words.arrivals.load(Ordering::Relaxed) == words.cleared.load(Ordering::Relaxed) {
-                if spin::look_for(deadline, || !unchanged()) {
+                if spin::look_for(1, deadline, || !unchanged()) {
                     return;
                 }
             }

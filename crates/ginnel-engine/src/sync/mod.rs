@@ -7,6 +7,7 @@
 //! | [`rwlock`] | many readers or one writer |
 //! | [`barrier`] | going on together |
 //! | [`posix_semaphore`] | a counter, named or in any mapping |
+//! | [`sysv_semaphore`] | sets of counters, with undo |
 //! | [`region`] | the memory that these are put into |
 //! | `robust` | what they stand on: a lock that one sleeps with, and nobody left asleep by a death |
 //! | `slots` | who is in there: for the locks that several hold |
@@ -17,6 +18,7 @@ pub mod mutex;
 pub mod posix_semaphore;
 pub mod region;
 pub mod rwlock;
+pub mod sysv_semaphore;
 
 mod robust;
 mod slots;

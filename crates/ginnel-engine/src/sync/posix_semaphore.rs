@@ -245,7 +245,7 @@ impl<'a> Semaphore<'a> {
         let thread = Thread::current();
         if !limit.has_passed() {
             let there = || value_of(words.state.load(Ordering::Relaxed)) != 0;
-            spin::look_for(deadline, there);
+            spin::look_for(0, deadline, there);
         }
         let before = thread.remember(&words.bell);
         let outcome = self.wait_asleep(limit);

@@ -229,12 +229,12 @@ impl Robust {
                 }
                 continue;
             }
-            if value & OWNER == thread.id {
+            if value & OWNER == thread.id() {
                 return Err(Errno::DEADLK);
             }
             if !looked && patience != Patience::None {
                 looked = true;
-                if spin::look_for(deadline, || is_free(self.word.load(Ordering::Relaxed))) {
+                if spin::look_for(2, deadline, || is_free(self.word.load(Ordering::Relaxed))) {
                     continue;
                 }
             }
@@ -480,7 +480,7 @@ impl Robust {
 
 #[inline]
 fn own(thread: Thread) -> u32 {
-    thread.id | WAITERS
+    thread.id() | WAITERS
 }
 
 /// Whether a lock's word may be exchanged for one's own.

@@ -74,7 +74,7 @@ impl Slot {
     }
 
     pub(super) fn is_of(&self, thread: Thread) -> bool {
-        self.life.load(Ordering::SeqCst) == thread.id | WAITERS
+        self.life.load(Ordering::SeqCst) == thread.id() | WAITERS
     }
 
     /// Whether it is in the thread's list, whatever stands there.
@@ -91,7 +91,7 @@ impl Slot {
         self.state.store(state, Ordering::SeqCst);
         self.heard.store(0, Ordering::SeqCst);
         let before = thread.remember(&self.life);
-        self.life.store(thread.id | WAITERS, Ordering::SeqCst);
+        self.life.store(thread.id() | WAITERS, Ordering::SeqCst);
         let linked = thread.link_entry(&self.life, &self.entry);
         if linked.is_err() {
             self.life.store(0, Ordering::SeqCst);
@@ -109,7 +109,7 @@ impl Slot {
             return Err(Errno::PERM);
         }
         let freed =
-            self.life.compare_exchange(thread.id | WAITERS, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+            self.life.compare_exchange(thread.id() | WAITERS, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         thread.unlink_entry(&self.entry);
         self.wake();
         if freed { Ok(()) } else { Err(Errno::UCLEAN) }
@@ -123,7 +123,7 @@ impl Slot {
         let before = thread.remember(&self.life);
         thread.unlink_entry(&self.entry);
         let dead = WAITERS | OWNER_DIED;
-        let _ = self.life.compare_exchange(thread.id | WAITERS, dead, Ordering::SeqCst, Ordering::SeqCst);
+        let _ = self.life.compare_exchange(thread.id() | WAITERS, dead, Ordering::SeqCst, Ordering::SeqCst);
         futex_wake(&self.life, i32::MAX as u32);
         robust.tell();
         thread.forget(before);

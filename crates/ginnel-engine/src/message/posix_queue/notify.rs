@@ -228,7 +228,7 @@ impl PosixQueue {
             guard.set(FROM, u64::from(user) << 32 | u64::from(thread.process))?;
             let serial = guard.get(SERIAL)?;
             guard.set(SERIAL, serial.wrapping_add(1))?;
-            guard.set(NOTICE, u64::from(thread.id))?;
+            guard.set(NOTICE, u64::from(thread.id()))?;
         }
         self.end_registration(guard, true)
     }
