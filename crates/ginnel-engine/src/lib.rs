@@ -25,6 +25,7 @@ mod process;
 mod spin;
 
 pub mod lock;
+pub mod message;
 pub mod segment;
 pub mod wait;
 

@@ -64,6 +64,8 @@ const BY_NOTHING: u64 = 0;
 const BY_SIGNAL: u64 = 1;
 const BY_THREAD: u64 = 2;
 
+/// `si_code` of a notice.
+const SI_MESGQ: i32 = -3;
 /// The highest signal.
 const SIGNAL_MAX: u32 = 64;
 
@@ -225,7 +227,7 @@ impl PosixQueue {
                 guard.set(to, value)?;
             }
             guard.set(SIGNAL, how >> 8)?;
-            guard.set(FROM, u64::from(user) << 32 | u64::from(thread.process))?;
+            guard.set(FROM, u64::from(user) << 32 | u64::from(thread.process()))?;
             let serial = guard.get(SERIAL)?;
             guard.set(SERIAL, serial.wrapping_add(1))?;
             guard.set(NOTICE, u64::from(thread.id))?;
@@ -260,7 +262,7 @@ impl PosixQueue {
     /// Without the lock: at the end of each handle.
     pub(super) fn end_own_registration(&self) {
         let registered = self.segment.word64(NOTIFIED).map(|word| word.load(Ordering::Acquire));
-        if registered == Ok(u64::from(Thread::current().process)) {
+        if registered == Ok(u64::from(Thread::current().process())) {
             let _ = self.cancel_notify();
         }
     }
@@ -294,7 +296,7 @@ fn send_signal(to: Process, signal: u64, value: u64, from: u64) {
     let info = Info {
         signal,
         errno: 0,
-        code: libc::SI_MESGQ,
+        code: SI_MESGQ,
         #[cfg(target_pointer_width = "64")]
         padding: 0,
         process: from as u32 as i32,
