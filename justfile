@@ -23,6 +23,10 @@ mechanism family name:
 tour *args:
     cargo run --release -- tour {{args}}
 
+# The user-space home against the kernel's, optimised: just bench --quick pair
+bench *args:
+    cargo run --release -- bench {{args}}
+
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings

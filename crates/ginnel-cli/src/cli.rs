@@ -22,6 +22,7 @@ Exit codes: 0 done, 1 failed or found something, 2 wrong usage.";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Tour(cmd::tour::Args),
+    Bench(cmd::bench::Args),
     Send(cmd::send::Args),
     Recv(cmd::recv::Args),
     Peek(cmd::peek::Args),
@@ -43,4 +44,7 @@ pub(crate) enum Verb {
     /// Run one row of the tour, or be the other end of one.
     #[command(name = crate::tour::VERB, hide = true)]
     TourRow(crate::tour::RowArgs),
+    /// Measure one row of the benchmark.
+    #[command(name = cmd::bench::VERB, hide = true)]
+    BenchRow(cmd::bench::RowArgs),
 }

@@ -8,6 +8,9 @@
 //! | [`segment`] | an object's file, mapped: every access checked, space reserved before it is used |
 //! | [`lock`] | the object's lock, whose holder's death the kernel tells, and the journal that undoes what the dead began |
 //! | [`wait`] | an object's blocked operations: served in order, by whoever changes the object, and nobody left asleep |
+//! | [`namespace`] | the directory that is the registry: keys, ids and names, who may use what, what the dead leave |
+//! | [`memory`] | System V segments, POSIX shared memory |
+//! | [`message`] | POSIX queues |
 //! | `process` | whether a process is gone |
 //! | `spin` | looking again for a moment before sleeping |
 //! | `primitive` | the only place that touches atomics of shared memory, futexes and the robust list |
@@ -25,7 +28,9 @@ mod process;
 mod spin;
 
 pub mod lock;
+pub mod memory;
 pub mod message;
+pub mod namespace;
 pub mod segment;
 pub mod wait;
 

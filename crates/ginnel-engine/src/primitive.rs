@@ -31,7 +31,7 @@ pub(crate) const OWNER_DIED: u32 = 0x4000_0000;
 pub(crate) const WAITERS: u32 = 0x8000_0000;
 
 /// How many words a thread can sleep on at once here.
-pub(crate) const WORDS_MAX: usize = 4;
+pub(crate) const WORDS_MAX: usize = 32;
 
 /// Sleeps while each word holds its value, until one of them is woken. The kernel takes them in their order: it stands in
 /// the queue of one before it compares the next.

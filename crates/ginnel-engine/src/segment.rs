@@ -36,9 +36,9 @@ pub const HEADER_BYTES: usize = 0x1000;
 /// Where an object's own bytes begin in a mapping of somebody else's.
 pub const SHORT_HEADER_BYTES: usize = 0x400;
 /// Segments grow by whole pages.
-const PAGE_BYTES: usize = 4096;
+pub(crate) const PAGE_BYTES: usize = 4096;
 /// "ginnel" and the version of the layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"ginnel\x00\x01");
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ginnel\x00\x01");
 /// The header, and a page for the object's own.
 const LEAST_BYTES: usize = HEADER_BYTES + PAGE_BYTES;
 const MAGIC_OFFSET: usize = 0;
@@ -97,19 +97,32 @@ impl Segment {
         capacity: usize,
         fill: impl FnOnce(&Segment) -> Result<()>,
     ) -> Result<Segment> {
-        if capacity < LEAST_BYTES || !capacity.is_multiple_of(PAGE_BYTES) {
-            return Err(Errno::INVAL);
-        }
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&directory, c".", flags, mode)?;
         // The umask has no say in an IPC object's mode.
         rustix::fs::fchmod(&file, mode)?;
+        let segment = Segment::format(file, capacity, fill)?;
+        link(segment.file()?, directory.as_fd(), name)?;
+        Ok(segment)
+    }
+
+    /// Makes a segment of an empty file that nobody else knows.
+    ///
+    /// # Errors
+    /// As [`Segment::create`].
+    pub fn format(
+        file: OwnedFd,
+        capacity: usize,
+        fill: impl FnOnce(&Segment) -> Result<()>,
+    ) -> Result<Segment> {
+        if capacity < LEAST_BYTES || !capacity.is_multiple_of(PAGE_BYTES) {
+            return Err(Errno::INVAL);
+        }
         reserve(file.as_fd(), 0, LEAST_BYTES)?;
         let segment = Segment::map(file, capacity, LEAST_BYTES)?;
         segment.word64(MAGIC_OFFSET)?.store(MAGIC, Ordering::Relaxed);
         segment.word64(CAPACITY_OFFSET)?.store(capacity as u64, Ordering::Relaxed);
         fill(&segment)?;
-        link(segment.file()?, directory.as_fd(), name)?;
         Ok(segment)
     }
 
@@ -119,7 +132,14 @@ impl Segment {
     /// `ENOENT`, `EACCES`. `ELOOP`: the name is a symbolic link. `EUCLEAN`: it is no segment, or not whole.
     pub fn open(directory: impl AsFd, name: &CStr) -> Result<Segment> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+        Segment::of(rustix::fs::openat(directory, name, flags, Mode::empty())?)
+    }
+
+    /// Maps a segment's file, which is open for reading and writing.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: it is no segment, or not whole.
+    pub fn of(file: OwnedFd) -> Result<Segment> {
         let status = rustix::fs::fstat(&file)?;
         if !FileType::from_raw_mode(status.st_mode).is_file() || status.st_size < LEAST_BYTES as i64 {
             return Err(Errno::UCLEAN);
@@ -434,13 +454,58 @@ impl Drop for Segment {
     }
 }
 
+/// An object's file, for who may only read it: nothing is mapped, and each word is read from the file.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::segment::{HEADER_BYTES, Reader, Segment};
+/// use rustix::fs::{Mode, OFlags};
+///
+/// let directory = rustix::fs::open("/dev/shm", OFlags::DIRECTORY, Mode::empty())?;
+/// let made = Segment::create(&directory, c"box", Mode::RUSR, 1 << 20, |_| Ok(()))?;
+/// made.word64(HEADER_BYTES)?.store(7, std::sync::atomic::Ordering::Release);
+///
+/// let reader = Reader::of(rustix::fs::openat(&directory, c"box", OFlags::RDONLY, Mode::empty())?);
+/// assert_eq!(reader.word64(HEADER_BYTES)?, 7);
+/// # Ok::<(), ginnel_engine::Errno>(())
+/// ```
+#[derive(Debug)]
+pub struct Reader {
+    file: OwnedFd,
+}
+
+impl Reader {
+    /// Of an open file.
+    pub fn of(file: OwnedFd) -> Reader {
+        Reader { file }
+    }
+
+    /// The 64-bit word at an offset. Nobody is kept from changing it: two words may be of two moments.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: not in the file.
+    pub fn word64(&self, offset: usize) -> Result<u64> {
+        let mut bytes = [0; 8];
+        match rustix::io::pread(&self.file, &mut bytes, offset as u64)? {
+            8 => Ok(u64::from_ne_bytes(bytes)),
+            _ => Err(Errno::UCLEAN),
+        }
+    }
+}
+
+impl AsFd for Reader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
 /// Makes the file long enough for these bytes, none of which is a hole then.
-fn reserve(file: BorrowedFd<'_>, offset: usize, len: usize) -> Result<()> {
+pub(crate) fn reserve(file: BorrowedFd<'_>, offset: usize, len: usize) -> Result<()> {
     rustix::fs::fallocate(file, FallocateFlags::empty(), offset as u64, len as u64)
 }
 
 /// Gives an unnamed file its name.
-fn link(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+pub(crate) fn link(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     rustix::fs::linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)
 }

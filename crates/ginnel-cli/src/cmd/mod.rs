@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub(crate) mod bench;
 pub(crate) mod call;
 pub(crate) mod chat;
 pub(crate) mod completions;
@@ -24,6 +25,7 @@ use crate::failure::Result;
 pub(crate) fn run(verb: Verb) -> Result {
     match verb {
         Verb::Tour(args) => tour::run(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::Create(args) => create::run(args),
         Verb::Lock(args) => lock::run(args),
         Verb::Ls(args) => ls::run(args),
@@ -40,6 +42,7 @@ pub(crate) fn run(verb: Verb) -> Result {
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),
         Verb::Guardian => crate::guardian::run(),
+        Verb::BenchRow(args) => bench::measure_row(args),
         Verb::TourRow(args) => crate::tour::run_row(args),
     }
 }

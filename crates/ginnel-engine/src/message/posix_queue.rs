@@ -32,12 +32,9 @@
 //! A message that is put back may be one more than the queue is to hold: it is full until that one is gone.
 
 use std::cell::Cell;
-use std::ffi::CStr;
-use std::os::fd::AsFd;
-
-use rustix::fs::{AtFlags, Mode};
 
 use crate::lock::Guard;
+use crate::namespace::{Draft, Kind, Namespace, random};
 use crate::primitive::{Ordering, Thread, thread_exists};
 use crate::segment::Segment;
 use crate::wait::{Object, Patience, Stake, Waiters, Words};
@@ -48,12 +45,13 @@ mod flags;
 mod notify;
 mod store;
 
-use doorbell::Doorbell;
+pub(crate) use doorbell::bells;
+use doorbell::{BellName, Doorbell};
 use flags::Flags;
 pub use notify::{Notification, Registration};
 use store::{
-    BELL_NAME, BYTES, Geometry, KIND, LIMIT_BYTES, LIMIT_MESSAGES, NOTICE, NOTIFIED, OUT_OF_STEP, State, Store,
-    Stored, WAITERS, WAITERS_BYTES, WAITERS_MAX,
+    BELL_NAME, BYTES, Geometry, KIND, LIMIT_BYTES, LIMIT_MESSAGES, NOTICE, NOTIFIED, OUT_OF_STEP, State,
+    Store, Stored, WAITERS, WAITERS_BYTES, WAITERS_MAX,
 };
 
 /// One more than the highest priority.
@@ -80,22 +78,17 @@ const RECEIVED: u64 = 2;
 /// What a queue is made for: `mq_maxmsg` and `mq_msgsize` of `mq_attr`.
 ///
 /// ```
-/// use ginnel_engine::message::posix_queue::Limits;
+/// use ginnel_engine::message::posix_queue::QueueLimits;
 ///
-/// assert_eq!(Limits::default(), Limits { messages_max: 10, message_bytes_max: 8192 });
+/// let limits = QueueLimits { messages_max: 1000, message_bytes_max: 64 };
+/// assert_ne!(limits, QueueLimits { messages_max: 10, ..limits });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// The most messages that it holds: up to 2^24.
+pub struct QueueLimits {
+    /// The most messages that it holds.
     pub messages_max: u64,
-    /// The longest message that it takes: up to 1 GiB.
+    /// The longest message that it takes.
     pub message_bytes_max: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { messages_max: 10, message_bytes_max: 8192 }
-    }
 }
 
 /// A queue's state: `mq_attr` of `mq_getattr(3)`, and the bytes that `mq_overview(7)` shows of its file.
@@ -103,21 +96,22 @@ impl Default for Limits {
 /// ```
 /// # ginnel_testkit::private();
 /// use ginnel_engine::message::posix_queue::PosixQueue;
+/// use ginnel_engine::namespace::Namespace;
 /// use ginnel_engine::wait::Patience;
 ///
-/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
-/// let queue = PosixQueue::open(&directory, c"state", libc::O_RDWR | libc::O_CREAT, 0o600, None)?;
+/// let home = Namespace::private()?;
+/// let queue = PosixQueue::open(&home, b"/state", libc::O_RDWR | libc::O_CREAT, 0o600, None)?;
 /// queue.send(1, b"sweep", Patience::Endless)?;
 /// let attributes = queue.attributes()?;
 /// assert_eq!((attributes.messages, attributes.bytes, attributes.flags), (1, 5, 0));
-/// # Ok::<(), ginnel_engine::Errno>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
     /// `O_NONBLOCK` of this open queue, or 0.
     pub flags: i32,
     /// What it was made for.
-    pub limits: Limits,
+    pub limits: QueueLimits,
     /// Messages in the queue now.
     pub messages: u64,
     /// Bytes of payload in the queue now.
@@ -145,10 +139,11 @@ pub struct Received {
 /// ```
 /// # ginnel_testkit::private();
 /// use ginnel_engine::message::posix_queue::{PosixQueue, Received};
+/// use ginnel_engine::namespace::Namespace;
 /// use ginnel_engine::wait::Patience;
 ///
-/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
-/// let queue = PosixQueue::open(&directory, c"jobs", libc::O_RDWR | libc::O_CREAT, 0o600, None)?;
+/// let home = Namespace::private()?;
+/// let queue = PosixQueue::open(&home, b"/jobs", libc::O_RDWR | libc::O_CREAT, 0o600, None)?;
 /// queue.send(1, b"sweep the yard", Patience::Endless)?;
 /// queue.send(9, b"the kettle boils", Patience::Endless)?;
 ///
@@ -156,7 +151,7 @@ pub struct Received {
 /// let got = queue.receive(&mut buffer, Patience::Endless)?;
 /// assert_eq!(got, Received { priority: 9, len: 16 });
 /// assert_eq!(&buffer[..got.len], b"the kettle boils");
-/// # Ok::<(), ginnel_engine::Errno>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct PosixQueue {
@@ -169,67 +164,86 @@ pub struct PosixQueue {
 }
 
 impl PosixQueue {
-    /// Opens the queue of this name in a directory, or makes it: `O_RDONLY`, `O_WRONLY` or `O_RDWR`, with `O_CREAT`,
-    /// `O_EXCL`, `O_NONBLOCK` (`mq_open(3)`). Of the mode of a new queue the umask takes its part; without limits it gets
-    /// [`Limits::default`].
+    /// Opens the queue of this name (`/jobs`) in a namespace, or makes it: `O_RDONLY`, `O_WRONLY` or `O_RDWR`, with
+    /// `O_CREAT`, `O_EXCL`, `O_NONBLOCK` (`mq_open(3)`). Of the mode of a new queue the umask takes its part; its limits
+    /// are the namespace's default ones if none are given.
     ///
     /// # Errors
-    /// `ENOENT`, `EEXIST`. `EACCES`: its mode does not grant both reading and writing, which all users of a queue need here.
-    /// `EINVAL`: a limit that is 0 or too large; neither reading nor writing, of a queue that exists. `ENOMEM`: more than a
-    /// process can map. `ENOSPC`: the file system is full. `EMFILE`, `ENFILE`. `EUCLEAN`: the file holds no queue.
+    /// Those of [`Namespace::open_or_create`]. `EINVAL`: a limit that is 0, or above the namespace's; neither reading nor
+    /// writing, of a queue that exists. `ENOMEM`: more than a process can map. `ENOSPC`: the file system is full.
+    /// `EMFILE`, `ENFILE`. `EUCLEAN`: the file holds no queue.
     pub fn open(
-        directory: impl AsFd,
-        name: &CStr,
+        home: &Namespace,
+        name: &[u8],
         flags: i32,
         mode: u32,
-        limits: Option<Limits>,
+        limits: Option<QueueLimits>,
     ) -> Result<PosixQueue> {
-        let directory = directory.as_fd();
         for _ in 0..TRIES_MAX {
-            match Segment::open(directory, name) {
-                Ok(_) if flags & (libc::O_CREAT | libc::O_EXCL) == libc::O_CREAT | libc::O_EXCL => {
-                    return Err(Errno::EXIST);
-                }
-                Ok(_) if flags & libc::O_ACCMODE == libc::O_ACCMODE => return Err(Errno::INVAL),
-                Ok(segment) => match Doorbell::open(directory, PosixQueue::bell_number(&segment)?) {
-                    // It has just been removed.
-                    Err(Errno::NOENT) => continue,
-                    bell => return PosixQueue::with(segment, bell?, flags),
-                },
-                Err(Errno::NOENT) if flags & libc::O_CREAT != 0 => {}
-                Err(errno) => return Err(errno),
-            }
-            let limits = limits.unwrap_or_default();
-            let geometry = Geometry::new(limits.messages_max, limits.message_bytes_max)?;
-            let (number, mode, bell) = Doorbell::make(directory, Mode::from_raw_mode(mode & 0o777))?;
-            let made = Segment::create(directory, name, mode, geometry.capacity, |segment| {
-                let words = [
-                    (KIND, POSIX_QUEUE),
-                    (LIMIT_MESSAGES, limits.messages_max),
-                    (LIMIT_BYTES, limits.message_bytes_max),
-                    (BELL_NAME, number),
-                ];
-                for (place, value) in words {
-                    segment.word64(place)?.store(value, Ordering::Relaxed);
-                }
-                Ok(())
+            let mut drafted = None;
+            let opened = home.open_or_create(Kind::PosixQueue, name, flags, mode, |draft| {
+                let (segment, bell) = PosixQueue::draft(home, draft, limits)?;
+                drafted = Some(bell);
+                Ok(segment)
             });
-            match made {
-                Ok(segment) => return PosixQueue::with(segment, bell, flags),
-                Err(errno) => {
-                    Doorbell::remove(directory, number);
-                    if errno != Errno::EXIST {
-                        return Err(errno);
+            let (segment, made) = match opened {
+                Ok((segment, true)) => (segment, true),
+                otherwise => {
+                    // Somebody else was first.
+                    if let Some(bell) = drafted {
+                        bell.remove(home);
                     }
+                    otherwise?
                 }
+            };
+            if !made && flags & libc::O_ACCMODE == libc::O_ACCMODE {
+                return Err(Errno::INVAL);
+            }
+            match Doorbell::open(home, &segment) {
+                // It has just been unlinked.
+                Err(Errno::NOENT) => {}
+                bell => return PosixQueue::with(segment, bell?, flags),
             }
         }
         Err(Errno::UCLEAN)
     }
 
+    /// A queue that nobody knows yet, and its FIFO's name.
+    fn draft(
+        home: &Namespace,
+        draft: &Draft<'_>,
+        limits: Option<QueueLimits>,
+    ) -> Result<(Segment, BellName)> {
+        let most = home.limits();
+        let limits = limits.unwrap_or(QueueLimits {
+            messages_max: most.msg_default,
+            message_bytes_max: most.msgsize_default,
+        });
+        if limits.messages_max > most.msg_max || limits.message_bytes_max > most.msgsize_max {
+            return Err(Errno::INVAL);
+        }
+        let geometry = Geometry::new(limits.messages_max, limits.message_bytes_max)?;
+        let mut bell = None;
+        let segment = draft.segment(geometry.capacity, |segment| {
+            let number = random()?;
+            let words = [
+                (KIND, POSIX_QUEUE),
+                (LIMIT_MESSAGES, limits.messages_max),
+                (LIMIT_BYTES, limits.message_bytes_max),
+                (BELL_NAME, number),
+            ];
+            for (place, value) in words {
+                segment.word64(place)?.store(value, Ordering::Relaxed);
+            }
+            bell = Some(Doorbell::make(home, segment)?);
+            Ok(())
+        })?;
+        Ok((segment, bell.ok_or(Errno::UCLEAN)?))
+    }
+
     fn with(segment: Segment, bell: Doorbell, flags: i32) -> Result<PosixQueue> {
         let word = |place| Ok(segment.word64(place)?.load(Ordering::Relaxed));
-        if word(KIND)? != POSIX_QUEUE || rustix::fs::fstat(segment.file()?)?.st_uid != bell.owner()? {
+        if word(KIND)? != POSIX_QUEUE {
             return Err(Errno::UCLEAN);
         }
         let geometry = Geometry::new(word(LIMIT_MESSAGES)?, word(LIMIT_BYTES)?).map_err(|_| Errno::UCLEAN)?;
@@ -250,14 +264,16 @@ impl PosixQueue {
     /// Takes a queue's name away (`mq_unlink(3)`). Who has it open goes on using it.
     ///
     /// # Errors
-    /// `ENOENT`, `EACCES`, `EPERM`: the directory's.
-    pub fn unlink(directory: impl AsFd, name: &CStr) -> Result<()> {
-        let directory = directory.as_fd();
-        let number = Segment::open(directory, name).and_then(|segment| PosixQueue::bell_number(&segment));
-        rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
-        // What was no queue has no FIFO.
-        if let Ok(number) = number {
-            Doorbell::remove(directory, number);
+    /// Those of [`Namespace::unlink_named`].
+    pub fn unlink(home: &Namespace, name: &[u8]) -> Result<()> {
+        let mut bell = None;
+        // Who may unlink it may not be allowed to open it, and what is there may be no queue.
+        if let Ok((segment, _)) = home.open_or_create(Kind::PosixQueue, name, 0, 0, |_| Err(Errno::NOENT)) {
+            bell = BellName::of(&segment).ok();
+        }
+        home.unlink_named(Kind::PosixQueue, name)?;
+        if let Some(bell) = bell {
+            bell.remove(home);
         }
         Ok(())
     }
@@ -339,7 +355,7 @@ impl PosixQueue {
     pub fn attributes(&self) -> Result<Attributes> {
         let (messages, bytes) =
             self.look(|guard| Ok((u64::from(self.store().state(guard)?.count), guard.get(BYTES)?)))?;
-        let limits = Limits {
+        let limits = QueueLimits {
             messages_max: u64::from(self.geometry.messages_max),
             message_bytes_max: self.geometry.message_bytes_max as u64,
         };
@@ -371,12 +387,17 @@ impl PosixQueue {
 
     /// With the lock, and without changing anything.
     fn look<T>(&self, see: impl FnOnce(&Guard<'_>) -> Result<T>) -> Result<T> {
+        let seen = self.look_only(see);
+        self.see_to_the_rest();
+        seen
+    }
+
+    fn look_only<T>(&self, see: impl FnOnce(&Guard<'_>) -> Result<T>) -> Result<T> {
         let call = Call::of(self);
         let waiters = call.waiters();
         let guard = waiters.enter(None)?;
         let seen = see(&guard);
         waiters.leave(guard);
-        self.see_to_the_rest();
         seen
     }
 
@@ -687,7 +708,11 @@ impl<'q, 'b> Call<'q, 'b> {
     /// The queue is found with a message of which nobody was told, since there seemed to be a receiver.
     fn give_late_notice(&self, guard: &mut Guard<'_>) -> Result<()> {
         // A notice that is to be sent first cannot be sent now. Then the registration stays.
-        if guard.get(NOTIFIED)? != 0 && guard.get(NOTICE)? == 0 { self.queue.give_notice(guard) } else { Ok(()) }
+        if guard.get(NOTIFIED)? != 0 && guard.get(NOTICE)? == 0 {
+            self.queue.give_notice(guard)
+        } else {
+            Ok(())
+        }
     }
 
     /// A message in a slot that its sender, blocked or not, has put aside: whether there is room for it now.

@@ -97,14 +97,15 @@ pub enum Notification {
 /// ```
 /// # ginnel_testkit::private();
 /// use ginnel_engine::message::posix_queue::{Notification, PosixQueue};
+/// use ginnel_engine::namespace::Namespace;
 /// use ginnel_engine::wait::Patience;
 ///
-/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
-/// let queue = PosixQueue::open(&directory, c"bells", libc::O_RDWR | libc::O_CREAT, 0o600, None)?;
+/// let home = Namespace::private()?;
+/// let queue = PosixQueue::open(&home, b"/bells", libc::O_RDWR | libc::O_CREAT, 0o600, None)?;
 /// let registration = queue.notify(Notification::Thread)?;
 /// queue.send(0, b"here", Patience::None)?;
 /// assert!(queue.wait_notice(registration, Patience::Endless)?, "and not taken back");
-/// # Ok::<(), ginnel_engine::Errno>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registration(u64);
@@ -242,7 +243,7 @@ impl PosixQueue {
         if thread == 0 || !(at_once || thread == Thread::current().id || !thread_exists(thread)) {
             return Ok(());
         }
-        let words = self.look(|guard| {
+        let words = self.look_only(|guard| {
             if guard.get(NOTICE)? != u64::from(thread) {
                 return Ok(None);
             }
@@ -255,7 +256,11 @@ impl PosixQueue {
         let Some([to, start, signal, value, from, serial]) = words else { return Ok(()) };
         send_signal(Process { id: to as u32, start }, signal, value, from);
         self.change(|guard| {
-            if guard.get(SERIAL)? == serial && guard.get(NOTICE)? != 0 { guard.set(NOTICE, 0) } else { Ok(()) }
+            if guard.get(SERIAL)? == serial && guard.get(NOTICE)? != 0 {
+                guard.set(NOTICE, 0)
+            } else {
+                Ok(())
+            }
         })
     }
 

@@ -106,7 +106,9 @@ pub(super) struct Geometry {
 
 impl Geometry {
     pub(super) fn new(messages_max: u64, message_bytes_max: u64) -> Result<Geometry> {
-        if !(1..=MESSAGES_MAX).contains(&messages_max) || !(1..=MESSAGE_BYTES_MAX).contains(&message_bytes_max) {
+        if !(1..=MESSAGES_MAX).contains(&messages_max)
+            || !(1..=MESSAGE_BYTES_MAX).contains(&message_bytes_max)
+        {
             return Err(Errno::INVAL);
         }
         let filled = SLOT_HEAD + message_bytes_max as usize;
@@ -500,7 +502,10 @@ impl Store<'_> {
 
     fn surplus(&self, epoch: u64, slots: u64) -> Surplus {
         let Geometry { stride, slots: all, .. } = *self.geometry;
-        Surplus { offset: ARENAS + (epoch & 1) as usize * all as usize * stride, len: slots as usize * stride }
+        Surplus {
+            offset: ARENAS + (epoch & 1) as usize * all as usize * stride,
+            len: slots as usize * stride,
+        }
     }
 
     /// Who gives the other arena's memory back: nobody if 0.

@@ -1,0 +1,3 @@
+//! Shared memory: System V segments, POSIX shared memory.
+
+pub(crate) mod attachments;
