@@ -1,7 +1,10 @@
 //! The POSIX queue of the user-space home: what the man pages say and the kernel does, with real processes.
 #![allow(unsafe_code)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod hostile;
+mod kills;
 
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
