@@ -32,6 +32,7 @@
 //! A message that is put back may be one more than the queue is to hold: it is full until that one is gone.
 
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use crate::lock::Guard;
 use crate::namespace::{Draft, Kind, Namespace, random};
@@ -387,15 +388,15 @@ impl PosixQueue {
 
     /// With the lock, and without changing anything.
     fn look<T>(&self, see: impl FnOnce(&Guard<'_>) -> Result<T>) -> Result<T> {
-        let seen = self.look_only(see);
+        let seen = self.look_until(None, see);
         self.see_to_the_rest();
         seen
     }
 
-    fn look_only<T>(&self, see: impl FnOnce(&Guard<'_>) -> Result<T>) -> Result<T> {
+    fn look_until<T>(&self, limit: Option<Instant>, see: impl FnOnce(&Guard<'_>) -> Result<T>) -> Result<T> {
         let call = Call::of(self);
         let waiters = call.waiters();
-        let guard = waiters.enter(None)?;
+        let guard = waiters.enter(limit)?;
         let seen = see(&guard);
         waiters.leave(guard);
         seen
@@ -494,7 +495,9 @@ impl PosixQueue {
                 }
             }
         });
-        self.end_stake(&waiters, stake, outcome.is_err().then_some(message));
+        let unsent = outcome.is_err().then_some(message);
+        // One that cannot be ended in time is left as a dead one's: its message has gone, or goes with it.
+        let _ = self.end_stake(&waiters, stake, unsent, patience);
         self.see_to_the_rest();
         outcome.map(drop).map_err(full)
     }
@@ -517,10 +520,10 @@ impl PosixQueue {
             self.store().copy_out(&message, buffer)?;
             Ok(message)
         });
-        // What could not be copied is left to the stake's end.
-        self.end_stake(&waiters, stake, outcome.ok());
+        // Where this fails, the stake is left as a dead one's, and the message goes back into the queue.
+        let ended = self.end_stake(&waiters, stake, outcome.ok(), patience);
         self.see_to_the_rest();
-        let message = outcome.map_err(full)?;
+        let message = outcome.and_then(|message| ended.map(|()| message)).map_err(full)?;
         if self.look(|guard| self.store().has_surplus(guard)) == Ok(true) {
             self.give_memory_back();
         }
@@ -549,18 +552,19 @@ impl PosixQueue {
         outcome
     }
 
-    /// Ends a stake, and frees the slot that it held. A stake that this cannot end is left as a dead one's.
+    /// Ends a stake, and frees the slot that it held. If that fails, it is left as a dead one's.
     fn end_stake<'a>(
         &'a self,
         waiters: &Waiters<'a, Call<'a, '_>>,
         stake: Stake<'a>,
         message: Option<Stored>,
-    ) {
+        patience: Patience,
+    ) -> Result<()> {
+        let limit = if patience == Patience::Endless { None } else { after_grace() };
         let mut guard = loop {
-            match waiters.enter(None) {
+            match waiters.enter(limit) {
                 Err(Errno::INTR) => {}
-                Err(_) => return,
-                Ok(guard) => break guard,
+                outcome => break outcome?,
             }
         };
         let freed = message.map_or(Ok(()), |message| {
@@ -568,11 +572,15 @@ impl PosixQueue {
             self.store().free(&mut state, &message)?;
             self.store().set_state(&mut guard, state)
         });
-        if freed.and_then(|()| waiters.give_up(&mut guard, stake)).is_ok() {
-            guard.checkpoint();
-        }
+        let ended = freed.and_then(|()| waiters.give_up(&mut guard, stake));
         waiters.leave(guard);
+        ended
     }
+}
+
+/// How long what is left to do after an operation waits for the lock: who holds it for longer has been stopped.
+fn after_grace() -> Option<Instant> {
+    Some(Instant::now() + Duration::from_secs(1))
 }
 
 impl Drop for PosixQueue {

@@ -39,7 +39,7 @@ fn raw(words: &Segment, offset: usize) -> u64 {
     words.word64(offset).unwrap().load(Ordering::SeqCst)
 }
 
-/// Kills `work` after each `stride`-th instruction of it; `during` is called while it is blocked. Gives how many kills.
+/// Kills `work` after each `stride`-th instruction of it, of a long one after fewer later on; `during` is called while it is blocked. Gives how many kills.
 fn killed(
     stride: usize,
     mut before: impl FnMut(),
@@ -47,7 +47,9 @@ fn killed(
     mut during: impl FnMut(i32),
     mut after: impl FnMut(&str),
 ) -> usize {
-    for (kills, steps) in (0..).step_by(stride).enumerate() {
+    let first = 100 * stride;
+    let sparse = (first..).step_by(20 * stride);
+    for (kills, steps) in (0..first).step_by(stride).chain(sparse).enumerate() {
         before();
         let victim = Stepped::start(&work);
         let in_work = (0..steps).all(|_| victim.step_watched(&mut during));

@@ -31,7 +31,7 @@ use std::sync::OnceLock;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 
 use super::store::{BELL_NAME, MORE_WORDS, OUT_OF_STEP, POLLED};
-use super::{Call, PosixQueue};
+use super::{Call, PosixQueue, after_grace};
 use crate::lock::Guard;
 use crate::namespace::{BELLS, Namespace};
 use crate::primitive::{Ordering, Thread, thread_exists};
@@ -240,7 +240,7 @@ impl PosixQueue {
             }
             let call = Call::of(self);
             let waiters = call.waiters();
-            let mut guard = waiters.enter(None)?;
+            let mut guard = waiters.enter(after_grace())?;
             let done = (|| {
                 let (now_polled, now) = self.to_show(&guard)?;
                 let settled = (now_polled, now) == (polled, shown) || outcome.is_err();
@@ -276,7 +276,7 @@ impl PosixQueue {
         let waiters = call.waiters();
         let mut found_dead = None;
         loop {
-            let mut guard = waiters.enter(None)?;
+            let mut guard = waiters.enter(after_grace())?;
             let mut other = None;
             let outcome = (|| {
                 let ringer = guard.get(RINGER)?;

@@ -243,7 +243,7 @@ impl PosixQueue {
         if thread == 0 || !(at_once || thread == Thread::current().id || !thread_exists(thread)) {
             return Ok(());
         }
-        let words = self.look_only(|guard| {
+        let words = self.look_until(super::after_grace(), |guard| {
             if guard.get(NOTICE)? != u64::from(thread) {
                 return Ok(None);
             }
