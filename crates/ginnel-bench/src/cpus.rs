@@ -11,7 +11,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::process::{Board, Worker, now_ns};
+use crate::process::{Board, Worker, delay_ns, now_ns};
 
 /// The CPUs that a measurement may use.
 #[derive(Clone)]
@@ -144,6 +144,7 @@ pub(crate) struct Meter {
     busy_ns: u64,
     stolen_ns: u64,
     own_ns: u64,
+    delay_ns: u64,
     at_ns: u64,
     count: u64,
 }
@@ -152,12 +153,21 @@ pub(crate) struct Meter {
 const TICK_NS: u64 = 10_000_000;
 /// The counts are by ticks: of less than this nothing can be said.
 const BLUR_NS: u64 = 30_000_000;
+/// The kernel's own threads keep everybody waiting for as long as this now and then.
+const DELAY_NS: u64 = 1_000_000;
 
 impl Meter {
     /// Reads it: of the two CPUs, or of all that this process may use.
     pub(crate) fn read(cpus: &Cpus, everywhere: bool) -> Result<Meter> {
         let text = std::fs::read_to_string("/proc/stat")?;
-        let mut meter = Meter { busy_ns: 0, stolen_ns: 0, own_ns: own_ns(), at_ns: now_ns(), count: 0 };
+        let mut meter = Meter {
+            busy_ns: 0,
+            stolen_ns: 0,
+            own_ns: own_ns(),
+            delay_ns: delay_ns()?,
+            at_ns: now_ns(),
+            count: 0,
+        };
         for line in text.lines() {
             let mut words = line.split_ascii_whitespace();
             let cpu = words.next().and_then(|word| word.strip_prefix("cpu")).and_then(|n| n.parse().ok());
@@ -174,12 +184,17 @@ impl Meter {
         Ok(meter)
     }
 
-    /// Who else used the CPUs since `before`, if anybody did for more than can be told from nobody.
-    pub(crate) fn disturbed_since(&self, before: &Meter) -> Option<String> {
+    /// Who else used the CPUs since `before`, if anybody did for more than can be told from nobody. `alone`: of our own
+    /// processes each has a CPU of its own, so whoever had to wait for it waited for somebody else's.
+    pub(crate) fn disturbed_since(&self, before: &Meter, alone: bool) -> Option<String> {
         let available = (self.at_ns - before.at_ns) * self.count;
         let stolen = self.stolen_ns.saturating_sub(before.stolen_ns);
         if stolen > (available / 50).max(2 * TICK_NS) {
             return Some(format!("the host took the CPUs away for {} ms", stolen / 1_000_000));
+        }
+        let delay = self.delay_ns.saturating_sub(before.delay_ns);
+        if alone && delay > (available / 50).max(DELAY_NS) {
+            return Some(format!("others kept ours waiting for {} ms", delay / 1_000_000));
         }
         let own = self.own_ns.saturating_sub(before.own_ns);
         let others = self.busy_ns.saturating_sub(before.busy_ns).saturating_sub(own);
@@ -225,16 +240,20 @@ mod tests {
 
     #[test]
     fn who_else_was_there() {
-        let meter = |busy: u64, stolen: u64, own: u64, at: u64| Meter {
+        let meter = |busy: u64, stolen: u64, own: u64, delay: u64, at: u64| Meter {
             busy_ns: busy * 1_000_000,
             stolen_ns: stolen * 1_000_000,
             own_ns: own * 1_000_000,
+            delay_ns: delay * 1_000_000,
             at_ns: at * 1_000_000,
             count: 2,
         };
-        let before = meter(100, 0, 0, 0);
-        assert_eq!(meter(1100, 0, 1000, 1000).disturbed_since(&before), None);
-        assert!(meter(1300, 0, 1000, 1000).disturbed_since(&before).unwrap().contains("200 ms"));
-        assert!(meter(1100, 90, 1000, 1000).disturbed_since(&before).unwrap().contains("90 ms"));
+        let before = meter(100, 0, 0, 0, 0);
+        let against = |after: Meter, alone| after.disturbed_since(&before, alone).unwrap_or_default();
+        assert_eq!(against(meter(1100, 0, 1000, 0, 1000), true), "");
+        assert!(against(meter(1300, 0, 1000, 0, 1000), false).contains("200 ms"));
+        assert!(against(meter(1100, 90, 1000, 0, 1000), false).contains("90 ms"));
+        assert!(against(meter(1100, 0, 1000, 70, 1000), true).contains("70 ms"));
+        assert_eq!(against(meter(1100, 0, 1000, 70, 1000), false), "", "two of ours on one CPU");
     }
 }

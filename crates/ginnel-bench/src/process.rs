@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -29,8 +30,12 @@ impl Worker {
     /// Forks this process, which has one thread; what fails in the child is printed on standard error.
     pub(crate) fn start(body: impl FnOnce() -> Result<()>) -> Result<Worker> {
         let parent = std::process::id();
+        let delays = delays()?;
         let child = fork(|| match end_with(parent).and_then(|()| body()) {
-            Ok(()) => 0,
+            Ok(()) => {
+                delays.word(0).fetch_add(own_delay_ns(), Ordering::AcqRel);
+                0
+            }
             Err(error) => {
                 use std::io::Write;
                 let _ = writeln!(std::io::stderr(), "a process of the measurement: {}", error.text());
@@ -73,6 +78,28 @@ pub(crate) fn end_with(parent: u32) -> Result<()> {
     }
 }
 
+/// For how long this process, and those of its workers that have ended, stood ready to run and did not.
+pub(crate) fn delay_ns() -> Result<u64> {
+    Ok(own_delay_ns() + delays()?.word(0).load(Ordering::Acquire))
+}
+
+fn own_delay_ns() -> u64 {
+    let account = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    account.split(' ').nth(1).and_then(|ns| ns.parse().ok()).unwrap_or(0)
+}
+
+/// Where workers add theirs before they end.
+fn delays() -> Result<&'static Board> {
+    static DELAYS: OnceLock<Board> = OnceLock::new();
+    match DELAYS.get() {
+        Some(board) => Ok(board),
+        None => {
+            let board = Board::new()?;
+            Ok(DELAYS.get_or_init(|| board))
+        }
+    }
+}
+
 /// How many words a board has, each in a cache line of its own.
 const WORDS: usize = 64;
 const LINE_BYTES: usize = 64;
@@ -81,6 +108,11 @@ const LINE_BYTES: usize = 64;
 pub(crate) struct Board {
     start: NonNull<u8>,
 }
+
+// SAFETY: the mapping stays where it is until the board is dropped, and all access to it is by atomics.
+unsafe impl Send for Board {}
+// SAFETY: as above.
+unsafe impl Sync for Board {}
 
 impl Board {
     pub(crate) fn new() -> Result<Board> {

@@ -123,6 +123,11 @@ impl Row {
         }
     }
 
+    /// Whether each of its processes has a CPU of its own.
+    pub(crate) fn is_alone(&self) -> bool {
+        !matches!(self.work, Work::Crowd | Work::Trip(Cores::Any | Cores::One))
+    }
+
     /// Whether it may run on all CPUs.
     pub(crate) fn is_everywhere(&self) -> bool {
         matches!(self.work, Work::Crowd | Work::Trip(Cores::Any))

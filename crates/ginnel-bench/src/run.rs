@@ -125,7 +125,7 @@ impl Table {
             [Some(was), Some(is)] if was != is => Some(format!("the host moved the CPUs: {was}, then {is}")),
             // Whoever else runs does not make a sleeper use the CPU.
             _ if row.work == Work::Asleep => None,
-            _ => after_meter.disturbed_since(&meter),
+            _ => after_meter.disturbed_since(&meter, row.is_alone()),
         };
         Ok(Run { figures, line_ns, distance: distances[0], against })
     }

@@ -32,6 +32,7 @@ pub mod memory;
 pub mod message;
 pub mod namespace;
 pub mod segment;
+pub mod sync;
 pub mod wait;
 
 /// What a call of the engine fails with: the errno that the kernel would give.

@@ -51,7 +51,7 @@ use crate::primitive::{
     AtomicU32, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, compiler_fence, fence_all, futex_wait_any,
     futex_wake, thread_exists,
 };
-use crate::segment::{HEADER_BYTES, Segment};
+use crate::segment::{HEADER_BYTES, JOURNAL_OFFSET, Segment};
 use crate::spin;
 use crate::{Errno, Result};
 
@@ -60,10 +60,11 @@ const TURN_OFFSET: usize = 0x44;
 const ARRIVALS_OFFSET: usize = 0x48;
 const CLEARED_OFFSET: usize = 0x50;
 const JOURNAL_COUNT_OFFSET: usize = 0x58;
-/// A line of its own: who spins for a change reads it all the time.
-const VERSION_OFFSET: usize = 0x80;
+/// A line each: who spins for a change reads it all the time.
+const MORE_OFFSET: usize = 0x80;
+const LESS_OFFSET: usize = 0xc0;
 /// How many words one operation on an object in a file may change: see [`Segment::changes_max`].
-pub const CHANGES_MAX: usize = (HEADER_BYTES - 0xc0) / 16;
+pub const CHANGES_MAX: usize = (HEADER_BYTES - 0x100) / 16;
 
 /// How often a taken lock is looked at before sleeping: about what a holder needs for an operation.
 const SPINS: u32 = 160;
@@ -125,6 +126,25 @@ pub struct Guard<'a> {
     before: *const u8,
     /// How many journal entries this holder has written: the segment's own count is for the next one.
     changes: usize,
+    change: Change,
+}
+
+/// What an operation does to an object, for those who look for it before they sleep.
+///
+/// ```
+/// use ginnel_engine::lock::Change;
+///
+/// let (sent, received) = (Change::More, Change::Less);
+/// assert_ne!(sent, received);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There is more in it: messages, units.
+    More,
+    /// There is less in it: more room.
+    Less,
+    /// One, or the other, or something else.
+    Any,
 }
 
 impl<'a> Lock<'a> {
@@ -133,10 +153,36 @@ impl<'a> Lock<'a> {
         Lock { segment }
     }
 
-    /// Looks, without the lock, for a change since `version`, for a moment at most: whether there was one.
-    pub(crate) fn look_for_change(self, version: u32, deadline: Option<Instant>) -> bool {
-        let word = self.segment.header32(VERSION_OFFSET);
-        spin::look_for(deadline, || word.load(Ordering::Acquire) != version)
+    /// A number that changes with each such change of the object.
+    #[inline]
+    pub(crate) fn version(self, change: Change) -> u32 {
+        let word = |offset: usize| self.segment.header32(offset).load(Ordering::Acquire);
+        match change {
+            Change::More => word(MORE_OFFSET),
+            Change::Less => word(LESS_OFFSET),
+            Change::Any => word(MORE_OFFSET).wrapping_add(word(LESS_OFFSET)),
+        }
+    }
+
+    /// Looks, without the lock, for such a change since `version`, for a moment at most: whether there was one.
+    pub(crate) fn look_for(self, change: Change, version: u32, deadline: Option<Instant>) -> bool {
+        spin::look_for(change as usize, deadline, || self.version(change) != version)
+    }
+
+    /// As [`Lock::look_for`], and only if this thread's last operations had to wait like this: it will again, and who
+    /// makes the change need not fight for the lock with one who cannot go on yet. Whether it came.
+    #[inline]
+    pub(crate) fn look_ahead(self, change: Change) -> bool {
+        spin::expects_to_wait(change as usize) && {
+            let version = self.version(change);
+            spin::look_ahead(change as usize, || self.version(change) != version)
+        }
+    }
+
+    /// Has the processor fetch what the next operation needs.
+    pub(crate) fn approach(self) {
+        self.segment.prefetch(WORD_OFFSET);
+        self.segment.prefetch(JOURNAL_OFFSET);
     }
 
     /// Takes the lock, and undoes what a dead holder began.
@@ -162,7 +208,7 @@ impl<'a> Lock<'a> {
     pub(crate) fn take_word(self, thread: Thread, deadline: Option<Instant>) -> Result<*const u8> {
         let word = self.segment.header32(WORD_OFFSET);
         let before = thread.remember(word);
-        if word.compare_exchange(0, thread.id | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if word.compare_exchange(0, thread.id() | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.take(thread, before, deadline)?;
         }
         Ok(before)
@@ -192,7 +238,7 @@ impl<'a> Lock<'a> {
         loop {
             let value = word.load(Ordering::Relaxed);
             if is_free(value) {
-                let taken = thread.id | WAITERS;
+                let taken = thread.id() | WAITERS;
                 if word.compare_exchange(value, taken, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                     return Ok(());
                 }
@@ -249,7 +295,7 @@ impl<'a> Guard<'a> {
     /// For who has taken the lock's word, and was given `before` by it.
     #[inline]
     pub(crate) fn holding(segment: &'a Segment, thread: Thread, before: *const u8) -> Guard<'a> {
-        Guard { segment, thread, before, changes: 0 }
+        Guard { segment, thread, before, changes: 0, change: Change::Any }
     }
 }
 
@@ -295,8 +341,9 @@ impl Guard<'_> {
 
     /// Makes the changes count, all at once, and gives the lock back.
     #[inline]
-    pub fn commit(mut self) {
-        self.checkpoint();
+    pub fn commit(self) {
+        let mut guard = self;
+        guard.checkpoint();
     }
 
     /// Makes the changes so far count, all at once, and goes on: what is changed from here on counts for itself.
@@ -306,15 +353,28 @@ impl Guard<'_> {
         if self.changes > 0 {
             self.segment.header64(JOURNAL_COUNT_OFFSET).store(0, Ordering::Release);
             self.changes = 0;
-            // A hint for those who spin, whatever else stands there.
-            let version = self.segment.header32(VERSION_OFFSET);
-            version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+            match self.change {
+                Change::More => self.show(MORE_OFFSET),
+                Change::Less => self.show(LESS_OFFSET),
+                Change::Any => {
+                    self.show(MORE_OFFSET);
+                    self.show(LESS_OFFSET);
+                }
+            }
         }
     }
 
-    /// Changes with each change of the object; see [`Lock::look_for_change`].
-    pub(crate) fn version(&self) -> u32 {
-        self.segment.header32(VERSION_OFFSET).load(Ordering::Relaxed)
+    /// Says what the changes of this transaction, and of those to come, are to those who spin: [`Change::Any`] until then.
+    #[inline]
+    pub fn makes(&mut self, change: Change) {
+        self.change = change;
+    }
+
+    /// A hint for those who spin, whatever else stands there.
+    #[inline]
+    fn show(&self, offset: usize) {
+        let version = self.segment.header32(offset);
+        version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
     /// Undoes what the journal has: a dead holder's changes, or this one's own.

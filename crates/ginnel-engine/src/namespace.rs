@@ -69,7 +69,7 @@ use rustix::fs::{Mode, OFlags, Stat};
 pub use collect::{Finding, What};
 pub use directory::{OpenError, Options, Refusal};
 pub use identity::{DOOMED, Kind, REMOVED, STATE_OFFSET, mark_removed, state};
-pub(crate) use identity::{Identity, random};
+pub(crate) use identity::{Rights, random};
 pub use limits::Limits;
 pub use sysv::{Change, Listed, Status};
 
@@ -152,10 +152,7 @@ impl Namespace {
     /// # Errors
     /// `EACCES`: it may not.
     pub fn allows(&self, segment: &Segment, bits: u32) -> Result<()> {
-        let file = segment.file()?;
-        let status = rustix::fs::fstat(file)?;
-        let identity = Identity::read(file)?;
-        if identity::may_access(&status, Some(&identity), bits) { Ok(()) } else { Err(Errno::ACCESS) }
+        identity::allows(segment, bits)
     }
 
     pub(crate) fn root(&self) -> Result<BorrowedFd<'_>> {

@@ -116,14 +116,10 @@ struct Knowledge {
     head: Cell<*mut RobustHead>,
 }
 
-/// The calling thread. Small: it is passed around under each lock.
+/// The calling thread: a pointer to what it knows of itself, for as long as it lives. No more, as it is passed around under
+/// each lock.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Thread {
-    /// This thread's own, for as long as it lives.
-    knowledge: *const Knowledge,
-    pub(crate) id: u32,
-    generation: u32,
-}
+pub(crate) struct Thread(*const Knowledge);
 
 /// From an entry of the robust list to its word, as glibc has it. What stands in segments is laid out for it.
 pub(crate) const FUTEX_OFFSET: isize = -32;
@@ -151,18 +147,23 @@ impl Thread {
     #[inline]
     pub(crate) fn current() -> Thread {
         KNOWLEDGE.with(|knowledge| {
-            let generation = FORKS.load(Ordering::Relaxed);
-            if knowledge.generation.get() != generation {
+            if knowledge.generation.get() != FORKS.load(Ordering::Relaxed) {
                 Thread::learn(knowledge);
             }
-            Thread { knowledge, id: knowledge.id.get(), generation }
+            Thread(knowledge)
         })
     }
 
     #[inline]
     fn knowledge(&self) -> &Knowledge {
         // SAFETY: the thread's own, which lives as long as the thread; a `Thread` cannot be sent to another.
-        unsafe { &*self.knowledge }
+        unsafe { &*self.0 }
+    }
+
+    /// Its number, as the kernel writes it into the words of the dead.
+    #[inline]
+    pub(crate) fn id(self) -> u32 {
+        self.knowledge().id.get()
     }
 
     /// Of which process: `getpid(2)` is a system call.
@@ -253,17 +254,13 @@ const ROBUST_LIST_LIMIT: usize = 2048;
 #[derive(Debug)]
 pub(crate) struct Linked {
     thread: Thread,
+    generation: u32,
     entry: *const u8,
     /// What came behind it when it was linked: not read back from the segment, where anybody may write.
     next: *const u8,
 }
 
 impl Thread {
-    /// Whether this is (still) the calling thread: not in a child that a signal handler has forked.
-    pub(crate) fn is_current(self) -> bool {
-        self.generation == FORKS.load(Ordering::Relaxed)
-    }
-
     /// From here on the kernel marks `life` should this thread die, if it holds the thread's id. `entry` and `previous`
     /// are for the list's pointers; all three must stay mapped until the link is dropped.
     ///
@@ -291,7 +288,7 @@ impl Thread {
         unsafe { ptr::write_volatile(&raw mut (*self.head()).list, address.cast()) };
         self.set_previous(next, address);
         compiler_fence(Ordering::SeqCst);
-        Ok(Linked { thread: self, entry: address, next })
+        Ok(Linked { thread: self, generation: FORKS.load(Ordering::Relaxed), entry: address, next })
     }
 
     /// Tells the entry behind a new or removed one what now stands before it: a signal handler may unlock that mutex.
@@ -305,9 +302,16 @@ impl Thread {
     }
 }
 
+impl Linked {
+    /// Whether this is the process in which it was linked: not a child that a signal handler has forked.
+    pub(crate) fn is_own(&self) -> bool {
+        self.generation == FORKS.load(Ordering::Relaxed)
+    }
+}
+
 impl Drop for Linked {
     fn drop(&mut self) {
-        if !self.thread.is_current() {
+        if !self.is_own() {
             return; // The child's list is another, and empty.
         }
         compiler_fence(Ordering::SeqCst);

@@ -12,8 +12,8 @@
 //! 0x000   magic         u64   what kind of file this is, and which version
 //! 0x008   capacity      u64   the most bytes it may grow to
 //! 0x010   identity      48 B  which object this is
-//! 0x040   lock          128 B see `lock`
-//! 0x0c0   journal             see `lock`
+//! 0x040   lock          192 B see `lock`
+//! 0x100   journal             see `lock`
 //! 0x1000  the object's own, from here on
 //! ```
 //! What lies in somebody else's mapping ([`Segment::over`]) has a shorter journal: its own bytes begin at
@@ -42,7 +42,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ginnel\x00\x01");
 /// The header, and a page for the object's own.
 const LEAST_BYTES: usize = HEADER_BYTES + PAGE_BYTES;
 const MAGIC_OFFSET: usize = 0;
-const JOURNAL_OFFSET: usize = 0xc0;
+pub(crate) const JOURNAL_OFFSET: usize = 0x100;
 const JOURNAL_ENTRY_BYTES: usize = 16;
 const CAPACITY_OFFSET: usize = 8;
 
@@ -410,6 +410,19 @@ impl Segment {
         unsafe {
             let address = self.base.as_ptr().add(offset);
             (AtomicU64::from_ptr(address.cast()), AtomicU64::from_ptr(address.add(8).cast()))
+        }
+    }
+
+    /// Has the processor fetch the line at an offset, to be written, while this thread goes on.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        if offset < self.len() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hint, for an address in the mapping; nothing is read or written.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_ET0>(self.base.as_ptr().add(offset).cast_const().cast());
+            }
         }
     }
 

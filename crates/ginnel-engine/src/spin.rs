@@ -16,12 +16,17 @@ use std::time::{Duration, Instant};
 const LONGEST: Duration = Duration::from_micros(60);
 /// How many looks, a pause between them, until it is time to let others run: about three microseconds.
 const LOOKS: u32 = 128;
+/// How many before it is known that there is nothing: about half a microsecond.
+const LOOKS_AHEAD: u32 = 32;
 /// How many after others were let run.
 const LOOKS_BETWEEN: u32 = 16;
 /// How often to halve the longest at most.
 const SHIFT_MOST: u32 = 6;
 /// Every so often the other way is tried.
 const TRY_OTHER: u32 = 64;
+
+/// How many kinds of change there are to wait for.
+const KINDS: usize = 3;
 
 #[derive(Clone, Copy)]
 struct Habit {
@@ -34,11 +39,28 @@ struct Habit {
 }
 
 thread_local! {
+    /// By what it waits for.
+    static EXPECTS: [Cell<bool>; KINDS] = const { [const { Cell::new(false) }; KINDS] };
     static HABIT: Cell<Habit> = const { Cell::new(Habit { shift: 0, yields: false, times: 0 }) };
 }
 
+/// Whether what this thread last waited for, of this kind, came while it was spinning.
+#[inline]
+pub(crate) fn expects_to_wait(kind: usize) -> bool {
+    EXPECTS.with(|expects| expects[kind % KINDS].get())
+}
+
+/// Looks for as long as a busy other may need.
+#[cold]
+#[inline(never)]
+pub(crate) fn look_ahead(kind: usize, mut there: impl FnMut() -> bool) -> bool {
+    let found = spin(LOOKS_AHEAD, &mut there);
+    EXPECTS.with(|expects| expects[kind % KINDS].set(found));
+    found
+}
+
 /// Looks until `there` says so, for a moment at most: whether it did.
-pub(crate) fn look_for(deadline: Option<Instant>, mut there: impl FnMut() -> bool) -> bool {
+pub(crate) fn look_for(kind: usize, deadline: Option<Instant>, mut there: impl FnMut() -> bool) -> bool {
     let mut habit = HABIT.get();
     habit.times = habit.times.wrapping_add(1);
     let other = habit.times.is_multiple_of(TRY_OTHER);
@@ -50,6 +72,7 @@ pub(crate) fn look_for(deadline: Option<Instant>, mut there: impl FnMut() -> boo
         }
         None => habit.shift = (habit.shift + 1).min(SHIFT_MOST),
     }
+    EXPECTS.with(|expects| expects[kind % KINDS].set(found == Some(false)));
     HABIT.set(habit);
     found.is_some()
 }

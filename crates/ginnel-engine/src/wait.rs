@@ -51,14 +51,17 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lock::{Guard, Lock, WORD_OFFSET};
+use crate::lock::{Change, Guard, Lock, WORD_OFFSET};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, Thread, Watch, futex_wake};
 use crate::segment::Segment;
 use crate::{Errno, Result};
 
+mod own_order;
 mod seat;
 mod slots;
 mod stake;
+
+pub(crate) use own_order::{Blocked, Step};
 
 use slots::{
     DIRTY, FIRST_WORD, HEAD, HEADER, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, LIFE, MEMBERS, NEXT, RUNG,
@@ -159,11 +162,25 @@ pub trait Object {
     ///
     /// # Errors
     /// `EUCLEAN`: the segment does not hold what it must.
-    fn serve<'a>(&self, guard: &mut Guard<'a>, waiters: &Waiters<'a, Self>) -> Result<()>
+    fn serve(&self, guard: &mut Guard<'_>, waiters: &Waiters<'_, Self>) -> Result<()>
     where
         Self: Sized,
     {
         waiters.serve_in_order(guard)
+    }
+
+    /// What change lets this operation go on, for looking before it sleeps; see [`Guard::makes`].
+    #[inline]
+    fn awaits(&self, words: &Words) -> Change {
+        let _ = words;
+        Change::Any
+    }
+
+    /// An operation is about to be attempted that may have to fetch the object from another processor: says what it will
+    /// need, with [`Segment::prefetch`].
+    #[inline]
+    fn approach(&self, segment: &Segment) {
+        let _ = segment;
     }
 
     /// Gives back what somebody held who died ([`Waiters::stake`], [`Waiters::stake_of_process`]). May commit a part
@@ -175,22 +192,6 @@ pub trait Object {
         let _ = (guard, words);
         Err(Errno::UCLEAN)
     }
-}
-
-/// One blocked operation, for an object that serves in an order of its own ([`Waiters::walk`]).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Blocked {
-    slot: usize,
-    /// What stands behind its words, see [`Waiters::with_room`].
-    pub(crate) room: usize,
-    pub(crate) words: Words,
-}
-
-/// Where [`Waiters::walk`] goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    Next,
-    FromTheFirst,
 }
 
 /// How long an operation may be blocked.
@@ -282,17 +283,6 @@ impl<'a, O: Object> Waiters<'a, O> {
         HEADER + capacity * (SLOT + room)
     }
 
-    /// Where an object whose waiters are at `base` finds how many are blocked.
-    pub(crate) const fn sleepers_at(base: usize) -> usize {
-        base + SLEEPERS
-    }
-
-    /// Where such an object leaves word that there is something to do for whoever comes next, in the transaction that
-    /// makes it so.
-    pub(crate) const fn dirty_at(base: usize) -> usize {
-        base + DIRTY
-    }
-
     /// The blocked operations of `object`, `capacity` at most, at `base` in its segment.
     ///
     /// # Errors
@@ -338,34 +328,54 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// are blocked as may be, or the file system is full. `EUCLEAN`: the segment does not hold what it must.
     /// `EOPNOTSUPP`: this thread's C library would not let its death be told. Those of the object. In each case nothing
     /// was done.
-    #[inline]
+    #[inline(always)]
     pub fn run(&self, request: Words, patience: Patience) -> Result<Words> {
         self.run_own(request, patience, |guard, words| self.object.attempt(guard, words))
     }
 
     /// As [`Waiters::run`], with another way for the caller itself to attempt it first: it has its buffers at hand. What
     /// it changes before it must wait, in the object and in `words`, is committed with its enqueueing; whoever serves it
-    /// later finds these words, and [`Object::abandon`] undoes it.
+    /// later finds these words, and [`Object::abandon`] undoes it. It may be attempted several times, each time with the
+    /// words as it left them, and the object as if it had not been.
     ///
     /// # Errors
     /// As [`Waiters::run`].
-    #[inline]
+    #[inline(always)]
     pub fn run_own(
         &self,
         request: Words,
         patience: Patience,
-        mut attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+        attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
     ) -> Result<Words> {
+        let mut words = request;
+        self.run_in_place(&mut words, patience, attempt)?;
+        Ok(words)
+    }
+
+    /// [`Waiters::run_own`] where the words are: on the short way they are not copied.
+    ///
+    /// # Errors
+    /// As [`Waiters::run`].
+    #[inline]
+    pub fn run_in_place(
+        &self,
+        words: &mut Words,
+        patience: Patience,
+        mut attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+    ) -> Result<()> {
         let thread = Thread::current();
-        let before = Lock::of(self.segment).take_word(thread, patience.deadline())?;
+        let lock = Lock::of(self.segment);
+        if patience != Patience::None && lock.look_ahead(self.object.awaits(words)) {
+            self.approach();
+        }
+        let before = lock.take_word(thread, patience.deadline())?;
         let mut guard = Guard::holding(self.segment, thread, before);
         if self.is_alone() {
             // Nobody to hear of this one's death, and nobody to serve.
-            let mut words = request;
-            match attempt(&mut guard, &mut words) {
+            match attempt(&mut guard, words) {
                 Ok(true) => {
-                    guard.commit();
-                    return Ok(words);
+                    guard.checkpoint();
+                    return Ok(());
                 }
                 Ok(false) if patience != Patience::None => {}
                 Ok(false) => return Err(Errno::AGAIN),
@@ -373,7 +383,12 @@ impl<'a, O: Object> Waiters<'a, O> {
             }
         }
         drop(guard);
-        self.run_among_others(thread, &request, patience, &mut attempt)
+        self.run_among_others(thread, words, patience, &mut attempt)
+    }
+
+    fn approach(&self) {
+        Lock::of(self.segment).approach();
+        self.object.approach(self.segment);
     }
 
     #[cold]
@@ -381,17 +396,16 @@ impl<'a, O: Object> Waiters<'a, O> {
     fn run_among_others(
         &self,
         thread: Thread,
-        request: &Words,
+        words: &mut Words,
         patience: Patience,
         attempt: &mut impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
-    ) -> Result<Words> {
+    ) -> Result<()> {
         let _bell = Watch::on(thread, self.bell()?);
         let mut looks = if patience == Patience::None { 0 } else { LOOKS_MAX };
         loop {
             let mut guard = self.enter_as(thread, patience.deadline())?;
-            let mut words = *request;
-            match attempt(&mut guard, &mut words) {
-                Ok(true) => return self.serve_others(guard).map(|()| words),
+            match attempt(&mut guard, words) {
+                Ok(true) => return self.serve_others(guard),
                 Ok(false) if patience != Patience::None => {}
                 otherwise => {
                     self.leave(guard);
@@ -399,10 +413,15 @@ impl<'a, O: Object> Waiters<'a, O> {
                 }
             }
             if looks > 0 {
-                let version = guard.version();
+                let lock = Lock::of(self.segment);
+                let change = self.object.awaits(words);
+                let version = lock.version(change);
                 self.leave(guard);
-                let changed = Lock::of(self.segment).look_for_change(version, patience.deadline());
+                let changed = lock.look_for(change, version, patience.deadline());
                 looks = if changed { looks - 1 } else { 0 };
+                if changed {
+                    self.approach();
+                }
                 continue;
             }
             let needed = match self.index_for_next(&guard) {
@@ -413,7 +432,8 @@ impl<'a, O: Object> Waiters<'a, O> {
                 }
             };
             if self.segment.is_solid(needed + self.stride) {
-                return self.block(guard, thread, &words, patience.deadline());
+                *words = self.block(guard, thread, words, patience.deadline())?;
+                return Ok(());
             }
             // Room is made without the lock: others may have changed the object meanwhile, so it is attempted again.
             self.leave(guard);
@@ -449,16 +469,22 @@ impl<'a, O: Object> Waiters<'a, O> {
         if self.get(&guard, UNWATCHED)? == 0 {
             return Ok(guard);
         }
-        // Asking takes system calls.
-        drop(guard);
-        let gone = self.gone()?;
-        let mut guard = Lock::of(self.segment).acquire(deadline)?;
-        self.keep_house(&mut guard)?;
-        for (slot, process) in gone.into_iter().flatten() {
-            if guard.get(slot + STATE)? == HELD_UNWATCHED && self.holder(slot)? == process {
-                self.forfeit(&mut guard, slot)?;
-                self.set(&mut guard, DIRTY, 1)?;
-                guard.checkpoint();
+        for _ in 0..=self.capacity {
+            // Asking takes system calls.
+            drop(guard);
+            let gone = self.gone()?;
+            guard = Lock::of(self.segment).acquire(deadline)?;
+            self.keep_house(&mut guard)?;
+            for (slot, process) in gone.into_iter().flatten() {
+                if guard.get(slot + STATE)? == HELD_UNWATCHED && self.holder(slot)? == process {
+                    self.forfeit(&mut guard, slot)?;
+                    self.set(&mut guard, DIRTY, 1)?;
+                    guard.checkpoint();
+                }
+            }
+            // There may be more than are asked for at once.
+            if gone.contains(&None) {
+                break;
             }
         }
         if self.get(&guard, DIRTY)? != 0 {
@@ -528,7 +554,7 @@ impl<'a, O: Object> Waiters<'a, O> {
 
     /// Buries the dead and serves the living, if that is still to do.
     #[cold]
-    fn keep_house(&self, guard: &mut Guard<'a>) -> Result<()> {
+    fn keep_house(&self, guard: &mut Guard<'_>) -> Result<()> {
         for index in 0..self.high()? {
             let slot = self.slot(index);
             if self.is_dead(slot)? {
@@ -538,7 +564,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         if self.get(guard, DIRTY)? != 0 { self.serve(guard) } else { Ok(()) }
     }
 
-    fn bury(&self, guard: &mut Guard<'a>, slot: usize) -> Result<()> {
+    fn bury(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
         match guard.get(slot + STATE)? {
             SLOT_FREE | HELD_UNWATCHED => {}
             HELD_BY_PROCESS => self.unwatch(guard, slot)?,
@@ -564,7 +590,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(())
     }
 
-    fn serve(&self, guard: &mut Guard<'a>) -> Result<()> {
+    fn serve(&self, guard: &mut Guard<'_>) -> Result<()> {
         self.object.serve(guard, self)?;
         self.set(guard, DIRTY, 0)?;
         guard.checkpoint();
@@ -572,7 +598,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     }
 
     /// Serves all who can be, from the first again after each: what one got may let an earlier one go on.
-    pub(crate) fn serve_in_order(&self, guard: &mut Guard<'a>) -> Result<()> {
+    pub(crate) fn serve_in_order(&self, guard: &mut Guard<'_>) -> Result<()> {
         let mut at = self.get(guard, HEAD)?;
         let mut steps = 0;
         while at != 0 {
@@ -596,58 +622,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(())
     }
 
-    /// Shows the blocked operations of the living in their order. The visitor may end some of them ([`Waiters::end`]), and
-    /// may walk too.
-    ///
-    /// # Errors
-    /// `EUCLEAN`: the segment does not hold what it must. What the visitor fails with.
-    pub(crate) fn walk(
-        &self,
-        guard: &mut Guard<'a>,
-        mut visit: impl FnMut(&mut Guard<'a>, &Blocked) -> Result<Step>,
-    ) -> Result<()> {
-        let mut at = self.get(guard, HEAD)?;
-        let (mut steps, mut rounds) = (0, 0);
-        while at != 0 {
-            let slot = self.checked_slot(at)?;
-            steps += 1;
-            if steps > self.capacity || rounds > self.capacity {
-                return Err(Errno::UCLEAN);
-            }
-            at = guard.get(slot + NEXT)?;
-            if guard.get(slot + STATE)? == SLEEPING && !self.is_dead(slot)? {
-                let blocked = Blocked { slot, room: slot + SLOT, words: self.words(guard, slot)? };
-                if visit(guard, &blocked)? == Step::FromTheFirst {
-                    at = self.get(guard, HEAD)?;
-                    steps = 0;
-                    rounds += 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Changes what a blocked operation has in one of its words, for the time that it stays blocked.
-    pub(crate) fn amend(
-        &self,
-        guard: &mut Guard<'a>,
-        blocked: &Blocked,
-        word: usize,
-        value: u64,
-    ) -> Result<()> {
-        guard.set(blocked.slot + FIRST_WORD + 8 * word.min(WORDS - 1), value)
-    }
-
-    /// Ends a blocked operation, and makes it count together with what has been changed for it.
-    pub(crate) fn end(&self, guard: &mut Guard<'a>, blocked: &Blocked, result: Result<()>) -> Result<()> {
-        let state = match result {
-            Ok(()) => SERVED,
-            Err(errno) => SERVED | (errno.raw_os_error() as u64) << 8,
-        };
-        self.mark_served(guard, blocked.slot, state)
-    }
-
-    fn serve_one(&self, guard: &mut Guard<'a>, slot: usize) -> Result<bool> {
+    fn serve_one(&self, guard: &mut Guard<'_>, slot: usize) -> Result<bool> {
         let request = self.words(guard, slot)?;
         let mut words = request;
         let state = match self.object.attempt(guard, &mut words) {
@@ -665,7 +640,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(true)
     }
 
-    fn mark_served(&self, guard: &mut Guard<'a>, slot: usize, state: u64) -> Result<()> {
+    fn mark_served(&self, guard: &mut Guard<'_>, slot: usize, state: u64) -> Result<()> {
         // W2.
         self.turn_ticket(slot)?;
         guard.set(slot + STATE, state)?;

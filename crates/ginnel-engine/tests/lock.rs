@@ -292,7 +292,7 @@ fn a_journal_that_cannot_be_true_is_refused() {
         let dead_with = |count: u64, offset: u64| {
             let word = |at: usize| segment.word64(at).unwrap();
             word(JOURNAL_COUNT).store(count, std::sync::atomic::Ordering::Relaxed);
-            word(0xc0).store(offset, std::sync::atomic::Ordering::Relaxed);
+            word(0x100).store(offset, std::sync::atomic::Ordering::Relaxed);
             let lock = segment.word32(LOCK_WORD).unwrap();
             lock.store(0x4000_0000 | 0x3fff, std::sync::atomic::Ordering::Relaxed);
             Lock::of(&segment).acquire(None).map(drop)

@@ -444,7 +444,7 @@ impl PosixQueue {
     /// Gives the memory of a queue that is empty, and was large, back to the kernel.
     #[cold]
     fn give_memory_back(&self) {
-        let thread = Thread::current().id;
+        let thread = Thread::current().id();
         let store = self.store();
         let call = Call::of(self);
         let giver = self.segment.word64(store::GIVER).map_or(0, |word| word.load(Ordering::Relaxed)) as u32;

@@ -242,6 +242,42 @@ pub(crate) fn may_access(status: &Stat, identity: Option<&Identity>, flags: u32)
     requested & !granted == 0 || has(CapabilitySet::IPC_OWNER)
 }
 
+/// Whether the caller may do what these bits stand for with an object that is open: asked of the file as it is now.
+pub(crate) fn allows(segment: &Segment, bits: u32) -> Result<()> {
+    let file = segment.file()?;
+    let status = rustix::fs::fstat(file)?;
+    let identity = Identity::read(file)?;
+    if may_access(&status, Some(&identity), bits) { Ok(()) } else { Err(Errno::ACCESS) }
+}
+
+/// What the permissions of an open object were when they were last asked for.
+#[derive(Debug)]
+pub(crate) struct Rights {
+    state: u32,
+}
+
+impl Rights {
+    /// Of an object that was just opened: for reading and writing.
+    pub(crate) fn of(segment: &Segment) -> Rights {
+        Rights { state: state(segment) & !REMOVED }
+    }
+
+    /// Whether `IPC_SET` was done since.
+    #[inline]
+    pub(crate) fn may_have_changed(&self, segment: &Segment) -> bool {
+        state(segment) & !REMOVED != self.state
+    }
+
+    /// Whether the caller may still do what these bits stand for.
+    ///
+    /// # Errors
+    /// `EACCES`.
+    #[inline]
+    pub(crate) fn check(&self, segment: &Segment, bits: u32) -> Result<()> {
+        if self.may_have_changed(segment) { allows(segment, bits) } else { Ok(()) }
+    }
+}
+
 fn is_member(group: u32) -> bool {
     rustix::process::getegid().as_raw() == group
         || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|one| one.as_raw() == group))

@@ -62,7 +62,7 @@ impl<'a, O: Object> Waiters<'a, O> {
             self.leave(guard);
             let woken = seat.sleep(&view?, deadline, ask);
             ask = (ask * 2).min(ASK_LATE);
-            if !thread.is_current() {
+            if !seat.linked.as_ref().is_some_and(Linked::is_own) {
                 seat.linked = None;
                 std::mem::forget(seat); // The parent's.
                 return Err(Errno::INTR);
@@ -143,7 +143,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         flags: u32,
     ) -> Result<(&'a AtomicU32, Linked)> {
         let life = self.segment.word32(slot + LIFE)?;
-        life.store(thread.id | flags, Ordering::Release);
+        life.store(thread.id() | flags, Ordering::Release);
         // W3.
         let (before, entry) = (self.segment.word64(slot + ENTRY_BEFORE)?, self.segment.word64(slot + ENTRY)?);
         Ok((life, thread.link(life, before, entry)?))
@@ -250,7 +250,7 @@ impl<O: Object> Drop for Seat<'_, '_, O> {
     fn drop(&mut self) {
         if self.linked.is_some() {
             let left =
-                self.life.compare_exchange(self.thread.id, OWNER_DIED, Ordering::SeqCst, Ordering::SeqCst);
+                self.life.compare_exchange(self.thread.id(), OWNER_DIED, Ordering::SeqCst, Ordering::SeqCst);
             self.linked = None;
             if left.is_ok() {
                 self.waiters.ring_bell();

@@ -23,7 +23,7 @@
 //! | in the middle of a `forfeit` | done again by the next, from its last checkpoint |
 
 use super::slots::{
-    FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, PROCESS, START_WORD, STATE, UNWATCHED,
+    FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, PROCESS, SLOT, START_WORD, STATE, UNWATCHED,
 };
 use super::{Object, WORDS, Waiters, Words};
 use crate::lock::Guard;
@@ -58,6 +58,20 @@ impl ProcessStake {
     /// Where its word stands: `index` is less than [`WORDS`] - 1.
     pub fn word_offset(self, index: usize) -> usize {
         self.0 + FIRST_WORD + 8 * index
+    }
+
+    /// Where its room begins, see [`Waiters::with_room`].
+    pub(crate) fn room(self) -> usize {
+        self.0 + SLOT
+    }
+
+    /// As a number, for a cell that threads share: none is 0.
+    pub(crate) fn to_raw(self) -> usize {
+        self.0
+    }
+
+    pub(crate) fn from_raw(raw: usize) -> Option<ProcessStake> {
+        (raw != 0).then_some(ProcessStake(raw))
     }
 }
 
@@ -116,7 +130,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     ///
     /// # Errors
     /// As [`Waiters::stake`].
-    pub fn stake_of_process(&self, guard: &mut Guard<'a>, words: &Words) -> Result<ProcessStake> {
+    pub fn stake_of_process(&self, guard: &mut Guard<'_>, words: &Words) -> Result<ProcessStake> {
         let process = Process::current();
         let mut words = *words;
         words[START_WORD] = process.start;
@@ -130,7 +144,7 @@ impl<'a, O: Object> Waiters<'a, O> {
 
     fn take_slot(
         &self,
-        guard: &mut Guard<'a>,
+        guard: &mut Guard<'_>,
         thread: Thread,
         words: &Words,
         state: u64,
@@ -150,7 +164,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     ///
     /// # Errors
     /// `EUCLEAN`.
-    pub fn stake_is_own(&self, guard: &mut Guard<'a>, stake: ProcessStake) -> Result<bool> {
+    pub fn stake_is_own(&self, guard: &mut Guard<'_>, stake: ProcessStake) -> Result<bool> {
         let process = u64::from(guard.process());
         if guard.get(stake.0 + PROCESS)? != process {
             return Ok(false);
@@ -168,7 +182,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     ///
     /// # Errors
     /// `EUCLEAN`.
-    pub fn find_own_stake(&self, guard: &mut Guard<'a>) -> Result<Option<ProcessStake>> {
+    pub fn find_own_stake(&self, guard: &mut Guard<'_>) -> Result<Option<ProcessStake>> {
         for index in 0..self.get(guard, HIGH)?.min(self.capacity) {
             let stake = ProcessStake(self.slot(index));
             if self.stake_is_own(guard, stake)? {
@@ -184,8 +198,8 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// `EUCLEAN`, and what `see` fails with.
     pub fn for_each_process_stake(
         &self,
-        guard: &mut Guard<'a>,
-        mut see: impl FnMut(&mut Guard<'a>, ProcessStake) -> Result<()>,
+        guard: &mut Guard<'_>,
+        mut see: impl FnMut(&mut Guard<'_>, ProcessStake) -> Result<()>,
     ) -> Result<()> {
         for index in 0..self.get(guard, HIGH)?.min(self.capacity) {
             let slot = self.slot(index);
@@ -197,7 +211,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     }
 
     #[cold]
-    fn watch_again(&self, guard: &mut Guard<'a>, slot: usize) -> Result<()> {
+    fn watch_again(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
         let (_, linked) = self.bring_to_life(slot, Thread::current(), WAITERS)?;
         self.segment.pin();
         std::mem::forget(linked);
@@ -209,7 +223,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     }
 
     /// A process's stake whose thread has ended.
-    pub(super) fn unwatch(&self, guard: &mut Guard<'a>, slot: usize) -> Result<()> {
+    pub(super) fn unwatch(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
         guard.set(slot + STATE, HELD_UNWATCHED)?;
         self.add(guard, UNWATCHED, 1)?;
         self.touch_sleeper_after(guard, slot)?;
@@ -243,7 +257,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     }
 
     /// Gives back what dead holders held.
-    pub(super) fn forfeit(&self, guard: &mut Guard<'a>, slot: usize) -> Result<()> {
+    pub(super) fn forfeit(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
         let words = self.words(guard, slot)?;
         self.object.forfeit(guard, &words)?;
         self.unlink(guard, slot)
@@ -254,16 +268,12 @@ const _: () = assert!(START_WORD < WORDS);
 
 impl Drop for Stake<'_> {
     fn drop(&mut self) {
-        if self.linked.is_none() {
-            return;
-        }
-        if !self.thread.is_current() {
-            // The parent's; nothing of it is linked in this process.
-            std::mem::forget(self.linked.take());
+        // In a forked child it is the parent's.
+        if !self.linked.as_ref().is_some_and(Linked::is_own) {
             return;
         }
         let dead = WAITERS | OWNER_DIED;
-        let own = self.thread.id | WAITERS;
+        let own = self.thread.id() | WAITERS;
         let left = self.life.compare_exchange(own, dead, Ordering::SeqCst, Ordering::SeqCst);
         self.linked = None;
         if left.is_ok() {

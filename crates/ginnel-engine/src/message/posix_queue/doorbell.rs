@@ -230,7 +230,7 @@ impl PosixQueue {
     /// Without the lock: has the FIFO in step, or leaves it to who is at it.
     #[cold]
     pub(super) fn ring(&self) -> Result<()> {
-        let own = Thread::current().id;
+        let own = Thread::current().id();
         let Some((mut polled, mut shown)) = self.become_ringer(own)? else { return Ok(()) };
         let mut outcome = Ok(());
         for _ in 0..CHANGES_SEEN_MAX {

@@ -231,7 +231,7 @@ impl PosixQueue {
             guard.set(FROM, u64::from(user) << 32 | u64::from(thread.process()))?;
             let serial = guard.get(SERIAL)?;
             guard.set(SERIAL, serial.wrapping_add(1))?;
-            guard.set(NOTICE, u64::from(thread.id))?;
+            guard.set(NOTICE, u64::from(thread.id()))?;
         }
         self.end_registration(guard, true)
     }
@@ -240,7 +240,7 @@ impl PosixQueue {
     #[cold]
     pub(super) fn send_notice(&self, at_once: bool) -> Result<()> {
         let thread = self.segment.word64(NOTICE)?.load(Ordering::Acquire) as u32;
-        if thread == 0 || !(at_once || thread == Thread::current().id || !thread_exists(thread)) {
+        if thread == 0 || !(at_once || thread == Thread::current().id() || !thread_exists(thread)) {
             return Ok(());
         }
         let words = self.look_until(super::after_grace(), |guard| {

@@ -1,0 +1,3 @@
+//! Permission to go on: semaphores, locks.
+
+pub mod sysv_semaphore;
