@@ -383,11 +383,7 @@ impl SysvSemaphores {
         })
     }
 
-    fn look<T>(
-        &self,
-        index: usize,
-        look: impl FnOnce(&Call<'_>, &mut Guard<'_>) -> Result<T>,
-    ) -> Result<T> {
+    fn look<T>(&self, index: usize, look: impl FnOnce(&Call<'_>, &mut Guard<'_>) -> Result<T>) -> Result<T> {
         if index >= self.count {
             return Err(Errno::INVAL);
         }
