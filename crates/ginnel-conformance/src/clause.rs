@@ -68,10 +68,12 @@ pub fn run_with_differences<H: Home>(title: &str, clauses: Vec<Clause<H>>, diffe
         let difference = differences.iter().find(|difference| difference.clause == clause.name);
         let verdict = match difference {
             None => holds::<H>(clause.ask),
-            Some(difference) => holds::<H>(difference.instead).and_then(|()| match quietly::<H>(clause.ask) {
-                Ok(()) => Err("the clause holds, and is listed as a difference".to_owned()),
-                Err(_) => Ok(()),
-            }),
+            Some(difference) => {
+                holds::<H>(difference.instead).and_then(|()| match quietly::<H>(clause.ask) {
+                    Ok(()) => Err("the clause holds, and is listed as a difference".to_owned()),
+                    Err(_) => Ok(()),
+                })
+            }
         };
         let word = match (&verdict, difference) {
             (Ok(()), None) => "ok",

@@ -69,7 +69,7 @@ use rustix::fs::{Mode, OFlags, Stat};
 pub use collect::{Finding, What};
 pub use directory::{OpenError, Options, Refusal};
 pub use identity::{DOOMED, Kind, REMOVED, STATE_OFFSET, mark_removed, state};
-pub(crate) use identity::{Rights, random};
+pub(crate) use identity::{Identity, Rights, may_access, now, random, write_all};
 pub use limits::Limits;
 pub use sysv::{Change, Listed, Status};
 
@@ -126,9 +126,9 @@ impl Namespace {
         Namespace::options().private()
     }
 
-    /// Removes what killed users have left of the calling user's private namespaces: how many.
-    pub fn sweep() -> usize {
-        directory::sweep()
+    /// Removes what killed users have left of the calling user's private namespaces, unless this is a dry run: which.
+    pub fn sweep(dry_run: bool) -> Vec<std::path::PathBuf> {
+        directory::sweep(dry_run)
     }
 
     /// Its directory.
@@ -153,6 +153,18 @@ impl Namespace {
     /// `EACCES`: it may not.
     pub fn allows(&self, segment: &Segment, bits: u32) -> Result<()> {
         identity::allows(segment, bits)
+    }
+
+    /// The directory at this path, if it still is the one it was: to complete a removal. Not a user of it.
+    pub(crate) fn again(path: &Path, device: u64, inode: u64) -> Result<Namespace> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty())?;
+        let status = rustix::fs::fstat(&directory)?;
+        if (status.st_dev, status.st_ino) != (device, inode) {
+            return Err(Errno::NOENT);
+        }
+        let path = path.to_owned();
+        Ok(Namespace { directory: Some(directory), path, limits: Limits::default(), private: false })
     }
 
     pub(crate) fn root(&self) -> Result<BorrowedFd<'_>> {

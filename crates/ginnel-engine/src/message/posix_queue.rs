@@ -62,8 +62,8 @@ pub const LARGE: usize = 8 << 10;
 
 /// "posixmq" and the version of what follows.
 const POSIX_QUEUE: u64 = u64::from_le_bytes(*b"posixmq\x01");
-/// How often to look for a queue that others make and remove meanwhile.
-const TRIES_MAX: u32 = 100;
+/// How often to try again what others have made impossible meanwhile. What is impossible for longer is not sound.
+const TRIES_MAX: u32 = 1000;
 
 // What a blocked operation asks. The second word is the slot of a message, the third the place of a stake's word that
 // names it, or 0.
@@ -303,7 +303,7 @@ impl PosixQueue {
         let call = Call::of(self);
         let waiters = call.waiters();
         let waits = patience != Patience::None;
-        loop {
+        for _ in 0..TRIES_MAX {
             let outcome = waiters.run_own([0; 7], patience, |guard, words| {
                 call.send_small(guard, words, priority, payload, waits)
             });
@@ -313,6 +313,7 @@ impl PosixQueue {
                 Err(errno) => self.before_another_try(errno, priority, payload.len())?,
             }
         }
+        Err(Errno::UCLEAN)
     }
 
     /// Receives the oldest message of the highest priority; blocked while there is none (`mq_receive(3)`,
@@ -468,7 +469,9 @@ impl PosixQueue {
     fn send_large(&self, priority: u32, payload: &[u8], patience: Patience) -> Result<()> {
         let call = Call::of(self);
         let waiters = call.waiters();
+        let mut tries = 0..TRIES_MAX;
         let (stake, message) = loop {
+            tries.next().ok_or(Errno::UCLEAN)?;
             match self.stake_for(&waiters, patience, |guard, state| {
                 if patience == Patience::None && state.count >= self.geometry.messages_max {
                     return Err(Errno::AGAIN);
@@ -487,13 +490,14 @@ impl PosixQueue {
         let copied = self.store().copy_in(&message, payload);
         let request = [SEND, message.link, stake.word_offset(1) as u64, 0, 0, 0, 0];
         let outcome = copied.and_then(|()| {
-            loop {
+            for _ in 0..TRIES_MAX {
                 let outcome = waiters.run_own(request, patience, |guard, words| call.put(guard, words, true));
                 match outcome {
                     Err(Errno::ALREADY) => self.send_notice(true)?,
                     outcome => return outcome,
                 }
             }
+            Err(Errno::UCLEAN)
         });
         let unsent = outcome.is_err().then_some(message);
         // One that cannot be ended in time is left as a dead one's: its message has gone, or goes with it.
@@ -506,7 +510,9 @@ impl PosixQueue {
     fn receive_large(&self, buffer: &mut [u8], patience: Patience) -> Result<Received> {
         let call = Call::of(self);
         let waiters = call.waiters();
+        let mut tries = 0..TRIES_MAX;
         let stake = loop {
+            tries.next().ok_or(Errno::UCLEAN)?;
             match self.stake_for(&waiters, patience, |_, _| Ok(([RECEIVED, 0, 0, 0, 0, 0, 0], ()))) {
                 Ok((stake, ())) => break stake,
                 Err(Errno::NOBUFS) => waiters.make_room().map_err(full)?,

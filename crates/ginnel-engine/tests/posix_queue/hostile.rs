@@ -94,6 +94,8 @@ fn scribble(bytes: usize, every: usize) {
                 }
                 tolerable(queue.descriptor().map(drop), &what);
             });
+            // So that one that does not end can be looked for.
+            println!("{what}");
             let pid = worker.pid();
             let exit = worker.wait();
             assert!(exit == ginnel_testkit::Exit::Code(0), "{what}: {pid} ended with {exit:?}");

@@ -37,14 +37,19 @@ pub(super) fn clauses<H: PosixQueues>() -> Vec<Clause<H>> {
             let numbers: Vec<_> = open.map(|entry| entry.unwrap().file_name()).collect();
             assert!(!numbers.contains(&mine.to_string().into()), "{numbers:?}");
         }),
-        clause("mq_overview(7)", "is_a_descriptor", "a queue is a file descriptor: the lowest that is free", |h: &H| {
-            let probe = std::fs::File::open("/dev/null").unwrap();
-            let lowest = std::os::fd::AsRawFd::as_raw_fd(&probe);
-            drop(probe);
-            assert_eq!(queue(h, 1), lowest);
-            // SAFETY: F_GETFD takes no pointer.
-            assert_eq!(unsafe { libc::fcntl(lowest, libc::F_GETFD) }, libc::FD_CLOEXEC);
-        }),
+        clause(
+            "mq_overview(7)",
+            "is_a_descriptor",
+            "a queue is a file descriptor: the lowest that is free",
+            |h: &H| {
+                let probe = std::fs::File::open("/dev/null").unwrap();
+                let lowest = std::os::fd::AsRawFd::as_raw_fd(&probe);
+                drop(probe);
+                assert_eq!(queue(h, 1), lowest);
+                // SAFETY: F_GETFD takes no pointer.
+                assert_eq!(unsafe { libc::fcntl(lowest, libc::F_GETFD) }, libc::FD_CLOEXEC);
+            },
+        ),
         clause("mq_overview(7)", "access_mode", "its access mode is what it was opened for", |h: &H| {
             let mine = queue(h, 1);
             let reader = h.mq_open(NAME, libc::O_RDONLY, 0, None).unwrap();
