@@ -11,7 +11,7 @@
 //! | [`namespace`] | the directory that is the registry: keys, ids and names, who may use what, what the dead leave |
 //! | [`sync`] | semaphores, locks |
 //! | [`memory`] | System V segments, POSIX shared memory |
-//! | [`sync`] | semaphores, locks |
+//! | [`message`] | System V and POSIX message queues |
 //! | `links` | the words that the kernel marks when a thread dies |
 //! | `process` | whether a process is gone |
 //! | `spin` | looking again for a moment before sleeping |
@@ -37,6 +37,7 @@ mod spin;
 
 pub mod lock;
 pub mod memory;
+pub mod message;
 pub mod namespace;
 pub mod segment;
 pub mod sync;

@@ -313,6 +313,14 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(Waiters { stride, ..plain })
     }
 
+    /// How many operations are blocked, or were and have not returned yet, and how many stakes there are.
+    ///
+    /// # Errors
+    /// `EUCLEAN`.
+    pub fn members(&self, guard: &Guard<'_>) -> Result<u64> {
+        self.get(guard, MEMBERS)
+    }
+
     /// Does an operation, blocked for as long as patience allows: what it got.
     ///
     /// # Errors
@@ -424,7 +432,7 @@ impl<'a, O: Object> Waiters<'a, O> {
                     return Err(errno);
                 }
             };
-            if self.segment.word64(needed + self.stride - 8).is_ok() {
+            if self.segment.is_solid(needed + self.stride) {
                 *words = self.block(guard, thread, words, patience.deadline())?;
                 return Ok(());
             }

@@ -165,7 +165,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     ) -> Result<(usize, &'a AtomicU32, Linked)> {
         let index = self.index_for_next(guard)?;
         let slot = self.slot(index);
-        if self.segment.word64(slot + self.stride - 8).is_err() {
+        if !self.segment.is_solid(slot + self.stride) {
             return Err(Errno::NOBUFS);
         }
         let (life, linked) = self.fill(guard, slot, thread, words)?;

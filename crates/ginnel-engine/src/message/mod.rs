@@ -1,0 +1,3 @@
+//! Objects through which whole messages pass.
+
+pub mod posix_queue;
