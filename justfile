@@ -44,3 +44,7 @@ lint:
 # Licences and advisories of the dependencies (needs cargo-deny).
 deny:
     cargo deny check
+
+# Lock, blocked operations and stakes under many orders of their accesses, with threads killed in between.
+model orders="20000":
+    GINNEL_MODEL={{orders}} RUSTFLAGS="--cfg ginnel_model" cargo test -p ginnel-engine --target-dir target/model --test model

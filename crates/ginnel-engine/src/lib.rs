@@ -22,6 +22,10 @@
 //! The engine's errors are bare errnos, the kernel's for the same situation; `EUCLEAN` for a segment that does not hold
 //! what it must.
 
+#[cfg(ginnel_model)]
+#[path = "primitive/model.rs"]
+mod primitive;
+#[cfg(not(ginnel_model))]
 mod primitive;
 mod process;
 mod spin;
@@ -32,6 +36,12 @@ pub mod namespace;
 pub mod segment;
 pub mod sync;
 pub mod wait;
+
+/// Threads of a model, see `tests/model.rs`.
+#[cfg(ginnel_model)]
+pub mod model {
+    pub use crate::primitive::{spawn, start, story};
+}
 
 /// What a call of the engine fails with: the errno that the kernel would give.
 ///

@@ -374,7 +374,7 @@ impl<'a, O: Object> Waiters<'a, O> {
                 Err(errno) => return Err(errno),
             }
         }
-        drop(guard);
+        self.leave(guard);
         self.run_among_others(thread, words, patience, &mut attempt)
     }
 
@@ -493,7 +493,7 @@ impl<'a, O: Object> Waiters<'a, O> {
             if matches!(self.get(&guard, SLEEPERS), Ok(0)) {
                 return;
             }
-            guard.release_with_fence();
+            let _bell = guard.release_with_fence();
             if !self.look_round().unwrap_or(false) {
                 return;
             }
@@ -527,7 +527,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     ///
     /// # Errors
     /// `EUCLEAN`: the segment does not hold what it must.
-    pub(crate) fn serve_others(&self, mut guard: Guard<'a>) -> Result<()> {
+    pub fn serve_others(&self, mut guard: Guard<'a>) -> Result<()> {
         let marked = match self.get(&guard, SLEEPERS) {
             Ok(0) => Ok(false),
             Ok(_) => self.set(&mut guard, DIRTY, 1).map(|()| true),
@@ -647,9 +647,12 @@ impl<'a, O: Object> Waiters<'a, O> {
         for index in 0..self.high()? {
             let slot = self.slot(index);
             dead |= self.is_dead(slot)?;
+            // W2.
             let ticket = self.segment.word64(slot + TICKET)?.load(Ordering::Acquire);
             let state = self.segment.word64(slot + STATE)?.load(Ordering::Acquire) & 0xff;
-            if matches!(state, SLEEPING | SERVED) {
+            if state == SLEEPING && self.is_touched(slot)? {
+                futex_wake(self.low_half(slot + STATE)?, 1);
+            } else if state == SERVED {
                 let rung = self.segment.word64(slot + RUNG)?;
                 if rung.load(Ordering::Acquire) != ticket {
                     futex_wake(self.low_half(slot + STATE)?, 1);

@@ -398,12 +398,6 @@ fn try_borrow(segment: &Segment) {
     waiters.leave(guard);
     let mut guard = waiters.enter(soon()).unwrap();
     guard.set(COUNT, guard.get(COUNT).unwrap() + 1).unwrap();
-    guard.set(waiters_dirty(), 1).unwrap();
     waiters.give_up(&mut guard, stake).unwrap();
-    waiters.leave(guard);
-}
-
-/// Something has been given back: for those who sleep.
-fn waiters_dirty() -> usize {
-    WAITERS + 0x28
+    waiters.serve_others(guard).unwrap();
 }

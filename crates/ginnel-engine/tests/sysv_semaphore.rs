@@ -242,7 +242,9 @@ fn a_blocked_call_counts_for_the_operation_that_stops_it() {
     isolated(|| {
         let set = set_of(&[1, 1, 1]);
         let counts = |set: &SysvSemaphores| {
-            (0..3).map(|index| (set.waiting(index).unwrap(), set.waiting_zero(index).unwrap())).collect::<Vec<_>>()
+            (0..3)
+                .map(|index| (set.waiting(index).unwrap(), set.waiting_zero(index).unwrap()))
+                .collect::<Vec<_>>()
         };
         let child = blocked(&set, &[op(0, -1), op(1, -2), op(2, 0)]);
         assert_eq!(counts(&set), [(0, 0), (1, 0), (0, 0)]);
@@ -332,7 +334,8 @@ fn five_hundred_operations_wait_and_are_done_at_once() {
             let child = blocked(&set, &operations);
             operations.pop();
             operate(&set, &operations).unwrap();
-            let once: Vec<_> = (0..count).map(|index| (0..499).filter(|at| at % count == index).count()).collect();
+            let once: Vec<_> =
+                (0..count).map(|index| (0..499).filter(|at| at % count == index).count()).collect();
             let expected = |times: usize| {
                 let mut all: Vec<_> = once.iter().map(|once| (once * times) as u16).collect();
                 all.push(0);
@@ -381,7 +384,8 @@ fn threads_are_served_like_processes() {
     isolated(|| {
         let set = set_of(&[0, 0]);
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| operate(&set, &[op(0, -1), op(1, 1)]))).collect();
+            let threads: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| operate(&set, &[op(0, -1), op(1, 1)]))).collect();
             wait_until("four are blocked", || set.waiting(0) == Ok(4));
             operate(&set, &[op(0, 4)]).unwrap();
             threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());

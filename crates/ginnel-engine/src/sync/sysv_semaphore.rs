@@ -253,7 +253,7 @@ impl SysvSemaphores {
     #[inline]
     fn operate_one(&self, operation: &sembuf, patience: Patience) -> Result<()> {
         if usize::from(operation.sem_num) >= self.count {
-            return Err(Errno::FBIG);
+            return Err(self.no_such());
         }
         self.run(&[operate::pack(operation, 0)], patience)
     }
@@ -267,10 +267,16 @@ impl SysvSemaphores {
             return Err(Errno::TOOBIG);
         }
         if operations.iter().any(|operation| usize::from(operation.sem_num) >= self.count) {
-            return Err(Errno::FBIG);
+            return Err(self.no_such());
         }
         let request = Request::new(operations);
         self.run(request.operations(), patience)
+    }
+
+    /// A set that is removed has no semaphores to be beyond.
+    #[cold]
+    fn no_such(&self) -> Errno {
+        if namespace::state(&self.segment) & REMOVED != 0 { Errno::INVAL } else { Errno::FBIG }
     }
 
     #[inline]
@@ -383,11 +389,7 @@ impl SysvSemaphores {
         })
     }
 
-    fn look<T>(
-        &self,
-        index: usize,
-        look: impl FnOnce(&Call<'_>, &mut Guard<'_>) -> Result<T>,
-    ) -> Result<T> {
+    fn look<T>(&self, index: usize, look: impl FnOnce(&Call<'_>, &mut Guard<'_>) -> Result<T>) -> Result<T> {
         if index >= self.count {
             return Err(Errno::INVAL);
         }

@@ -1,8 +1,8 @@
 //! For an object that serves in an order of its own, and whose blocked operations need more than their words.
 
 use super::slots::{
-    DIRTY, FIRST_WORD, HEAD, HEADER, HELD_BY_PROCESS, HELD_UNWATCHED, MEMBERS, NEXT, PROCESS, SERVED, SLEEPERS, SLEEPING,
-    SLOT, STATE,
+    DIRTY, FIRST_WORD, HEAD, HEADER, HELD_BY_PROCESS, HELD_UNWATCHED, MEMBERS, NEXT, PROCESS, SERVED,
+    SLEEPERS, SLEEPING, SLOT, STATE,
 };
 use super::{Object, WORDS, Waiters, Words};
 use crate::lock::Guard;
@@ -103,7 +103,8 @@ impl<'a, O: Object> Waiters<'a, O> {
     pub(crate) fn slot_with(&self, room: usize) -> Result<usize> {
         let first = self.base + HEADER + SLOT;
         let from_first = room.checked_sub(first).ok_or(Errno::UCLEAN)?;
-        let is_one = from_first.is_multiple_of(self.stride) && ((from_first / self.stride) as u64) < self.capacity;
+        let is_one =
+            from_first.is_multiple_of(self.stride) && ((from_first / self.stride) as u64) < self.capacity;
         if is_one { Ok(room - SLOT) } else { Err(Errno::UCLEAN) }
     }
 }

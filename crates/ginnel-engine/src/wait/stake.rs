@@ -23,7 +23,8 @@
 //! | in the middle of a `forfeit` | done again by the next, from its last checkpoint |
 
 use super::slots::{
-    FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, PROCESS, SLOT, START_WORD, STATE, UNWATCHED,
+    DIRTY, EPOCH, FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, PROCESS, SLEEPERS, SLOT,
+    START_WORD, STATE, UNWATCHED,
 };
 use super::{Object, WORDS, Waiters, Words};
 use crate::lock::Guard;
@@ -105,7 +106,8 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(Stake { segment: self.segment, base: self.base, slot, life, bell, thread, linked })
     }
 
-    /// Ends a stake, and commits the transaction in which what it held is given back.
+    /// Ends a stake, and commits the transaction in which what it held is given back. To be followed by
+    /// [`Waiters::serve_others`].
     ///
     /// # Errors
     /// `EUCLEAN`.
@@ -118,6 +120,10 @@ impl<'a, O: Object> Waiters<'a, O> {
             return Err(Errno::UCLEAN);
         }
         self.unlink(guard, stake.slot)?;
+        // What was given back may let others go on: whoever comes next serves them, should this thread be killed first.
+        if self.get(guard, SLEEPERS)? != 0 {
+            self.set(guard, DIRTY, 1)?;
+        }
         guard.checkpoint();
         // As in `Seat::give_up`.
         stake.life.store(0, Ordering::Release);
@@ -154,7 +160,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         if self.segment.word64(slot + self.stride - 8).is_err() {
             return Err(Errno::NOBUFS);
         }
-        let (life, linked) = self.fill(guard, slot, thread, WAITERS, words)?;
+        let (life, linked) = self.fill(guard, slot, thread, words)?;
         self.append(guard, index, state)?;
         Ok((slot, life, linked))
     }
@@ -212,12 +218,13 @@ impl<'a, O: Object> Waiters<'a, O> {
 
     #[cold]
     fn watch_again(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
-        let (_, linked) = self.bring_to_life(slot, Thread::current(), WAITERS)?;
+        let (_, linked) = self.bring_to_life(slot, Thread::current())?;
         self.segment.pin();
         std::mem::forget(linked);
         guard.set(slot + STATE, HELD_BY_PROCESS)?;
         self.add(guard, UNWATCHED, -1)?;
         self.touch_sleeper_after(guard, slot)?;
+        self.add(guard, EPOCH, 1)?;
         guard.checkpoint();
         Ok(())
     }
@@ -227,6 +234,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         guard.set(slot + STATE, HELD_UNWATCHED)?;
         self.add(guard, UNWATCHED, 1)?;
         self.touch_sleeper_after(guard, slot)?;
+        self.add(guard, EPOCH, 1)?;
         guard.checkpoint();
         Ok(())
     }

@@ -217,7 +217,8 @@ fn many_semaphores_are_undone_at_once() {
             let mut expected = vec![3; usize::from(count)];
             expected.push(0);
             assert_eq!(values(&set), expected, "{count}");
-            let operations: Vec<_> = (0..count).map(|index| flagged(index, -1, UNDO)).chain([op(count, -1)]).collect();
+            let operations: Vec<_> =
+                (0..count).map(|index| flagged(index, -1, UNDO)).chain([op(count, -1)]).collect();
             let waiting = fork(|| {
                 operate(&set, &operations).unwrap();
                 pause_for_ever()
@@ -242,8 +243,9 @@ fn many_processes_have_accounts_of_their_own() {
     isolated(|| {
         let set = set_of(&[100]);
         for _ in 0..2 {
-            let children: Vec<_> =
-                (1..=20).map(|units| paused(|| drop(operate(&set, &[flagged(0, -units, UNDO | NO_WAIT)])))).collect();
+            let children: Vec<_> = (1..=20)
+                .map(|units| paused(|| drop(operate(&set, &[flagged(0, -units, UNDO | NO_WAIT)]))))
+                .collect();
             let held: u16 = 100 - values(&set)[0];
             assert!(held > 80, "most of them got theirs");
             children.into_iter().for_each(killed);

@@ -3,7 +3,9 @@
 
 use libc::sembuf;
 
-use super::{JOURNAL_SHARE, PLAN_LIST, PLAN_TABLE, PLAN_WHO, SysvSemaphores, VALUE_MAX, VALUES, list_of, undo};
+use super::{
+    JOURNAL_SHARE, PLAN_LIST, PLAN_TABLE, PLAN_WHO, SysvSemaphores, VALUE_MAX, VALUES, list_of, undo,
+};
 use crate::lock::Guard;
 use crate::primitive::Ordering;
 use crate::{Errno, Result};
@@ -127,7 +129,12 @@ pub(super) struct Caller {
 impl SysvSemaphores {
     /// Does a single operation.
     #[inline]
-    pub(super) fn attempt_one(&self, guard: &mut Guard<'_>, operation: u64, caller: Caller) -> Result<Verdict> {
+    pub(super) fn attempt_one(
+        &self,
+        guard: &mut Guard<'_>,
+        operation: u64,
+        caller: Caller,
+    ) -> Result<Verdict> {
         let at = VALUES + 8 * index(operation);
         let before = guard.get(at)?;
         let Some(value) = changed(value_of(before)?, operation)? else { return Ok(Verdict::Blocked(0)) };
@@ -273,9 +280,8 @@ mod tests {
     #[test]
     fn each_operation_knows_the_last_one_before_it_on_its_semaphore() {
         for count in [FEW, 3 * FEW] {
-            let operations: Vec<_> = (0..count)
-                .map(|at| sembuf { sem_num: (at % 3) as u16, sem_op: -1, sem_flg: 0 })
-                .collect();
+            let operations: Vec<_> =
+                (0..count).map(|at| sembuf { sem_num: (at % 3) as u16, sem_op: -1, sem_flg: 0 }).collect();
             let request = Request::new(&operations);
             assert_eq!(request.operations().len(), count);
             for (at, operation) in request.operations().iter().enumerate() {

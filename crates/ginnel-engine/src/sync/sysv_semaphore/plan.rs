@@ -7,8 +7,8 @@
 use super::operate::word;
 use super::serve::Call;
 use super::{
-    OPERATIONS_MAX, PLAN, PLAN_FORGET, PLAN_FORGET_ALL, PLAN_LIST, PLAN_NONE, PLAN_TABLE, PLAN_VALUES, PLAN_WHO,
-    VALUE_MAX, VALUES, list_of,
+    OPERATIONS_MAX, PLAN, PLAN_FORGET, PLAN_FORGET_ALL, PLAN_LIST, PLAN_NONE, PLAN_TABLE, PLAN_VALUES,
+    PLAN_WHO, VALUE_MAX, VALUES, list_of,
 };
 use crate::lock::Guard;
 use crate::primitive::Ordering;

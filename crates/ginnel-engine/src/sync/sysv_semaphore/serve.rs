@@ -109,7 +109,12 @@ impl<'s> Call<'s> {
     }
 
     /// How many are blocked by an operation on this semaphore.
-    pub(super) fn count_blocked(&self, guard: &mut Guard<'_>, semaphore: usize, by_zero: bool) -> Result<u32> {
+    pub(super) fn count_blocked(
+        &self,
+        guard: &mut Guard<'_>,
+        semaphore: usize,
+        by_zero: bool,
+    ) -> Result<u32> {
         let mut count = 0;
         self.waiters()?.walk(guard, |guard, blocked| {
             let sleeper = self.sleeper(blocked)?;
@@ -177,12 +182,7 @@ impl<'s> Call<'s> {
     }
 
     /// Those who wait for zero, after a change of these operations' semaphores, or of any. Whether one was tried.
-    fn serve_zero(
-        &self,
-        guard: &mut Guard<'_>,
-        kinds: Kinds,
-        changed: Option<&[u64]>,
-    ) -> Result<bool> {
+    fn serve_zero(&self, guard: &mut Guard<'_>, kinds: Kinds, changed: Option<&[u64]>) -> Result<bool> {
         if !kinds.zero && !kinds.zeroes || !self.has_zero(guard, changed)? {
             return Ok(false);
         }
@@ -257,9 +257,8 @@ impl<'s> Call<'s> {
 
     fn dismiss_all(&self, guard: &mut Guard<'_>) -> Result<()> {
         let waiters = self.waiters()?;
-        waiters.walk(guard, |guard, blocked| {
-            waiters.end(guard, blocked, Err(Errno::IDRM)).map(|()| Step::Next)
-        })
+        waiters
+            .walk(guard, |guard, blocked| waiters.end(guard, blocked, Err(Errno::IDRM)).map(|()| Step::Next))
     }
 
     /// Attempts this call's own operations. The transaction is empty before.
