@@ -9,6 +9,7 @@
 //! | [`lock`] | the object's lock, whose holder's death the kernel tells, and the journal that undoes what the dead began |
 //! | [`wait`] | an object's blocked operations: served in order, by whoever changes the object, and nobody left asleep |
 //! | [`namespace`] | the directory that is the registry: keys, ids and names, who may use what, what the dead leave |
+//! | [`sync`] | semaphores, locks |
 //! | [`memory`] | System V segments, POSIX shared memory |
 //! | `process` | whether a process is gone |
 //! | `spin` | looking again for a moment before sleeping |

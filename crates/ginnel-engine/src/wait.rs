@@ -61,7 +61,7 @@ mod seat;
 mod slots;
 mod stake;
 
-pub(crate) use own_order::{Blocked, Step};
+pub(crate) use own_order::{Blocked, Place, Step};
 
 use slots::{
     DIRTY, FIRST_WORD, HEAD, HEADER, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, LIFE, MEMBERS, NEXT, RUNG,
