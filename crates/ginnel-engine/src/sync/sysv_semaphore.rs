@@ -314,17 +314,13 @@ impl SysvSemaphores {
         }
     }
 
-<<<<<<< HEAD
     /// A set that is removed has no semaphores to be beyond.
     #[cold]
     fn no_such(&self) -> Errno {
         if namespace::state(&self.segment) & REMOVED != 0 { Errno::INVAL } else { Errno::FBIG }
     }
 
-    #[inline]
-=======
     #[inline(never)]
->>>>>>> main
     fn run(&self, operations: &[u64], patience: Patience) -> Result<()> {
         if !self.rights.hold(&self.segment) {
             let changes = operations.iter().any(|operation| operate::change(*operation) != 0);
