@@ -14,7 +14,7 @@ pub trait Home: Sized + Sync + 'static {
     /// What reports call it.
     const NAME: &'static str;
 
-    /// Whether a process's end counts as its detaching from shared memory: stamped, and with its pid.
+    /// Whether a process's end is stamped in the objects that it used: detached, with its pid; undone, if only of nothing.
     const STAMPS_DEATHS: bool = true;
 
     /// Whether of several that wait for a POSIX semaphore the first is served first for certain.

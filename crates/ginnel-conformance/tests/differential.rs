@@ -191,4 +191,9 @@ mod kernel_and_user_space {
     fn sysv_semaphores() {
         isolated_for(limit(), both::<Sets>);
     }
+
+    #[test]
+    fn sysv_memory() {
+        isolated_for(limit(), both::<Segments>);
+    }
 }

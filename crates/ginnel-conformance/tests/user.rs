@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use ginnel_conformance::clause::{assert_fails_there, run_with_differences};
+use ginnel_conformance::clause::{assert_fails_there, run, run_with_differences};
 use ginnel_conformance::kernel::Kernel;
-use ginnel_conformance::sync;
 use ginnel_conformance::user::{User, differences};
+use ginnel_conformance::{memory, sync};
 use ginnel_testkit::isolated_for;
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -27,4 +27,17 @@ fn sysv_semaphores() {
         let (clauses, differences) = (sync::sysv_semaphore::clauses(), differences::sysv_semaphores());
         run_with_differences::<User>("System V semaphores", clauses, differences);
     });
+}
+
+#[test]
+fn sysv_memory() {
+    isolated_for(LIMIT, || {
+        let (clauses, differences) = (memory::sysv_segment::clauses(), differences::sysv_memory());
+        run_with_differences::<User>("System V shared memory", clauses, differences);
+    });
+}
+
+#[test]
+fn posix_memory() {
+    isolated_for(LIMIT, || run::<User>("POSIX shared memory", memory::posix_shm::clauses()));
 }

@@ -87,7 +87,7 @@ pub struct Shared {
     pub ids: [i32; SLOTS],
     /// A process's number by its pid. Dead ones stay.
     pub processes: HashMap<i32, i64>,
-    /// Whether both homes stamp what a process's end does to shared memory.
+    /// Whether both homes stamp what a process's end does.
     pub stamps_deaths: bool,
 }
 

@@ -75,7 +75,9 @@ impl Sets {
                 all.push(h.sem_getzcnt(id, number)?.into());
             }
             let status = h.sem_status(id)?;
-            all.extend([i64::from(status.otime != 0), status.perm.key.into(), status.perm.mode.into()]);
+            // The kernel also stamps the set at the end of who asked for undo and was refused.
+            let otime = i64::from(shared.stamps_deaths && status.otime != 0);
+            all.extend([otime, status.perm.key.into(), status.perm.mode.into()]);
         }
         Ok(all)
     }

@@ -3,6 +3,8 @@
 //! As the drop-in does, a process opens an object when it first needs it, and keeps it open. A forked child opens its own.
 
 pub mod differences;
+mod posix_shm;
+mod sysv_segment;
 mod sysv_semaphore;
 
 use std::collections::HashMap;

@@ -256,7 +256,7 @@ impl SysvSemaphores {
     #[inline]
     fn operate_one(&self, operation: &sembuf, patience: Patience) -> Result<()> {
         if usize::from(operation.sem_num) >= self.count {
-            return Err(Errno::FBIG);
+            return Err(self.no_such());
         }
         let operation = operate::pack(operation, 0);
         let undoes = operate::undoes(operation);
@@ -301,7 +301,7 @@ impl SysvSemaphores {
             return Err(Errno::TOOBIG);
         }
         if operations.iter().any(|operation| usize::from(operation.sem_num) >= self.count) {
-            return Err(Errno::FBIG);
+            return Err(self.no_such());
         }
         let request = Request::new(operations);
         let operations = request.operations();
@@ -314,6 +314,12 @@ impl SysvSemaphores {
             Ok(Alone::Otherwise(_watch)) => self.run(operations, patience),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// A set that is removed has no semaphores to be beyond.
+    #[cold]
+    fn no_such(&self) -> Errno {
+        if namespace::state(&self.segment) & REMOVED != 0 { Errno::INVAL } else { Errno::FBIG }
     }
 
     #[inline(never)]
