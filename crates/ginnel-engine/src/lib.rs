@@ -10,7 +10,10 @@
 //! | [`heap`] | memory inside a segment, which grows with what is in it and is given back |
 //! | [`wait`] | an object's blocked operations: served in order, by whoever changes the object, and nobody left asleep |
 //! | [`namespace`] | the directory that is the registry: keys, ids and names, who may use what, what the dead leave |
+//! | [`sync`] | semaphores, locks |
 //! | [`memory`] | System V segments, POSIX shared memory |
+//! | [`message`] | System V and POSIX message queues |
+//! | `links` | the words that the kernel marks when a thread dies |
 //! | `process` | whether a process is gone |
 //! | `spin` | looking again for a moment before sleeping |
 //! | `primitive` | the only place that touches atomics of shared memory, futexes and the robust list |
@@ -23,6 +26,8 @@
 //! The engine's errors are bare errnos, the kernel's for the same situation; `EUCLEAN` for a segment that does not hold
 //! what it must.
 
+#[cfg(not(ginnel_model))]
+mod links;
 #[cfg(ginnel_model)]
 #[path = "primitive/model.rs"]
 mod primitive;

@@ -72,6 +72,8 @@ const PAUSES_MOST: u32 = 16;
 /// How long to sleep before asking whether the holder is alive at all. Death itself wakes at once: this is for a word
 /// that names nobody, and long enough for a wake that got lost to be seen in a test.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// In how many sleeps a signal handler's run is no reason to give up.
+const SLEEPS_FIRM: u32 = 8;
 
 /// The lock of a segment.
 ///
@@ -235,6 +237,7 @@ impl<'a> Lock<'a> {
         let turn = self.segment.header32(TURN_OFFSET);
         let arrivals = self.segment.header64(ARRIVALS_OFFSET);
         let (mut spins, mut pauses) = (0, 1);
+        let mut sleeps = 0;
         loop {
             let value = word.load(Ordering::Relaxed);
             if is_free(value) {
@@ -266,7 +269,13 @@ impl<'a> Lock<'a> {
             fence_all();
             let value = word.load(Ordering::SeqCst);
             if !is_free(value) {
-                sleep(&[(turn, seen), (word, value)], deadline)?;
+                match sleep(&[(turn, seen), (word, value)], deadline) {
+                    // Not to wait for the operation, but for the lock: that is nothing to be interrupted, unless its
+                    // holder has been stopped.
+                    Err(Errno::INTR) if sleeps < SLEEPS_FIRM => {}
+                    outcome => outcome?,
+                }
+                sleeps += 1;
             }
         }
     }

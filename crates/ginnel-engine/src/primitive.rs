@@ -8,10 +8,8 @@
 //! an object's lock needs, since a thread holds one at a time, and no pointer stands in shared memory for it.
 //!
 //! While a thread is blocked, a second word must tell of its death: the `life` of its slot ([`Thread::link`]). That one is
-//! linked into the list proper, in front of what the C library has there, and out of it before the thread goes on. The
-//! kernel goes through the list first and looks at the pending word last: `wait` counts on that order. The entry's
-//! pointers stand in the segment, as those of every robust mutex do; who scribbles over them can keep the kernel from
-//! telling this thread's death, and nothing else. This process never follows them.
+//! linked into the list proper, behind what the C library has there (see `links`), and out of it before the thread goes
+//! on. The kernel goes through the list first and looks at the pending word last: `wait` counts on that order.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -24,6 +22,8 @@ pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fenc
 use rustix::io::Errno;
 use rustix::thread::futex::{self, Flags, Wait, WaitFlags, WaitvFlags};
 use rustix::time::{ClockId, Timespec};
+
+use crate::links;
 
 /// The bits of a lock's word that the kernel knows: `FUTEX_TID_MASK`, `FUTEX_OWNER_DIED`, `FUTEX_WAITERS`.
 pub(crate) const OWNER: u32 = 0x3fff_ffff;
@@ -49,8 +49,31 @@ pub(crate) fn futex_wait_any(words: &[(&AtomicU32, u32)], deadline: Option<Insta
     futex::waitv(waits, WaitvFlags::empty(), deadline.map(monotonic).as_ref(), ClockId::Monotonic).map(drop)
 }
 
+/// How many words [`futex_wait_which`] can sleep on.
+const WHICH_MAX: usize = 8;
+
+/// As [`futex_wait_any`], by any clock: which word was woken. If several were, the last of them: so the kernel has had it
+/// since it has this call.
+///
+/// # Errors
+/// As [`futex_wait_any`]; `EINVAL`: no such clock or time.
+pub(crate) fn futex_wait_which(
+    words: &[(&AtomicU32, u32)],
+    deadline: Option<(ClockId, Timespec)>,
+) -> Result<usize, Errno> {
+    let mut waits = [const { Wait::new() }; WHICH_MAX];
+    for (wait, (word, value)) in waits.iter_mut().zip(words) {
+        wait.val = u64::from(*value);
+        wait.uaddr = word.as_ptr().cast::<std::ffi::c_void>().into();
+        wait.flags = WaitFlags::SIZE_U32;
+    }
+    let waits = waits.get(..words.len()).ok_or(Errno::INVAL)?;
+    let clock = deadline.map_or(ClockId::Monotonic, |(clock, _)| clock);
+    futex::waitv(waits, WaitvFlags::empty(), deadline.map(|(_, time)| time).as_ref(), clock)
+}
+
 /// The deadline by the kernel's clock.
-fn monotonic(deadline: Instant) -> Timespec {
+pub(crate) fn monotonic(deadline: Instant) -> Timespec {
     let left = deadline.saturating_duration_since(Instant::now());
     let now = rustix::time::clock_gettime(ClockId::Monotonic);
     let nanoseconds = now.tv_nsec + i64::from(left.subsec_nanos());
@@ -252,58 +275,66 @@ impl Drop for Watch {
     }
 }
 
-/// How long a robust list the kernel goes through.
-const ROBUST_LIST_LIMIT: usize = 2048;
-
 /// A word linked into the calling thread's robust list, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Linked {
     thread: Thread,
     generation: u32,
-    entry: *const u8,
-    /// What came behind it when it was linked: not read back from the segment, where anybody may write.
-    next: *const u8,
+    entry: *const AtomicU64,
 }
 
 impl Thread {
-    /// From here on the kernel marks `life` should this thread die, if it holds the thread's id. `entry` and `previous`
-    /// are for the list's pointers; all three must stay mapped until the link is dropped.
+    /// From here on the kernel marks `life` should this thread die, if it holds the thread's id. `entry` and the word before
+    /// it are for the list's pointers; all three must stay mapped until the link is dropped.
     ///
     /// # Errors
-    /// `EOPNOTSUPP`: this thread's C library has laid its list out in another way.
+    /// `EOPNOTSUPP`: this thread's C library has laid its list out in another way. `ENOLCK`: too many are linked.
     pub(crate) fn link(
         self,
         life: &AtomicU32,
         previous: &AtomicU64,
         entry: &AtomicU64,
     ) -> Result<Linked, Errno> {
+        previous.store(0, Ordering::Relaxed);
+        self.link_entry(life, entry)?;
+        Ok(Linked { thread: self, generation: self.generation(), entry })
+    }
+
+    /// As [`Thread::link`], to be unlinked by [`Thread::unlink_entry`].
+    #[inline]
+    pub(crate) fn link_entry(self, life: &AtomicU32, entry: &AtomicU64) -> Result<(), Errno> {
         let address = ptr::from_ref(entry).cast::<u8>();
-        let head = self.head().cast_const().cast::<u8>();
         // SAFETY: the head is this thread's own, valid as long as the thread; nobody else writes it.
         let offset = unsafe { (*self.head()).futex_offset };
         if address.wrapping_offset(offset) != ptr::from_ref(life).cast::<u8>() {
             return Err(Errno::OPNOTSUPP);
         }
-        // SAFETY: as above.
-        let next = unsafe { ptr::read_volatile(&raw const (*self.head()).list) }.cast::<u8>();
-        previous.store(head.addr() as u64, Ordering::Relaxed);
-        entry.store(next.addr() as u64, Ordering::Release);
-        compiler_fence(Ordering::SeqCst);
-        // SAFETY: as above. The kernel reads `entry` only once it is the head's.
-        unsafe { ptr::write_volatile(&raw mut (*self.head()).list, address.cast()) };
-        self.set_previous(next, address);
-        compiler_fence(Ordering::SeqCst);
-        Ok(Linked { thread: self, generation: FORKS.load(Ordering::Relaxed), entry: address, next })
+        // SAFETY: this thread's head; the entry stays mapped, as the caller knows.
+        unsafe { links::push(self.head().cast(), self.generation(), entry) }
     }
 
-    /// Tells the entry behind a new or removed one what now stands before it: a signal handler may unlock that mutex.
-    fn set_previous(self, entry: *const u8, previous: *const u8) {
-        let entry = entry.map_addr(|address| address & !1);
-        if entry != self.head().cast_const().cast::<u8>() && !entry.is_null() {
-            // SAFETY: an entry of this thread's list, held by this thread: the C library keeps the pointer to the one
-            // before it in the word before the entry, and writes it in the same way.
-            unsafe { ptr::write_volatile(entry.cast::<*const u8>().cast_mut().wrapping_sub(1), previous) };
-        }
+    /// Which fork it was learned after.
+    #[inline]
+    fn generation(self) -> u32 {
+        self.knowledge().generation.get()
+    }
+
+    /// Unlinks an entry: whether this thread had it linked.
+    #[inline]
+    pub(crate) fn unlink_entry(self, entry: &AtomicU64) -> bool {
+        // SAFETY: this thread's head; what is linked is mapped.
+        unsafe { links::remove(self.head().cast(), self.generation(), entry) }
+    }
+
+    /// Whether this thread has linked an entry.
+    pub(crate) fn has_linked(self, entry: &AtomicU64) -> bool {
+        links::contains(self.generation(), entry)
+    }
+
+    /// Whether it may link another lock.
+    #[inline]
+    pub(crate) fn has_room(self) -> bool {
+        links::has_room(self.generation())
     }
 }
 
@@ -316,29 +347,11 @@ impl Linked {
 
 impl Drop for Linked {
     fn drop(&mut self) {
-        if !self.is_own() {
-            return; // The child's list is another, and empty.
+        if self.is_own() {
+            // SAFETY: as in `unlink_entry`.
+            unsafe { links::remove(self.thread.head().cast(), self.generation, self.entry) };
         }
-        compiler_fence(Ordering::SeqCst);
-        let head = self.thread.head().cast_const().cast::<u8>();
-        let mut place = self.thread.head().cast::<*const u8>();
-        for _ in 0..ROBUST_LIST_LIMIT {
-            // SAFETY: the head's first word, or the entry of a mutex that this thread has locked since (in a signal
-            // handler that kept it): memory that the C library reads and writes in the same way.
-            let found = unsafe { ptr::read_volatile(place) };
-            if found == self.entry {
-                // SAFETY: as above.
-                unsafe { ptr::write_volatile(place, self.next) };
-                self.thread.set_previous(self.next, place.cast_const().cast());
-                break;
-            }
-            let address = found.map_addr(|address| address & !1);
-            if address == head || address.is_null() {
-                break;
-            }
-            place = address.cast::<*const u8>().cast_mut();
-        }
-        compiler_fence(Ordering::SeqCst);
+        // Else the child's list is another, and empty.
     }
 }
 

@@ -66,6 +66,14 @@ impl ProcessStake {
         self.0 + SLOT
     }
 
+    /// Whether it is the calling process's still, and watched.
+    #[inline]
+    pub(crate) fn is_own(self, guard: &Guard<'_>) -> Result<bool> {
+        Ok(guard.get(self.0 + STATE)? == HELD_BY_PROCESS
+            && guard.get(self.0 + PROCESS)? == u64::from(guard.process())
+            && guard.get(self.word_offset(START_WORD))? == Process::current().start)
+    }
+
     /// As a number, for a cell that threads share: none is 0.
     pub(crate) fn to_raw(self) -> usize {
         self.0

@@ -128,3 +128,73 @@ impl Stepped {
         assert_eq!(self.0.wait(), Exit::Signal(libc::SIGKILL));
     }
 }
+
+/// Every how many instructions to kill: all take minutes, `GINNEL_STRIDE=1` is for them.
+pub fn stride_or(otherwise: usize) -> usize {
+    std::env::var("GINNEL_STRIDE").map_or(otherwise, |stride| stride.parse().unwrap())
+}
+
+const SHARED_BYTES: usize = 1 << 17;
+const NUMBERS_BYTES: usize = 4096;
+
+/// Memory that the test's processes share, for what is tested: behind the first 512 numbers.
+pub fn region() -> ginnel_engine::sync::region::Region<'static> {
+    let first = std::ptr::NonNull::from(number(NUMBERS_BYTES / 8)).cast();
+    // SAFETY: the rest of the mapping, which stays; all access to it is atomic.
+    unsafe { ginnel_engine::sync::region::Region::new(first, SHARED_BYTES - NUMBERS_BYTES) }
+}
+
+/// A word of [`region`].
+pub fn word(offset: usize) -> &'static std::sync::atomic::AtomicU64 {
+    number((NUMBERS_BYTES + offset) / 8)
+}
+
+/// A number in memory that the test's processes share.
+pub fn number(index: usize) -> &'static std::sync::atomic::AtomicU64 {
+    use std::sync::OnceLock;
+    static NUMBERS: OnceLock<usize> = OnceLock::new();
+    let base = *NUMBERS.get_or_init(|| {
+        // SAFETY: new memory, where the kernel chooses.
+        let made = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                SHARED_BYTES,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        assert_ne!(made, libc::MAP_FAILED);
+        made as usize
+    });
+    assert!(index < SHARED_BYTES / 8);
+    let place = std::ptr::with_exposed_provenance_mut::<u64>(base + 8 * index);
+    // SAFETY: within the mapping, which stays, and aligned; all access to it is atomic.
+    unsafe { std::sync::atomic::AtomicU64::from_ptr(place) }
+}
+
+pub fn is_stopped(child: &Child) -> bool {
+    std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).unwrap().contains(") T ")
+}
+
+pub fn killed(child: Child) {
+    child.kill();
+    assert_eq!(child.wait(), Exit::Signal(libc::SIGKILL));
+}
+
+/// A sequence that looks random, the same each time.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// Values to overwrite a word with.
+pub fn hostile(offset: usize) -> [u64; 6] {
+    let random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(offset as u64 + 1);
+    [0, u64::MAX, 3, 0x4000_0000, random, random.rotate_left(31)]
+}
