@@ -199,7 +199,7 @@ fn killed_at_every_instruction_of_giving_back_and_making_again_no_page_is_lost()
                     waiters.leave(guard);
                     match taken {
                         Err(Errno::NOBUFS) => assert!(heap.make_from_holes(&waiters, GIVEN).unwrap()),
-                        taken => break drop(taken.unwrap()),
+                        taken => break assert_eq!(taken.unwrap().count, before),
                     }
                 }
                 assert_eq!(segment.len(), len);

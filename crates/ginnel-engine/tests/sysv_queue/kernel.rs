@@ -58,7 +58,7 @@ impl KernelQueue {
 
     pub(crate) fn set_mode(&self, mode: u16) {
         let mut status = self.status();
-        status.msg_perm.mode = mode.into();
+        status.msg_perm.mode = mode;
         // SAFETY: the call reads the status.
         assert_eq!(unsafe { libc::msgctl(self.0, libc::IPC_SET, &mut status) }, 0);
     }
