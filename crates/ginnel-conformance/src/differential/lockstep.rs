@@ -148,16 +148,16 @@ impl<'h, H: Home, K: Kind<H>> Side<'h, H, K> {
     /// Adds what has been answered; whether all others are at rest.
     fn look(&mut self, answers: &mut [Option<Outcome>], patience: Duration) -> bool {
         let mut at_rest = true;
-        for number in 0..self.workers.len() {
+        for (number, answer) in answers.iter_mut().enumerate() {
             if self.workers[number].busy.is_none() {
                 continue;
             }
-            if answers[number].is_none() {
+            if answer.is_none() {
                 let fresh = self.workers[number].rest.is_empty();
                 let limit = if fresh { patience } else { Duration::ZERO };
-                answers[number] = self.answer(number, limit);
+                *answer = self.answer(number, limit);
             }
-            at_rest &= answers[number].is_some() || self.rests(number);
+            at_rest &= answer.is_some() || self.rests(number);
         }
         at_rest
     }

@@ -36,7 +36,7 @@ use crate::{Errno, Result};
 /// How many processes to ask for at once.
 const ASKED_MAX: usize = 16;
 
-/// What the calling thread holds in an object. Dropped without [`Stake::give_up`], it is forfeited as a dead one's.
+/// What the calling thread holds in an object. Dropped without [`Waiters::give_up`], it is forfeited as a dead one's.
 ///
 /// See [`Waiters::stake`].
 #[derive(Debug)]
