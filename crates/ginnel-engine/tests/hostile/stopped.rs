@@ -10,14 +10,14 @@ use ginnel_engine::wait::Patience;
 use ginnel_testkit::{fork, wait_until};
 
 use crate::common::{Stepped, is_stopped, stride_or};
-use crate::zoo::Place;
-use crate::{VICTIM, drain, home};
+use crate::zoo::{Place, SMALL};
+use crate::{drain, home};
 
 const LOCK_WORD: u64 = 0x40;
 
 pub(crate) fn anywhere(kind: Kind) {
     let home = home();
-    let place = Place { home: &home, kind, key: VICTIM };
+    let place = Place { home: &home, kind, key: SMALL };
     place.make().unwrap();
     drain(place);
     if kind == Kind::PosixSemaphore {
@@ -27,7 +27,7 @@ pub(crate) fn anywhere(kind: Kind) {
     // A semaphore has no critical section, and a segment none in its file.
     let has_lock = !matches!(kind, Kind::PosixSemaphore | Kind::SysvSegment);
     let (mut stops, mut within) = (0, 0);
-    for steps in (0..).step_by(if kind == Kind::SysvSegment { 40 } else { 5 } * stride_or(61)) {
+    for steps in (0..).step_by(if kind == Kind::SysvSegment { 40 } else { 1 } * stride_or(61)) {
         let at = format!("{kind:?}, stopped after {steps} instructions");
         let victim = Stepped::start(|| place.add().unwrap());
         let in_work = (0..steps).all(|_| victim.step());
