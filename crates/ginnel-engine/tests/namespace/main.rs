@@ -7,6 +7,7 @@ mod death;
 mod directory;
 mod names;
 mod objects;
+mod unused;
 
 use ginnel_engine::Result;
 use ginnel_engine::namespace::{Draft, Kind, Namespace, mark_removed};
