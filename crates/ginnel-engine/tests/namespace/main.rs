@@ -7,6 +7,7 @@ mod death;
 mod directory;
 mod names;
 mod objects;
+mod planted;
 mod unused;
 
 use ginnel_engine::Result;

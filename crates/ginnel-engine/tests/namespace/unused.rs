@@ -13,7 +13,7 @@ use ginnel_engine::segment::HEADER_BYTES;
 use ginnel_engine::sync::posix_semaphore::PosixSemaphore;
 use ginnel_engine::sync::sysv_semaphore::SysvSemaphores;
 use ginnel_engine::wait::Patience;
-use ginnel_testkit::{Child, as_user, fork, isolated, wait_blocked_in};
+use ginnel_testkit::{Child, as_user, fork, isolated, wait_blocked_in, wait_until};
 use libc::{O_CREAT, O_RDWR};
 
 use super::*;
@@ -178,12 +178,19 @@ fn what_a_process_may_have_that_cannot_be_looked_at_is_spared() {
         })
         .assert_ok();
         // Root has the one, which its owner cannot see.
-        let open = SysvQueue::open(&home, SysvQueue::get(&home, 5, 0).unwrap()).unwrap();
-        let me = std::process::id();
+        let holder = fork(|| {
+            let open = SysvQueue::open(&home, SysvQueue::get(&home, 5, 0).unwrap()).unwrap();
+            common::signal_self(libc::SIGSTOP);
+            // It learns of the removal, as of any.
+            let sent = open.send(1, b"x", libc::IPC_NOWAIT, Patience::None);
+            assert!(matches!(sent, Err(Errno::INVAL | Errno::IDRM)), "{sent:?}");
+        });
+        wait_until("it has it open", || common::is_stopped(&holder));
+        let root = (holder.pid() as u32, 0);
         as_user(1001, 1001, || {
             let home = Namespace::open("/dev/shm/everybody").unwrap();
             let spared = home.collect_unused(false, Doubt::Spare).unwrap();
-            assert!(spared.unseen.iter().any(|unseen| (unseen.pid, unseen.uid) == (me, 0)), "{spared:?}");
+            assert!(spared.unseen.iter().any(|unseen| (unseen.pid, unseen.uid) == root), "{spared:?}");
             assert_eq!(kinds(&spared.findings), [QUEUE, QUEUE]);
             assert!(spared.findings.iter().all(|finding| !finding.removed), "{spared:?}");
         })
@@ -206,7 +213,7 @@ fn what_a_process_may_have_that_cannot_be_looked_at_is_spared() {
             assert!(found.len() == 2 && found.iter().all(|finding| finding.removed), "{found:?}");
         })
         .assert_ok();
-        // Whoever had it learns of it, as of any removal.
-        assert_eq!(open.send(1, b"x", libc::IPC_NOWAIT, Patience::None), Err(Errno::INVAL));
+        holder.signal(libc::SIGCONT);
+        holder.assert_ok();
     });
 }
