@@ -67,8 +67,8 @@ use rustix::fs::{Mode, OFlags, Stat};
 
 pub use collect::{Finding, What};
 pub use directory::{OpenError, Options, Refusal};
-pub(crate) use identity::Rights;
 pub use identity::{DOOMED, Kind, REMOVED, STATE_OFFSET, mark_removed, state};
+pub(crate) use identity::{Identity, Rights, may_access, now, random, write_all};
 pub use limits::Limits;
 pub use sysv::{Change, Listed, Status};
 
@@ -122,9 +122,9 @@ impl Namespace {
         Namespace::options().private()
     }
 
-    /// Removes what killed users have left of the calling user's private namespaces: how many.
-    pub fn sweep() -> usize {
-        directory::sweep()
+    /// Removes what killed users have left of the calling user's private namespaces, unless this is a dry run: which.
+    pub fn sweep(dry_run: bool) -> Vec<std::path::PathBuf> {
+        directory::sweep(dry_run)
     }
 
     /// Its directory.
@@ -151,7 +151,19 @@ impl Namespace {
         identity::allows(segment, bits)
     }
 
-    fn root(&self) -> Result<BorrowedFd<'_>> {
+    /// The directory at this path, if it still is the one it was: to complete a removal. Not a user of it.
+    pub(crate) fn again(path: &Path, device: u64, inode: u64) -> Result<Namespace> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty())?;
+        let status = rustix::fs::fstat(&directory)?;
+        if (status.st_dev, status.st_ino) != (device, inode) {
+            return Err(Errno::NOENT);
+        }
+        let path = path.to_owned();
+        Ok(Namespace { directory: Some(directory), path, limits: Limits::default(), private: false })
+    }
+
+    pub(crate) fn root(&self) -> Result<BorrowedFd<'_>> {
         self.directory.as_ref().map(AsFd::as_fd).ok_or(Errno::BADF)
     }
 

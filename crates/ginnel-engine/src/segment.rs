@@ -140,25 +140,7 @@ impl Segment {
     /// # Errors
     /// `EUCLEAN`: it is no segment, or not whole.
     pub fn of(file: OwnedFd) -> Result<Segment> {
-        let status = rustix::fs::fstat(&file)?;
-        if !FileType::from_raw_mode(status.st_mode).is_file() || status.st_size < LEAST_BYTES as i64 {
-            return Err(Errno::UCLEAN);
-        }
-        let mut head = [0; 16];
-        if rustix::io::pread(&file, &mut head, 0)? != head.len() {
-            return Err(Errno::UCLEAN);
-        }
-        let word = |offset: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&head[offset..offset + 8]);
-            u64::from_le_bytes(bytes)
-        };
-        let capacity = usize::try_from(word(CAPACITY_OFFSET)).map_err(|_| Errno::UCLEAN)?;
-        let sound = word(MAGIC_OFFSET) == MAGIC && capacity.is_multiple_of(PAGE_BYTES);
-        let size = status.st_size as usize;
-        if !sound || size > capacity || !size.is_multiple_of(PAGE_BYTES) {
-            return Err(Errno::UCLEAN);
-        }
+        let (capacity, size) = measures(file.as_fd())?;
         Segment::map(file, capacity, size)
     }
 
@@ -465,6 +447,30 @@ impl Drop for Segment {
         // SAFETY: the range was set aside for this segment, and all references into it were borrowed from it.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.capacity) };
     }
+}
+
+/// A segment's capacity and size, if its file is whole: read, not mapped.
+pub(crate) fn measures(file: BorrowedFd<'_>) -> Result<(usize, usize)> {
+    let status = rustix::fs::fstat(file)?;
+    if !FileType::from_raw_mode(status.st_mode).is_file() || status.st_size < LEAST_BYTES as i64 {
+        return Err(Errno::UCLEAN);
+    }
+    let mut head = [0; 16];
+    if rustix::io::pread(file, &mut head, 0)? != head.len() {
+        return Err(Errno::UCLEAN);
+    }
+    let word = |offset: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&head[offset..offset + 8]);
+        u64::from_le_bytes(bytes)
+    };
+    let capacity = usize::try_from(word(CAPACITY_OFFSET)).map_err(|_| Errno::UCLEAN)?;
+    let sound = word(MAGIC_OFFSET) == MAGIC && capacity.is_multiple_of(PAGE_BYTES);
+    let size = status.st_size as usize;
+    if !sound || size > capacity || !size.is_multiple_of(PAGE_BYTES) {
+        return Err(Errno::UCLEAN);
+    }
+    Ok((capacity, size))
 }
 
 /// An object's file, for who may only read it: nothing is mapped, and each word is read from the file.

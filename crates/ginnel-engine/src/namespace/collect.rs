@@ -7,7 +7,8 @@ use rustix::fs::{AtFlags, OFlags, Stat};
 use super::identity::{Identity, Kind, Naming, hash};
 use super::sysv::{id_of, id_path, key_of, key_path, regular};
 use super::{Namespace, is_same};
-use crate::memory::attachments;
+use crate::memory::{attachments, sysv_segment};
+use crate::segment::measures;
 use crate::{Errno, Result};
 
 /// What is wrong with a file of a namespace.
@@ -117,7 +118,8 @@ impl Namespace {
         if doomed {
             return None;
         }
-        if status.st_nlink > names {
+        if status.st_nlink > names || (status.st_nlink == names && !is_whole(kind, &file, &status, &identity))
+        {
             return Some((
                 What::Corrupt,
                 dry_run || self.remove(&file, &status, id_path(kind, id).as_bytes()),
@@ -164,7 +166,8 @@ impl Namespace {
         };
         let number = hash(name.as_bytes());
         let named = (identity.key as u32, identity.id as u32) == ((number >> 32) as u32, number as u32);
-        if identity.kind == kind.number() && named && status.st_nlink <= 1 {
+        let sound = identity.kind == kind.number() && named && status.st_nlink <= 1;
+        if sound && is_whole(kind, &file, &status, &identity) {
             return None;
         }
         Some((What::Corrupt, dry_run || self.remove(&file, &status, path.as_bytes())))
@@ -175,5 +178,13 @@ impl Namespace {
         let Ok(_naming) = Naming::try_lock(file.as_fd()) else { return false };
         let same = self.stat_at(path).is_ok_and(|other| is_same(status, &other));
         same && self.root().and_then(|root| rustix::fs::unlinkat(root, path, AtFlags::empty())).is_ok()
+    }
+}
+
+/// Whether a file is as long as it must be to be opened.
+fn is_whole(kind: Kind, file: &OwnedFd, status: &Stat, identity: &Identity) -> bool {
+    match kind {
+        Kind::SysvSegment => sysv_segment::length(identity.extent, status.st_size).is_ok(),
+        _ => measures(file.as_fd()).is_ok(),
     }
 }

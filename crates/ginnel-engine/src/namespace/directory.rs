@@ -9,9 +9,10 @@
 //! | killed | what is left | who cleans up |
 //! | --- | --- | --- |
 //! | making one, before `info` is linked | a directory without it, holding nothing but empty directories | named: the next `create` goes on with it; private: the next sweep, as nobody holds its lock |
-//! | using a private one | its directory | the next `private()` of that user, or `sweep()` |
+//! | using a private one | its directory | the next of that user's namespaces that is opened by name or made private, or `sweep` |
 //! | removing one | part of it, without a lock | as above |
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -187,7 +188,7 @@ impl Options {
         Options { create: false, mode: 0o700, limits: Limits::default(), owner: None }
     }
 
-    /// Make it if there is none.
+    /// Make it if there is none; but not with a name that begins with `private-`.
     pub fn create(mut self, create: bool) -> Options {
         self.create = create;
         self
@@ -219,7 +220,10 @@ impl Options {
     /// See [`Refusal`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Namespace, OpenError> {
         let path = path.as_ref();
-        self.open_directory(path, false).map_err(|why| OpenError { path: path.to_owned(), why })
+        let refused = |why| OpenError { path: path.to_owned(), why };
+        // It is found again when it is left, wherever the process has gone meanwhile.
+        let whole = std::path::absolute(path).map_err(|_| refused(Refusal::Name))?;
+        self.open_directory(&whole, false).map_err(refused)
     }
 
     /// Opens the namespace of this name among the user's own: `/dev/shm/ginnel-<uid>/<name>`.
@@ -233,7 +237,8 @@ impl Options {
         if !fits || name.contains(['/', '\0']) {
             return Err(OpenError { path, why: Refusal::Name });
         }
-        open_base(&base, self.create).map_err(|why| OpenError { path: base, why })?;
+        open_base(&base, self.create).map_err(|why| OpenError { path: base.clone(), why })?;
+        sweep_base(&base, false);
         self.open(path)
     }
 
@@ -245,7 +250,7 @@ impl Options {
         let base = base();
         let refused = |why| OpenError { path: base.clone(), why };
         open_base(&base, true).map_err(refused)?;
-        sweep_base(&base);
+        sweep_base(&base, false);
         let options = Options { create: true, mode: 0o700, ..self.clone() };
         // Again if a sweep of another process took the new directory for a dead one's.
         for _ in 0..100 {
@@ -266,8 +271,11 @@ impl Options {
         if !self.limits.are_possible() {
             return Err(Refusal::Limits);
         }
-        if self.create && rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).err() == Some(Errno::NOENT)
-        {
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let named_private = name.starts_with(PRIVATE_PREFIX.as_bytes());
+        // What has such a name and no user is swept: none is made but by `private`.
+        let create = self.create && named_private == private;
+        if create && rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).err() == Some(Errno::NOENT) {
             in_memory(open_parent(path)?.as_fd())?;
             make_directory(CWD, path.as_os_str().as_bytes(), self.mode)?;
         }
@@ -279,7 +287,7 @@ impl Options {
         let owner = status(directory.as_fd())?.st_uid;
         let info = match read_info(directory.as_fd(), owner)? {
             Some(info) => info,
-            None if !self.create => return Err(Refusal::Missing),
+            None if !create => return Err(Refusal::Missing),
             None => {
                 self.furnish(directory.as_fd(), space, private)?;
                 read_info(directory.as_fd(), owner)?.ok_or(Refusal::Info)?
@@ -292,8 +300,7 @@ impl Options {
             open_checked(directory.as_fd(), kind.directory().as_bytes(), Some(owner))?;
         }
         // Removed with all that is in it: so its name must say so too.
-        let name = path.file_name().unwrap_or_default().as_bytes();
-        if info.private && !name.starts_with(PRIVATE_PREFIX.as_bytes()) {
+        if info.private && !named_private {
             return Err(Refusal::Info);
         }
         if info.private && !private && !self.join(directory.as_fd())? {
@@ -499,18 +506,21 @@ fn pid_namespace() -> Result<u64, Refusal> {
         .map_err(|errno| Refusal::System { call: "stat /proc/self/ns/pid", errno })
 }
 
-/// Removes what killed users have left of private namespaces: how many.
-pub(super) fn sweep_base(base: &Path) -> usize {
-    let Ok(directory) = open_base(base, false) else { return 0 };
-    let Ok(entries) = Dir::read_from(&directory) else { return 0 };
-    let names =
-        entries.flatten().filter(|entry| entry.file_name().to_bytes().starts_with(PRIVATE_PREFIX.as_bytes()));
-    names.filter(|entry| remove_unused(directory.as_fd(), entry.file_name().to_bytes())).count()
+/// Removes what killed users have left of private namespaces, or only looks for it.
+fn sweep_base(base: &Path, dry_run: bool) -> Vec<PathBuf> {
+    let Ok(directory) = open_base(base, false) else { return Vec::new() };
+    let Ok(entries) = Dir::read_from(&directory) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_bytes().starts_with(PRIVATE_PREFIX.as_bytes()))
+        .filter(|entry| remove_unused(directory.as_fd(), entry.file_name().to_bytes(), dry_run))
+        .map(|entry| base.join(OsStr::from_bytes(entry.file_name().to_bytes())))
+        .collect()
 }
 
-/// Removes what killed users have left in the place for the calling user's namespaces.
-pub(super) fn sweep() -> usize {
-    sweep_base(&base())
+/// As `sweep_base`, in the place for the calling user's namespaces.
+pub(super) fn sweep(dry_run: bool) -> Vec<PathBuf> {
+    sweep_base(&base(), dry_run)
 }
 
 /// Leaves a private namespace, whose directory the caller has closed: the last one removes it.
@@ -518,18 +528,21 @@ pub(super) fn leave(path: &Path) {
     let (Some(base), Some(name)) = (path.parent(), path.file_name()) else { return };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     if let Ok(base) = rustix::fs::openat(CWD, base, flags, Mode::empty()) {
-        remove_unused(base.as_fd(), name.as_bytes());
+        remove_unused(base.as_fd(), name.as_bytes(), false);
     }
 }
 
-/// Removes a private namespace's directory if nobody uses it.
-fn remove_unused(base: BorrowedFd<'_>, name: &[u8]) -> bool {
+/// Removes a private namespace's directory if nobody uses it. Whether nobody did.
+fn remove_unused(base: BorrowedFd<'_>, name: &[u8], dry_run: bool) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(directory) = rustix::fs::openat(base, name, flags, Mode::empty()) else { return false };
     let mine =
         status(directory.as_fd()).is_ok_and(|status| status.st_uid == rustix::process::geteuid().as_raw());
     if !mine || rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
         return false;
+    }
+    if dry_run {
+        return true;
     }
     // The directory of this name cannot be another by now: only who holds this lock removes it.
     for kind in Kind::ALL {

@@ -17,6 +17,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rustix::fs::Stat;
 use rustix::thread::CapabilitySet;
@@ -87,6 +88,9 @@ impl Kind {
         }
     }
 }
+
+/// How long a call waits for somebody else who is changing an object's names: a few system calls.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) const IDENTITY_OFFSET: usize = 0x10;
 /// The header's word that says whether the object is removed, and that changes with each `IPC_SET`.
@@ -316,9 +320,21 @@ pub(crate) struct Naming<'f>(BorrowedFd<'f>);
 
 impl<'f> Naming<'f> {
     /// Waits for it: whoever has it is about to name the object, or to take its names away.
+    ///
+    /// # Errors
+    /// `EBUSY`: that takes longer than it ever should. The other process has been stopped in the middle of it, or whoever
+    /// may read the file keeps the lock out of malice.
     pub(crate) fn lock(file: BorrowedFd<'f>) -> Result<Naming<'f>> {
-        rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive)?;
-        Ok(Naming(file))
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_micros(20);
+        loop {
+            match Naming::try_lock(file) {
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(pause),
+                Err(Errno::WOULDBLOCK) => return Err(Errno::BUSY),
+                outcome => return outcome,
+            }
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
     }
 
     pub(crate) fn try_lock(file: BorrowedFd<'f>) -> Result<Naming<'f>> {

@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat};
 
 use super::identity::{Identity, Kind, hash};
 use super::sysv::regular;
 use super::{Draft, Namespace, RETRIES};
+use crate::memory::attachments;
 use crate::segment::{Segment, link};
 use crate::{Errno, Result};
 
@@ -39,13 +40,15 @@ fn file_name(kind: Kind, name: &[u8], purpose: Purpose) -> Result<Vec<u8>> {
     let rest = &name[first..];
     let wrong = if purpose == Purpose::Open { Errno::INVAL } else { Errno::NOENT };
     let semaphore = kind == Kind::PosixSemaphore;
-    if rest.is_empty() || rest.contains(&b'/') || (semaphore && rest.len() > NAME_MAX) {
+    let prefix = if semaphore { b"sem.".as_slice() } else { b"" };
+    // glibc has room for the prefix of semaphores, and does not tell beyond that what is wrong.
+    if rest.is_empty() || rest.contains(&b'/') || prefix.len() + rest.len() > NAME_MAX + 4 {
         return Err(wrong);
     }
     if !semaphore && matches!(rest, b"." | b"..") {
         return Err(if purpose == Purpose::Open { Errno::INVAL } else { Errno::ISDIR });
     }
-    let file = if semaphore { [b"sem.", rest].concat() } else { rest.to_vec() };
+    let file = [prefix, rest].concat();
     if file.len() > NAME_MAX { Err(Errno::NAMETOOLONG) } else { Ok(file) }
 }
 
@@ -143,9 +146,9 @@ impl Namespace {
     /// Those of reading the directory.
     pub fn list_named(&self, kind: Kind) -> Result<Vec<Vec<u8>>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(self.root()?, kind.directory(), flags, rustix::fs::Mode::empty())?;
+        let directory = rustix::fs::openat(self.root()?, kind.directory(), flags, Mode::empty())?;
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::new(directory)? {
+        for entry in Dir::new(directory)? {
             let entry = entry?;
             let file = entry.file_name().to_bytes();
             let name = if kind == Kind::PosixSemaphore { file.strip_prefix(b"sem.") } else { Some(file) };
@@ -158,16 +161,20 @@ impl Namespace {
     /// Opens or makes a plain file: `shm_open(3)`.
     pub(crate) fn open_shm_file(&self, name: &[u8], flags: i32, mode: u32) -> Result<OwnedFd> {
         let path = path(Kind::PosixShm, &file_name(Kind::PosixShm, name, Purpose::Open)?);
-        let bits =
-            OFlags::from_bits_retain(flags as u32) | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mode = rustix::fs::Mode::from_raw_mode(mode & 0o777);
-        let file = match rustix::fs::openat(self.root()?, path, bits, mode) {
+        let bits = OFlags::from_bits_retain(flags as u32) | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        // Not emptied before it is seen to be what its name says.
+        let careful = (bits | OFlags::NOFOLLOW).difference(OFlags::TRUNC);
+        let mode = Mode::from_raw_mode(mode & 0o777);
+        let file = match rustix::fs::openat(self.root()?, path, careful, mode) {
             Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => return Err(Errno::UCLEAN),
             outcome => outcome?,
         };
         if regular(file.as_fd())?.st_nlink > 1 {
             return Err(Errno::UCLEAN);
         }
-        Ok(file)
+        if !bits.contains(OFlags::TRUNC) {
+            return Ok(file);
+        }
+        attachments::open_again(file.as_fd(), bits.difference(OFlags::CREATE | OFlags::EXCL))
     }
 }

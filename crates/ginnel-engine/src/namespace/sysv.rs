@@ -111,20 +111,23 @@ pub(crate) struct Found {
 
 impl Found {
     pub(crate) fn status(&self) -> Status {
-        let (identity, status) = (&self.identity, &self.status);
-        Status {
-            id: identity.id,
-            key: if identity.is_doomed() { libc::IPC_PRIVATE } else { identity.key },
-            uid: status.st_uid,
-            gid: status.st_gid,
-            cuid: identity.cuid,
-            cgid: identity.cgid,
-            mode: status.st_mode & 0o777,
-            ctime: identity.ctime,
-            extent: identity.extent,
-            serial: identity.serial,
-            state: identity.state,
-        }
+        status_from(&self.status, &self.identity)
+    }
+}
+
+fn status_from(status: &Stat, identity: &Identity) -> Status {
+    Status {
+        id: identity.id,
+        key: if identity.is_doomed() { libc::IPC_PRIVATE } else { identity.key },
+        uid: status.st_uid,
+        gid: status.st_gid,
+        cuid: identity.cuid,
+        cgid: identity.cgid,
+        mode: status.st_mode & 0o777,
+        ctime: identity.ctime,
+        extent: identity.extent,
+        serial: identity.serial,
+        state: identity.state,
     }
 }
 
@@ -352,6 +355,16 @@ impl Namespace {
         Ok(found.status())
     }
 
+    /// What is known of an object that is open; its state tells whether it has been removed. No permission is asked.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: its header does not hold what it must.
+    pub fn status_of(&self, segment: &Segment) -> Result<Status> {
+        let file = segment.file()?;
+        let (status, identity) = (regular(file)?, Identity::read(file)?);
+        Ok(status_from(&status, &identity))
+    }
+
     /// All objects of a kind, by their ids.
     ///
     /// # Errors
@@ -417,6 +430,21 @@ impl Namespace {
             let segment = Segment::of(file.try_clone_to_owned().map_err(|_| Errno::MFILE)?)?;
             doom(&segment)
         })
+    }
+
+    /// As [`Namespace::remove_id`] for a segment, which keeps its id for as long as it is attached.
+    pub(crate) fn remove_segment(&self, id: i32) -> Result<()> {
+        let found = match self.find_controlled(Kind::SysvSegment, id) {
+            Err(Errno::UCLEAN) => return self.remove_corrupt(Kind::SysvSegment, id),
+            other => other?,
+        };
+        self.may_unlink(Kind::SysvSegment, &found.status)?;
+        let _naming = Naming::lock(found.file.as_fd())?;
+        if regular(&found.file)?.st_nlink == 0 || Identity::read(&found.file)?.is_removed() {
+            return Err(Errno::INVAL);
+        }
+        mark(&found.file, DOOMED)?;
+        self.complete_removal_locked(Kind::SysvSegment, found.file.as_fd()).map(drop)
     }
 
     fn remove_found(
@@ -552,6 +580,11 @@ impl Namespace {
 
     fn unlink(&self, path: &std::ffi::CStr) -> Result<()> {
         rustix::fs::unlinkat(self.root()?, path, AtFlags::empty())
+    }
+
+    /// The file's own status, which takes no permission.
+    pub(crate) fn stat_id(&self, kind: Kind, id: i32) -> Result<Stat> {
+        self.stat_at(id_path(kind, id).as_bytes())
     }
 
     pub(super) fn stat_at(&self, path: &[u8]) -> Result<Stat> {

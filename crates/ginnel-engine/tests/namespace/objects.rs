@@ -1,51 +1,14 @@
-//! The registry: what the kernel's `get` and `ctl` calls give, who may do what, what is refused, what the dead leave.
+//! Objects by key and id: what the kernel's calls give, who may do what, what is planted or scribbled over.
 
-mod common;
+use std::os::unix::fs::symlink;
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
-
-use common::Stepped;
-use ginnel_engine::namespace::{
-    Change, Draft, Kind, Limits, Namespace, OpenError, REMOVED, Refusal, What, mark_removed, state,
-};
+use ginnel_engine::namespace::{Change, Draft, Namespace, REMOVED, What, state};
 use ginnel_engine::segment::{HEADER_BYTES, Segment};
 use ginnel_engine::{Errno, Result};
-use ginnel_testkit::{as_user, fork, isolated, isolated_for};
+use ginnel_testkit::{as_user, fork, isolated};
 use libc::{IPC_CREAT, IPC_EXCL, IPC_PRIVATE};
 
-const QUEUE: Kind = Kind::SysvQueue;
-const SET: Kind = Kind::SysvSemaphores;
-const NEW: i32 = IPC_CREAT | IPC_EXCL;
-
-fn plain(draft: &Draft<'_>) -> Result<Segment> {
-    draft.segment(1 << 20, |_| Ok(()))
-}
-
-fn never(_: &Draft<'_>) -> Result<Segment> {
-    panic!("nothing is to be made")
-}
-
-fn home(name: &str) -> Namespace {
-    Namespace::options().create(true).open_named(name).unwrap()
-}
-
-/// One that everybody shares.
-fn shared() -> Namespace {
-    Namespace::options().create(true).mode(0o1777).open("/dev/shm/everybody").unwrap()
-}
-
-fn doom(segment: &Segment) -> Result<()> {
-    mark_removed(segment);
-    Ok(())
-}
-
-fn files(home: &Namespace, kind: Kind) -> Vec<String> {
-    let entries = std::fs::read_dir(home.path().join(kind.directory())).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
+use super::*;
 
 #[test]
 fn get_finds_and_makes_as_the_kernel_does() {
@@ -223,127 +186,6 @@ fn another_user_can_do_what_the_mode_says() {
 }
 
 #[test]
-fn a_namespace_is_opened_by_name_and_by_path_and_keeps_its_limits() {
-    isolated(|| {
-        assert_eq!(refusal(Namespace::options().open_named("jobs")), Refusal::Missing);
-        let limits = Limits { msgmax: 100, ..Limits::default() };
-        let made = Namespace::options().create(true).limits(limits).open_named("jobs").unwrap();
-        assert_eq!(made.path(), Path::new("/dev/shm/ginnel-0/jobs"));
-        assert_eq!(std::fs::metadata("/dev/shm/ginnel-0").unwrap().mode() & 0o7777, 0o700);
-        assert_eq!(std::fs::metadata(made.path()).unwrap().mode() & 0o7777, 0o700);
-        let id = made.get(QUEUE, 5, IPC_CREAT | 0o600, 0, plain).unwrap();
-        let again = Namespace::options().create(true).open("/dev/shm/ginnel-0/jobs").unwrap();
-        assert_eq!(*again.limits(), limits);
-        assert_eq!(again.get(QUEUE, 5, 0, 0, never), Ok(id));
-        drop((made, again));
-        assert!(Path::new("/dev/shm/ginnel-0/jobs/info").exists(), "it outlives its users");
-        for name in ["", ".", "..", "a/b", ".hidden", &"x".repeat(201)] {
-            assert_eq!(refusal(Namespace::options().create(true).open_named(name)), Refusal::Name, "{name}");
-        }
-        let limits = Limits { semvmx: 40_000, ..Limits::default() };
-        assert_eq!(
-            refusal(Namespace::options().create(true).limits(limits).open_named("x")),
-            Refusal::Limits
-        );
-    });
-}
-
-fn refusal(outcome: std::result::Result<Namespace, OpenError>) -> Refusal {
-    outcome.expect_err("it was opened").why
-}
-
-#[test]
-fn what_somebody_else_planted_is_refused_in_words() {
-    isolated(|| {
-        let create = || Namespace::options().create(true);
-        std::fs::create_dir("/dev/shm/real").unwrap();
-        symlink("/dev/shm/real", "/dev/shm/link").unwrap();
-        assert_eq!(refusal(create().open("/dev/shm/link")), Refusal::Link);
-        std::fs::write("/dev/shm/file", "").unwrap();
-        assert_eq!(refusal(create().open("/dev/shm/file")), Refusal::NotADirectory);
-        assert_eq!(refusal(create().open("/tmp/ginnel-not-memory")), Refusal::NotMemory);
-        assert!(!Path::new("/tmp/ginnel-not-memory").exists(), "nothing is left of it");
-
-        // Squatted by another user.
-        std::fs::create_dir("/dev/shm/squatted").unwrap();
-        std::os::unix::fs::chown("/dev/shm/squatted", Some(1001), Some(1001)).unwrap();
-        let error = create().open("/dev/shm/squatted").unwrap_err();
-        assert_eq!(error.why, Refusal::Owner { owner: 1001 });
-        assert!(error.to_string().contains("belongs to user 1001, not to you (user 0)"), "{error}");
-        assert!(create().owned_by(1001).open("/dev/shm/squatted").is_ok());
-
-        // Writable by others without being sticky.
-        std::fs::create_dir("/dev/shm/open").unwrap();
-        std::fs::set_permissions("/dev/shm/open", std::fs::Permissions::from_mode(0o777)).unwrap();
-        assert_eq!(refusal(create().open("/dev/shm/open")), Refusal::Writable { mode: 0o777 });
-        assert_eq!(refusal(create().mode(0o770).open("/dev/shm/new")), Refusal::Writable { mode: 0o770 });
-
-        // Somebody's own directory.
-        std::fs::create_dir("/dev/shm/mine").unwrap();
-        std::fs::write("/dev/shm/mine/letters", "dear").unwrap();
-        assert_eq!(refusal(create().open("/dev/shm/mine")), Refusal::Foreign);
-        assert_eq!(refusal(Namespace::open("/dev/shm/mine")), Refusal::Missing);
-
-        // The base of another user's.
-        std::fs::create_dir("/dev/shm/ginnel-1001").unwrap();
-        as_user(1001, 1001, || {
-            assert_eq!(refusal(Namespace::private()), Refusal::Owner { owner: 0 });
-        })
-        .assert_ok();
-    });
-}
-
-#[test]
-fn an_info_file_that_is_not_the_owners_or_not_whole_is_refused() {
-    isolated(|| {
-        let make = |name: &str| {
-            let path = home(name).path().to_owned();
-            (path.clone(), path.join("info"))
-        };
-        let (path, info) = make("owner");
-        std::os::unix::fs::chown(&info, Some(1001), Some(1001)).unwrap();
-        assert_eq!(refusal(Namespace::open(&path)), Refusal::Info);
-        let (path, info) = make("hard");
-        std::fs::hard_link(&info, "/dev/shm/other").unwrap();
-        assert_eq!(refusal(Namespace::open(&path)), Refusal::Info);
-        let (path, info) = make("soft");
-        std::fs::rename(&info, "/dev/shm/moved").unwrap();
-        symlink("/dev/shm/moved", &info).unwrap();
-        assert_eq!(refusal(Namespace::open(&path)), Refusal::Info);
-        let (path, info) = make("mode");
-        std::fs::set_permissions(&info, std::fs::Permissions::from_mode(0o666)).unwrap();
-        assert_eq!(refusal(Namespace::open(&path)), Refusal::Info);
-        let (path, info) = make("short");
-        std::fs::write(&info, "ginnel").unwrap();
-        assert_eq!(refusal(Namespace::open(&path)), Refusal::Info);
-        let (path, info) = make("version");
-        let mut bytes = std::fs::read(&info).unwrap();
-        bytes[8] = 99;
-        std::fs::write(&info, &bytes).unwrap();
-        assert_eq!(refusal(Namespace::open(&path)), Refusal::Version { version: 99 });
-        let (path, info) = make("space");
-        let mut bytes = std::fs::read(&info).unwrap();
-        bytes[16] ^= 1;
-        std::fs::write(&info, &bytes).unwrap();
-        assert_eq!(refusal(Namespace::open(&path)), Refusal::PidNamespace);
-        // Every bit of it: opened, or refused.
-        let (path, info) = make("bits");
-        let bytes = std::fs::read(&info).unwrap();
-        for bit in 0..bytes.len() * 8 {
-            let mut flipped = bytes.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            std::fs::write(&info, &flipped).unwrap();
-            let _ = Namespace::open(&path);
-        }
-        // One of its directories.
-        let (path, _) = make("inner");
-        std::fs::remove_dir(path.join("msg")).unwrap();
-        symlink("/dev/shm", path.join("msg")).unwrap();
-        assert_eq!(refusal(Namespace::open(&path)), Refusal::Link);
-    });
-}
-
-#[test]
 fn what_is_planted_as_an_object_is_euclean() {
     isolated(|| {
         let home = home("jobs");
@@ -379,5 +221,119 @@ fn what_is_planted_as_an_object_is_euclean() {
         // It can be removed for all that.
         home.remove_id(QUEUE, 78, doom).unwrap();
         home.remove_id(SET, id, doom).unwrap();
+    });
+}
+
+#[test]
+fn one_of_many_makers_makes_it_and_none_is_left_over() {
+    isolated(|| {
+        let home = home("jobs");
+        for round in 0..50 {
+            let (reader, writer) = std::io::pipe().unwrap();
+            let makers: Vec<_> = (0..4)
+                .map(|maker| {
+                    fork(|| {
+                        let flags = if maker % 2 == 0 { NEW } else { IPC_CREAT } | 0o600;
+                        let id = match home.get(QUEUE, 5, flags, 0, plain) {
+                            Ok(id) => id,
+                            Err(errno) => {
+                                assert_eq!(errno, Errno::EXIST);
+                                -1
+                            }
+                        };
+                        std::io::Write::write_all(&mut &writer, &id.to_ne_bytes()).unwrap();
+                    })
+                })
+                .collect();
+            drop(writer);
+            makers.into_iter().for_each(|maker| maker.assert_ok());
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut &reader, &mut bytes).unwrap();
+            let ids = bytes.chunks_exact(4).map(|id| i32::from_ne_bytes(id.try_into().unwrap()));
+            let id = home.get(QUEUE, 5, 0, 0, never).unwrap();
+            assert!(ids.filter(|one| *one >= 0).all(|one| one == id), "round {round}");
+            assert_eq!(files(&home, QUEUE).len(), 2);
+            home.remove_id(QUEUE, id, doom).unwrap();
+        }
+    });
+}
+
+#[test]
+fn who_keeps_an_objects_lock_delays_its_removal_and_hangs_nobody() {
+    isolated(|| {
+        let home = home("jobs");
+        let id = home.get(QUEUE, 5, IPC_CREAT | 0o600, 0, plain).unwrap();
+        let file = std::fs::File::open(home.path().join("msg/k.00000005")).unwrap();
+        file.lock().unwrap();
+        assert_eq!(home.remove_id(QUEUE, id, doom), Err(Errno::BUSY));
+        assert_eq!(home.get(QUEUE, 5, 0, 0, never), Ok(id));
+        home.open_id(QUEUE, id).unwrap();
+        drop(file);
+        home.remove_id(QUEUE, id, doom).unwrap();
+    });
+}
+
+#[test]
+fn scribbled_headers_are_euclean_and_can_be_removed() {
+    isolated(|| {
+        let home = home("jobs");
+        for word in (0..0x40).step_by(4) {
+            for value in [0_u32, u32::MAX, 0x5a5a_5a5a, 5, 1, 2, 3] {
+                let id = home.get(QUEUE, 5, NEW | 0o600, 0, plain).unwrap();
+                let other = home.get(QUEUE, 6, IPC_CREAT | 0o600, 0, plain).unwrap();
+                let segment = home.open_id(QUEUE, id).unwrap();
+                rustix::io::pwrite(segment.file().unwrap(), &value.to_ne_bytes(), word).unwrap();
+                drop(segment);
+                let _ = (home.open_id(QUEUE, id), home.stat(QUEUE, id), home.list(QUEUE).unwrap());
+                let _ = home.collect(true).unwrap();
+                match home.remove_id(QUEUE, id, doom) {
+                    Ok(()) | Err(Errno::INVAL) => {}
+                    Err(errno) => panic!("word {word:#x} value {value:#x}: {errno}"),
+                }
+                home.collect(false).unwrap();
+                assert_eq!(
+                    home.get(QUEUE, 5, 0, 0, never),
+                    Err(Errno::NOENT),
+                    "word {word:#x} value {value:#x}"
+                );
+                assert_eq!(home.get(QUEUE, 6, 0, 0, never), Ok(other), "no other object is harmed");
+            }
+        }
+    });
+}
+
+#[test]
+fn collecting_touches_only_what_is_ours() {
+    isolated(|| {
+        let home = home("jobs");
+        let path = |name: &str| home.path().join(name);
+        let id = home.get(QUEUE, 5, IPC_CREAT | 0o600, 0, plain).unwrap();
+        let strange =
+            ["msg/notes", "msg/i.77", "msg/k.00000077", "msg/i.-1", "msg/i.007", "mq/letter", "psem/x"];
+        strange.iter().for_each(|name| std::fs::write(path(name), "mine").unwrap());
+        std::fs::write("/dev/shm/precious", "mine").unwrap();
+        symlink("/dev/shm/precious", path("msg/i.78")).unwrap();
+        std::fs::write(path("pshm/pixels"), "mine").unwrap();
+        let findings = home.collect(false).unwrap();
+        assert_eq!(findings.len(), strange.len() + 1, "{findings:?}");
+        assert!(findings.iter().all(|finding| finding.what == What::Foreign && !finding.removed));
+        assert!(strange.iter().all(|name| path(name).exists()) && path("msg/i.78").is_symlink());
+        assert_eq!(home.get(QUEUE, 5, 0, 0, never), Ok(id));
+        // One that somebody has cut off.
+        let cut = home.get(SET, 6, IPC_CREAT | 0o600, 1, plain).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(path(&format!("sem/i.{cut}"))).unwrap();
+        file.set_len(5000).unwrap();
+        assert_eq!(home.open_id(SET, cut).unwrap_err(), Errno::UCLEAN);
+        let findings = home.collect(false).unwrap();
+        let removed: Vec<_> = findings.iter().filter(|finding| finding.removed).collect();
+        assert_eq!(removed.len(), 2, "{findings:?}");
+        assert!(removed.iter().all(|finding| (finding.kind, finding.what) == (SET, What::Corrupt)));
+        // Ours, under names that are not theirs.
+        std::fs::rename(path(&format!("msg/i.{id}")), path("msg/i.79")).unwrap();
+        let findings = home.collect(false).unwrap();
+        let removed: Vec<_> = findings.iter().filter(|finding| finding.removed).collect();
+        assert_eq!(removed.len(), 2, "{findings:?}");
+        assert!(removed.iter().all(|finding| finding.what == What::Corrupt));
+        assert_eq!(home.get(QUEUE, 5, 0, 0, never), Err(Errno::NOENT));
     });
 }
