@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`segment`] | an object's file, mapped: every access checked, space reserved before it is used |
 //! | [`lock`] | the object's lock, whose holder's death the kernel tells, and the journal that undoes what the dead began |
+//! | [`heap`] | memory inside a segment, which grows with what is in it and is given back |
 //! | [`wait`] | an object's blocked operations: served in order, by whoever changes the object, and nobody left asleep |
 //! | [`namespace`] | the directory that is the registry: keys, ids and names, who may use what, what the dead leave |
 //! | [`memory`] | System V segments, POSIX shared memory |
@@ -29,8 +30,10 @@ mod primitive;
 mod process;
 mod spin;
 
+pub mod heap;
 pub mod lock;
 pub mod memory;
+pub mod message;
 pub mod namespace;
 pub mod segment;
 pub mod sync;

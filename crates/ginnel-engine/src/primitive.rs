@@ -369,3 +369,10 @@ fn robust_head() -> *mut RobustHead {
         head
     })
 }
+
+/// The seconds since 1970, as the kernel's IPC objects have them.
+#[inline]
+pub(crate) fn seconds() -> u64 {
+    // SAFETY: the call writes nothing if the pointer is null.
+    unsafe { libc::time(ptr::null_mut()) }.cast_unsigned()
+}

@@ -320,6 +320,37 @@ impl Segment {
         Ok(unsafe { self.base.add(offset) })
     }
 
+    /// Makes the file at least `size` bytes long. What is added is a hole: [`Segment::reserve`] it before it is used.
+    ///
+    /// # Errors
+    /// `ENOMEM`: more than the segment's capacity, or no file.
+    pub fn extend(&self, size: usize) -> Result<()> {
+        let size = size.checked_next_multiple_of(PAGE_BYTES).ok_or(Errno::NOMEM)?;
+        if size > self.capacity || self.file.is_none() {
+            return Err(Errno::NOMEM);
+        }
+        if (rustix::fs::fstat(self.file()?)?.st_size as usize) < size {
+            rustix::fs::ftruncate(self.file()?, size as u64)?;
+        }
+        self.map_up_to(size)
+    }
+
+    /// Makes the file at least `size` bytes long, with space for all that is added. Holes stay holes.
+    ///
+    /// # Errors
+    /// As [`Segment::grow`].
+    pub fn lengthen(&self, size: usize) -> Result<()> {
+        let size = size.checked_next_multiple_of(PAGE_BYTES).ok_or(Errno::NOMEM)?;
+        if size > self.capacity || self.file.is_none() {
+            return Err(Errno::NOMEM);
+        }
+        let has = rustix::fs::fstat(self.file()?)?.st_size as usize;
+        if has < size {
+            reserve(self.file()?, has, size - has)?;
+        }
+        self.map_up_to(size)
+    }
+
     /// How many bytes this process has mapped.
     #[inline]
     pub fn len(&self) -> usize {

@@ -137,6 +137,22 @@ pub trait Object {
         Ok(())
     }
 
+    /// Whether what the calling thread's own operation got is first to be fetched ([`Object::fetch`]).
+    fn is_to_be_fetched(&self, words: &Words) -> bool {
+        let _ = words;
+        false
+    }
+
+    /// Gets, without the lock, what is too much for [`Object::collect`], which comes next. Whoever dies in here is one
+    /// who never saw the result.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the object does not hold what it must.
+    fn fetch(&self, words: &Words) -> Result<()> {
+        let _ = words;
+        Ok(())
+    }
+
     /// An operation leaves the list without having been done: its process is dead, it gives up, or it ended with an errno.
     /// Gives back what was put aside for it when it was enqueued ([`Waiters::run_own`]).
     ///
@@ -149,11 +165,11 @@ pub trait Object {
 
     /// What an operation that is about to be blocked leaves for those who will serve it: `words` as they are to see them,
     /// and what [`Waiters::with_room`] has set aside at `room`, to be written without the journal. It was attempted last
-    /// by this holder of the lock.
+    /// by this holder of the lock. What it changes is committed with the enqueueing; [`Object::abandon`] undoes it.
     ///
     /// # Errors
     /// The operation is not blocked, and ends with this errno.
-    fn enlist(&self, _guard: &Guard<'_>, _room: usize, _words: &mut Words) -> Result<()> {
+    fn enlist(&self, _guard: &mut Guard<'_>, _room: usize, _words: &mut Words) -> Result<()> {
         Ok(())
     }
 
@@ -214,7 +230,7 @@ pub enum Patience {
 }
 
 impl Patience {
-    fn deadline(self) -> Option<Instant> {
+    pub(crate) fn deadline(self) -> Option<Instant> {
         if let Patience::Until(deadline) = self { Some(deadline) } else { None }
     }
 }
@@ -337,7 +353,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         &self,
         request: Words,
         patience: Patience,
-        attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+        attempt: impl FnMut(&mut Guard<'a>, &mut Words) -> Result<bool>,
     ) -> Result<Words> {
         let mut words = request;
         self.run_in_place(&mut words, patience, attempt)?;
@@ -353,7 +369,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         &self,
         words: &mut Words,
         patience: Patience,
-        mut attempt: impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+        mut attempt: impl FnMut(&mut Guard<'a>, &mut Words) -> Result<bool>,
     ) -> Result<()> {
         let thread = Thread::current();
         let lock = Lock::of(self.segment);
@@ -390,7 +406,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         thread: Thread,
         words: &mut Words,
         patience: Patience,
-        attempt: &mut impl FnMut(&mut Guard<'_>, &mut Words) -> Result<bool>,
+        attempt: &mut impl FnMut(&mut Guard<'a>, &mut Words) -> Result<bool>,
     ) -> Result<()> {
         let _bell = Watch::on(thread, self.bell()?);
         let mut looks = if patience == Patience::None { 0 } else { LOOKS_MAX };
@@ -416,20 +432,21 @@ impl<'a, O: Object> Waiters<'a, O> {
                 }
                 continue;
             }
-            let needed = match self.index_for_next(&guard) {
-                Ok(index) => self.slot(index),
+            match self.has_room(&guard) {
+                Ok(true) => {
+                    *words = self.block(guard, thread, words, patience.deadline())?;
+                    return Ok(());
+                }
+                Ok(false) => {
+                    // Without the lock: others may change the object meanwhile, so it is attempted again.
+                    self.leave(guard);
+                    self.make_room()?;
+                }
                 Err(errno) => {
                     self.leave(guard);
                     return Err(errno);
                 }
-            };
-            if self.segment.word64(needed + self.stride - 8).is_ok() {
-                *words = self.block(guard, thread, words, patience.deadline())?;
-                return Ok(());
             }
-            // Room is made without the lock: others may have changed the object meanwhile, so it is attempted again.
-            self.leave(guard);
-            self.segment.grow(needed + self.stride)?;
         }
     }
 

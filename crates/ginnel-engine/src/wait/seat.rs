@@ -84,6 +84,12 @@ impl<'a, O: Object> Waiters<'a, O> {
                     let mut words = self.words(&guard, seat.slot)?;
                     let errno = (state >> 8) as i32;
                     if errno == 0 {
+                        if self.object.is_to_be_fetched(&words) {
+                            // Its slot stays as it is: nobody else ends it while this thread lives.
+                            self.leave(guard);
+                            self.object.fetch(&words)?;
+                            guard = seat.come_back(None, true)?;
+                        }
                         self.object.collect(&mut guard, &mut words)?;
                     } else {
                         self.object.abandon(&mut guard, &words)?;

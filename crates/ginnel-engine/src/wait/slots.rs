@@ -6,8 +6,9 @@
 //! ([`Waiters::touch_sleeper_after`]).
 
 use super::{WORDS, Waiters, Words};
-use crate::lock::Guard;
+use crate::lock::{Guard, Lock};
 use crate::primitive::{AtomicU32, FUTEX_OFFSET, OWNER_DIED, Ordering};
+use crate::segment::PAGE_BYTES;
 use crate::{Errno, Result};
 
 // The header, relative to the place of the waiters.
@@ -23,6 +24,8 @@ pub(super) const EPOCH: usize = 0x30;
 pub(super) const MEMBERS: usize = 0x38;
 /// Stakes of processes whose end nothing would tell.
 pub(super) const UNWATCHED: usize = 0x40;
+/// For how many slots there is space in the file, beyond those that share a page with the header.
+pub(super) const ROOM: usize = 0x48;
 pub(super) const HEADER: usize = 0x80;
 
 // A slot.
@@ -102,6 +105,44 @@ impl<'a, O> Waiters<'a, O> {
 
     pub(super) fn low_half(&self, offset: usize) -> Result<&'a AtomicU32> {
         self.segment.word32(offset + LOW_HALF)
+    }
+
+    /// Whether there is space for the slot that the next will have. What lies in the file need not be: it has holes.
+    pub(super) fn has_room(&self, guard: &Guard<'_>) -> Result<bool> {
+        let index = self.index_for_next(guard)?;
+        let end = self.slot(index) + self.stride;
+        if end <= self.first_page_end() || index < self.get(guard, ROOM)? || self.segment.file().is_err() {
+            return Ok(self.segment.word64(end - 8).is_ok());
+        }
+        Ok(false)
+    }
+
+    /// Where the page ends that has the header: it was made with the object.
+    fn first_page_end(&self) -> usize {
+        (self.base / PAGE_BYTES + 1) * PAGE_BYTES
+    }
+
+    /// Makes room for one more slot, without the lock: after `ENOBUFS`.
+    ///
+    /// # Errors
+    /// `ENOSPC`: the file system is full, or as many slots are in use as may be. `ENOMEM`: the segment's capacity.
+    pub fn make_room(&self) -> Result<()> {
+        let index = self.high()?;
+        let page = (self.slot(index) + self.stride - 1) / PAGE_BYTES * PAGE_BYTES;
+        let before = self.slot(index) / PAGE_BYTES * PAGE_BYTES;
+        let whole = self.slot(self.capacity).next_multiple_of(PAGE_BYTES);
+        let end = (page + PAGE_BYTES).min(whole);
+        if index >= self.capacity {
+            return Err(Errno::NOSPC);
+        }
+        self.segment.reserve(before, end - before)?;
+        let room = ((end - self.base - HEADER) / self.stride) as u64;
+        let mut guard = Lock::of(self.segment).acquire(None)?;
+        if self.get(&guard, ROOM)? < room {
+            self.set(&mut guard, ROOM, room)?;
+        }
+        guard.commit();
+        Ok(())
     }
 
     /// The slot that the next to be blocked will have.

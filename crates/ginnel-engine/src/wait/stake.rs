@@ -83,15 +83,6 @@ impl Stake<'_> {
 }
 
 impl<'a, O: Object> Waiters<'a, O> {
-    /// Makes room for one more slot, without the lock: after `NOBUFS`.
-    ///
-    /// # Errors
-    /// `ENOSPC`: the file system is full, or as many slots are in use as may be.
-    pub fn make_room(&self) -> Result<()> {
-        let needed = self.slot(self.high()?.min(self.capacity.saturating_sub(1))) + self.stride;
-        self.segment.grow(needed)
-    }
-
     /// The calling thread holds something from the moment that this transaction is committed; `words` say what.
     ///
     /// # Errors
@@ -151,7 +142,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     ) -> Result<(usize, &'a AtomicU32, Linked)> {
         let index = self.index_for_next(guard)?;
         let slot = self.slot(index);
-        if self.segment.word64(slot + self.stride - 8).is_err() {
+        if !self.has_room(guard)? {
             return Err(Errno::NOBUFS);
         }
         let (life, linked) = self.fill(guard, slot, thread, WAITERS, words)?;

@@ -320,7 +320,7 @@ impl Object for Call<'_> {
         self.give_back(guard, words)
     }
 
-    fn enlist(&self, guard: &Guard<'_>, room: usize, words: &mut Words) -> Result<()> {
+    fn enlist(&self, guard: &mut Guard<'_>, room: usize, words: &mut Words) -> Result<()> {
         words[0] = u64::from(guard.process()) << 32 | self.operations.len() as u64;
         let undoes = self.operations.iter().any(|operation| undoes(*operation));
         let table = if undoes { self.set.accounts.stake().map_or(0, |stake| stake.room()) } else { 0 };

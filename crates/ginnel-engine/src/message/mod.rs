@@ -1,0 +1,3 @@
+//! Whole messages: queues.
+
+pub mod sysv_queue;
