@@ -13,6 +13,7 @@
 //! | [`memory`] | System V segments, POSIX shared memory |
 //! | [`sync`] | semaphores, locks |
 //! | `links` | the words that the kernel marks when a thread dies |
+//! | [`message`] | POSIX queues |
 //! | `process` | whether a process is gone |
 //! | `spin` | looking again for a moment before sleeping |
 //! | `primitive` | the only place that touches atomics of shared memory, futexes and the robust list |

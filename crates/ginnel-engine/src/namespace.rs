@@ -25,6 +25,7 @@
 //! mq/jobs           the POSIX queue /jobs
 //! psem/sem.lock     the POSIX semaphore /lock
 //! pshm/pixels       the POSIX shared memory /pixels: a plain file
+//! bell/             the POSIX queues' FIFOs, for `poll`: see `message::posix_queue`
 //! ```
 //! An object is made without a name (`O_TMPFILE`) and linked when it is whole. A System V object has two names, so its
 //! life has steps; each is taken under an exclusive `flock(2)` on the object's own file, which the kernel takes back from
@@ -74,6 +75,9 @@ pub use sysv::{Change, Listed, Status};
 
 use crate::segment::Segment;
 use crate::{Errno, Result};
+
+/// The directory of the POSIX queues' FIFOs.
+pub(crate) const BELLS: &str = "bell";
 
 /// A directory that holds objects.
 ///

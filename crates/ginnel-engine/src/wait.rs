@@ -329,6 +329,14 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(Waiters { stride, ..plain })
     }
 
+    /// How many operations are blocked, or were and have not returned yet, and how many stakes there are.
+    ///
+    /// # Errors
+    /// `EUCLEAN`.
+    pub fn members(&self, guard: &Guard<'_>) -> Result<u64> {
+        self.get(guard, MEMBERS)
+    }
+
     /// Does an operation, blocked for as long as patience allows: what it got.
     ///
     /// # Errors

@@ -6,8 +6,9 @@ use rustix::fs::{AtFlags, OFlags, Stat};
 
 use super::identity::{Identity, Kind, Naming, hash};
 use super::sysv::{id_of, id_path, key_of, key_path, regular};
-use super::{Namespace, is_same};
+use super::{BELLS, Namespace, is_same};
 use crate::memory::{attachments, sysv_segment};
+use crate::message::posix_queue;
 use crate::segment::measures;
 use crate::{Errno, Result};
 
@@ -81,7 +82,29 @@ impl Namespace {
                 findings.extend(seen.map(|(what, removed)| Finding { kind, name, what, removed }));
             }
         }
+        findings.extend(self.look_at_bells(dry_run)?);
         Ok(findings)
+    }
+
+    /// The FIFOs of POSIX queues that are gone.
+    fn look_at_bells(&self, dry_run: bool) -> Result<Vec<Finding>> {
+        // In this order: a queue's FIFO is made before the queue has its name, and goes after it.
+        let bells = posix_queue::bells(self)?;
+        let queues: Vec<u64> = self
+            .names(Kind::PosixQueue)?
+            .iter()
+            .filter_map(|name| {
+                self.stat_at(format!("{}/{name}", Kind::PosixQueue.directory()).as_bytes()).ok()
+            })
+            .map(|status| status.st_ino)
+            .collect();
+        let left = bells.into_iter().filter(|(_, queue)| !queues.contains(queue));
+        let finding = |(name, _): (String, u64)| {
+            let path = format!("{BELLS}/{name}");
+            let removed = dry_run || rustix::fs::unlinkat(self.root()?, path, AtFlags::empty()).is_ok();
+            Ok(Finding { kind: Kind::PosixQueue, name, what: What::Removed, removed })
+        };
+        left.map(finding).collect()
     }
 
     /// The file, if it can be read and is the engine's.

@@ -296,8 +296,8 @@ impl Options {
         if info.space != space {
             return Err(Refusal::PidNamespace);
         }
-        for kind in Kind::ALL {
-            open_checked(directory.as_fd(), kind.directory().as_bytes(), Some(owner))?;
+        for name in directories() {
+            open_checked(directory.as_fd(), name.as_bytes(), Some(owner))?;
         }
         // Removed with all that is in it: so its name must say so too.
         if info.private && !named_private {
@@ -336,7 +336,7 @@ impl Options {
         for entry in Dir::read_from(directory).map_err(system("readdir"))? {
             let entry = entry.map_err(system("readdir"))?;
             let name = entry.file_name().to_bytes();
-            let ours = Kind::ALL.iter().any(|kind| kind.directory().as_bytes() == name);
+            let ours = directories().any(|directory| directory.as_bytes() == name);
             if !ours && !matches!(name, b"." | b"..") && name != INFO.as_bytes() {
                 return Err(Refusal::Foreign);
             }
@@ -347,9 +347,9 @@ impl Options {
             mode => mode & 0o1777,
         };
         rustix::fs::fchmod(directory, Mode::from_raw_mode(mode)).map_err(system("chmod"))?;
-        for kind in Kind::ALL {
-            make_directory(directory, kind.directory().as_bytes(), mode)?;
-            set_mode(directory, kind.directory().as_bytes(), mode)?;
+        for name in directories() {
+            make_directory(directory, name.as_bytes(), mode)?;
+            set_mode(directory, name.as_bytes(), mode)?;
         }
         let words =
             [INFO_MAGIC, INFO_VERSION, space, u64::from(private)].into_iter().chain(self.limits.words());
@@ -365,6 +365,11 @@ impl Options {
             Err(errno) => Err(Refusal::System { call: "link", errno }),
         }
     }
+}
+
+/// What a namespace's directory has directories for.
+fn directories() -> impl Iterator<Item = &'static str> {
+    Kind::ALL.iter().map(|kind| kind.directory()).chain([super::BELLS])
 }
 
 struct Info {

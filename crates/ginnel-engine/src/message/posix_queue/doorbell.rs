@@ -28,14 +28,15 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 
 use super::store::{BELL_NAME, MORE_WORDS, OUT_OF_STEP, POLLED};
-use super::{Call, PosixQueue};
-use crate::Result;
+use super::{Call, PosixQueue, after_grace};
 use crate::lock::Guard;
-use crate::primitive::{Thread, thread_exists};
+use crate::namespace::{BELLS, Namespace};
+use crate::primitive::{Ordering, Thread, thread_exists};
+use crate::segment::Segment;
+use crate::{Errno, Result};
 
 const RINGER: usize = MORE_WORDS;
 
@@ -51,49 +52,80 @@ pub(super) struct Doorbell {
     polling: OnceLock<OwnedFd>,
 }
 
-/// The FIFO's name in the directory: not the queue's, which may be as long as a name can be.
-pub(super) fn file_name(number: u64) -> CString {
-    CString::new(format!("bell.{number:016x}")).unwrap_or_default()
+/// The FIFO's name in the namespace. Of which queue it is shows in the number of the queue's file, which nobody can choose:
+/// so no queue can lead to the FIFO of another.
+#[derive(Debug)]
+pub(super) struct BellName(CString);
+
+impl BellName {
+    pub(super) fn of(segment: &Segment) -> Result<BellName> {
+        let status = rustix::fs::fstat(segment.file()?)?;
+        let number = segment.word64(BELL_NAME)?.load(Ordering::Relaxed);
+        let name = format!("{BELLS}/{:016x}.{number:016x}", status.st_ino);
+        Ok(BellName(CString::new(name).map_err(|_| Errno::INVAL)?))
+    }
+
+    pub(super) fn remove(&self, home: &Namespace) {
+        if let Ok(root) = home.root() {
+            let _ = rustix::fs::unlinkat(root, &self.0, AtFlags::empty());
+        }
+    }
+}
+
+/// The FIFOs of a namespace, and the number of the file of each one's queue. Whoever opens a queue whose FIFO is not there
+/// makes it again.
+pub(crate) fn bells(home: &Namespace) -> Result<Vec<(String, u64)>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(home.root()?, BELLS, flags, Mode::empty())?;
+    let mut bells = Vec::new();
+    for entry in Dir::new(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_str().ok();
+        bells.extend(name.and_then(|name| Some((name.to_owned(), queue_of(name)?))));
+    }
+    Ok(bells)
+}
+
+/// The number of the file whose FIFO has this name.
+fn queue_of(name: &str) -> Option<u64> {
+    let (file, number) = name.split_once('.')?;
+    u64::from_str_radix(number, 16).ok()?;
+    u64::from_str_radix(file, 16).ok()
 }
 
 impl Doorbell {
-    /// Makes a FIFO of which nobody knows yet: its number, and the mode that the umask has left.
-    pub(super) fn make(directory: BorrowedFd<'_>, mode: Mode) -> Result<(u64, Mode, Doorbell)> {
-        loop {
-            let mut number = [0; 8];
-            rustix::rand::getrandom(&mut number, rustix::rand::GetRandomFlags::empty())?;
-            let number = u64::from_le_bytes(number);
-            let name = file_name(number);
-            match rustix::fs::mknodat(directory, &name, FileType::Fifo, mode, 0) {
-                Err(Errno::EXIST) => continue,
-                outcome => outcome?,
-            }
-            let outcome = Doorbell::open(directory, number).and_then(|bell| {
-                let mode = Mode::from_raw_mode(rustix::fs::fstat(&bell.place)?.st_mode & 0o777);
-                Ok((number, mode, bell))
-            });
-            if outcome.is_err() {
-                Doorbell::remove(directory, number);
-            }
-            return outcome;
-        }
+    /// Makes the FIFO of a queue.
+    pub(super) fn make(home: &Namespace, segment: &Segment) -> Result<BellName> {
+        let name = BellName::of(segment)?;
+        let mode = Mode::from_raw_mode(rustix::fs::fstat(segment.file()?)?.st_mode & 0o777);
+        rustix::fs::mknodat(home.root()?, &name.0, FileType::Fifo, mode, 0)?;
+        Ok(name)
     }
 
-    pub(super) fn open(directory: BorrowedFd<'_>, number: u64) -> Result<Doorbell> {
+    /// Opens the FIFO of a queue; makes it again if it is not there.
+    ///
+    /// # Errors
+    /// `ENOENT`: the queue has just been unlinked.
+    pub(super) fn open(home: &Namespace, segment: &Segment) -> Result<Doorbell> {
+        let name = BellName::of(segment)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let place = rustix::fs::openat(directory, file_name(number), flags, Mode::empty())?;
+        let mut place = rustix::fs::openat(home.root()?, &name.0, flags, Mode::empty());
+        if matches!(place, Err(Errno::NOENT)) {
+            match Doorbell::make(home, segment) {
+                Ok(_) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            if rustix::fs::fstat(segment.file()?)?.st_nlink == 0 {
+                name.remove(home);
+                return Err(Errno::NOENT);
+            }
+            place = rustix::fs::openat(home.root()?, &name.0, flags, Mode::empty());
+        }
+        let place = place?;
         if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::Fifo {
             return Err(Errno::UCLEAN);
         }
         Ok(Doorbell { place, polling: OnceLock::new() })
-    }
-
-    pub(super) fn owner(&self) -> Result<u32> {
-        Ok(rustix::fs::fstat(&self.place)?.st_uid)
-    }
-
-    pub(super) fn remove(directory: BorrowedFd<'_>, number: u64) {
-        let _ = rustix::fs::unlinkat(directory, file_name(number), AtFlags::empty());
     }
 
     fn reopen(&self, access: OFlags) -> Result<OwnedFd> {
@@ -198,7 +230,7 @@ impl PosixQueue {
     /// Without the lock: has the FIFO in step, or leaves it to who is at it.
     #[cold]
     pub(super) fn ring(&self) -> Result<()> {
-        let own = Thread::current().id;
+        let own = Thread::current().id();
         let Some((mut polled, mut shown)) = self.become_ringer(own)? else { return Ok(()) };
         let mut outcome = Ok(());
         for _ in 0..CHANGES_SEEN_MAX {
@@ -208,7 +240,7 @@ impl PosixQueue {
             }
             let call = Call::of(self);
             let waiters = call.waiters();
-            let mut guard = waiters.enter(None)?;
+            let mut guard = waiters.enter(after_grace())?;
             let done = (|| {
                 let (now_polled, now) = self.to_show(&guard)?;
                 let settled = (now_polled, now) == (polled, shown) || outcome.is_err();
@@ -244,7 +276,7 @@ impl PosixQueue {
         let waiters = call.waiters();
         let mut found_dead = None;
         loop {
-            let mut guard = waiters.enter(None)?;
+            let mut guard = waiters.enter(after_grace())?;
             let mut other = None;
             let outcome = (|| {
                 let ringer = guard.get(RINGER)?;
@@ -268,10 +300,5 @@ impl PosixQueue {
                 _ => return outcome,
             }
         }
-    }
-
-    /// The FIFO's number, which its name is made of.
-    pub(super) fn bell_number(guard_free: &crate::segment::Segment) -> Result<u64> {
-        Ok(guard_free.word64(BELL_NAME)?.load(crate::primitive::Ordering::Relaxed))
     }
 }

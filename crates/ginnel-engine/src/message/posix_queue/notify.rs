@@ -64,6 +64,8 @@ const BY_NOTHING: u64 = 0;
 const BY_SIGNAL: u64 = 1;
 const BY_THREAD: u64 = 2;
 
+/// `si_code` of a notice.
+const SI_MESGQ: i32 = -3;
 /// The highest signal.
 const SIGNAL_MAX: u32 = 64;
 
@@ -95,14 +97,15 @@ pub enum Notification {
 /// ```
 /// # ginnel_testkit::private();
 /// use ginnel_engine::message::posix_queue::{Notification, PosixQueue};
+/// use ginnel_engine::namespace::Namespace;
 /// use ginnel_engine::wait::Patience;
 ///
-/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
-/// let queue = PosixQueue::open(&directory, c"bells", libc::O_RDWR | libc::O_CREAT, 0o600, None)?;
+/// let home = Namespace::private()?;
+/// let queue = PosixQueue::open(&home, b"/bells", libc::O_RDWR | libc::O_CREAT, 0o600, None)?;
 /// let registration = queue.notify(Notification::Thread)?;
 /// queue.send(0, b"here", Patience::None)?;
 /// assert!(queue.wait_notice(registration, Patience::Endless)?, "and not taken back");
-/// # Ok::<(), ginnel_engine::Errno>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registration(u64);
@@ -225,7 +228,7 @@ impl PosixQueue {
                 guard.set(to, value)?;
             }
             guard.set(SIGNAL, how >> 8)?;
-            guard.set(FROM, u64::from(user) << 32 | u64::from(thread.process))?;
+            guard.set(FROM, u64::from(user) << 32 | u64::from(thread.process()))?;
             let serial = guard.get(SERIAL)?;
             guard.set(SERIAL, serial.wrapping_add(1))?;
             guard.set(NOTICE, u64::from(thread.id()))?;
@@ -237,10 +240,10 @@ impl PosixQueue {
     #[cold]
     pub(super) fn send_notice(&self, at_once: bool) -> Result<()> {
         let thread = self.segment.word64(NOTICE)?.load(Ordering::Acquire) as u32;
-        if thread == 0 || !(at_once || thread == Thread::current().id || !thread_exists(thread)) {
+        if thread == 0 || !(at_once || thread == Thread::current().id() || !thread_exists(thread)) {
             return Ok(());
         }
-        let words = self.look(|guard| {
+        let words = self.look_until(super::after_grace(), |guard| {
             if guard.get(NOTICE)? != u64::from(thread) {
                 return Ok(None);
             }
@@ -253,14 +256,18 @@ impl PosixQueue {
         let Some([to, start, signal, value, from, serial]) = words else { return Ok(()) };
         send_signal(Process { id: to as u32, start }, signal, value, from);
         self.change(|guard| {
-            if guard.get(SERIAL)? == serial && guard.get(NOTICE)? != 0 { guard.set(NOTICE, 0) } else { Ok(()) }
+            if guard.get(SERIAL)? == serial && guard.get(NOTICE)? != 0 {
+                guard.set(NOTICE, 0)
+            } else {
+                Ok(())
+            }
         })
     }
 
     /// Without the lock: at the end of each handle.
     pub(super) fn end_own_registration(&self) {
         let registered = self.segment.word64(NOTIFIED).map(|word| word.load(Ordering::Acquire));
-        if registered == Ok(u64::from(Thread::current().process)) {
+        if registered == Ok(u64::from(Thread::current().process())) {
             let _ = self.cancel_notify();
         }
     }
@@ -294,7 +301,7 @@ fn send_signal(to: Process, signal: u64, value: u64, from: u64) {
     let info = Info {
         signal,
         errno: 0,
-        code: libc::SI_MESGQ,
+        code: SI_MESGQ,
         #[cfg(target_pointer_width = "64")]
         padding: 0,
         process: from as u32 as i32,

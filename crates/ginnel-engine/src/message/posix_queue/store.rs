@@ -20,6 +20,7 @@
 //! Only what says which slots are in use and which are in a list. A slot's own words are written while it is neither free
 //! nor in a list, or lie behind the last of a list, where nobody looks.
 
+use super::Call;
 use crate::lock::Guard;
 use crate::primitive::Ordering;
 use crate::segment::{HEADER_BYTES, Segment};
@@ -60,13 +61,16 @@ const SHELVES_MADE: usize = HEADER_BYTES + 0x88;
 /// How often the arenas have changed.
 const EPOCH: usize = HEADER_BYTES + 0x90;
 /// The thread that gives the other arena's memory back.
-const GIVER: usize = HEADER_BYTES + 0x98;
+pub(super) const GIVER: usize = HEADER_BYTES + 0x98;
 /// Where the words of the notices and of the bell begin: see `notify`, `doorbell`.
 pub(super) const MORE_WORDS: usize = HEADER_BYTES + 0xc0;
 pub(super) const WAITERS: usize = HEADER_BYTES + 0x180;
 
+/// How many bytes the blocked have.
+pub(super) const WAITERS_BYTES: usize = Waiters::<Call<'_, '_>>::size_bytes(WAITERS_MAX as usize);
+
 const PAGE: usize = 4096;
-const SHELVES: usize = (WAITERS + Waiters::<()>::size_bytes(WAITERS_MAX as usize)).next_multiple_of(PAGE);
+const SHELVES: usize = (WAITERS + WAITERS_BYTES).next_multiple_of(PAGE);
 const SHELF_PRIORITIES: u32 = 512;
 const SHELF_BITS: usize = 64;
 const SHELF: usize = SHELF_BITS + 8 * SHELF_PRIORITIES as usize;
@@ -102,7 +106,9 @@ pub(super) struct Geometry {
 
 impl Geometry {
     pub(super) fn new(messages_max: u64, message_bytes_max: u64) -> Result<Geometry> {
-        if !(1..=MESSAGES_MAX).contains(&messages_max) || !(1..=MESSAGE_BYTES_MAX).contains(&message_bytes_max) {
+        if !(1..=MESSAGES_MAX).contains(&messages_max)
+            || !(1..=MESSAGE_BYTES_MAX).contains(&message_bytes_max)
+        {
             return Err(Errno::INVAL);
         }
         let filled = SLOT_HEAD + message_bytes_max as usize;
@@ -132,6 +138,13 @@ pub(super) struct State {
     pub(super) count: u32,
     /// A slot's link: its number and one.
     free: u32,
+}
+
+impl State {
+    #[inline]
+    pub(super) fn with(self, count: u32) -> State {
+        State { count, ..self }
+    }
 }
 
 /// A message in its slot.
@@ -489,7 +502,10 @@ impl Store<'_> {
 
     fn surplus(&self, epoch: u64, slots: u64) -> Surplus {
         let Geometry { stride, slots: all, .. } = *self.geometry;
-        Surplus { offset: ARENAS + (epoch & 1) as usize * all as usize * stride, len: slots as usize * stride }
+        Surplus {
+            offset: ARENAS + (epoch & 1) as usize * all as usize * stride,
+            len: slots as usize * stride,
+        }
     }
 
     /// Who gives the other arena's memory back: nobody if 0.
