@@ -42,6 +42,7 @@ mod wait;
 pub mod endpoint;
 pub mod memory;
 pub mod message;
+pub mod namespace;
 pub mod notify;
 pub mod process;
 pub mod stream;
@@ -54,6 +55,7 @@ pub use deadline::Deadline;
 pub use endpoint::Endpoint;
 pub use error::{Error, Result};
 pub use interrupt::deadline_signal;
+pub use namespace::{Namespace, NamespaceOptions};
 pub use unix_socket::{Credentials, UnixAddress};
 
 /// The README's Rust is compiled and run with the documentation's.

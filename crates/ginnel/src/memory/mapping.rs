@@ -19,6 +19,7 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 
+use ginnel_engine::memory::sysv_segment::SysvSegment;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, MsyncFlags, ProtFlags};
@@ -133,6 +134,8 @@ pub(super) enum Kind {
     Private,
     /// A System V attach, shared as well.
     Attached,
+    /// The same in a user-space home.
+    AttachedByUs,
 }
 
 // SAFETY: the memory is accessed through atomics and racy copies only, from any thread; the pointer is not to anything
@@ -259,9 +262,13 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    pub(crate) fn check(&self, operation: &'static str, object: &Label) -> Result<()> {
+    pub(crate) fn is_lost(&self) -> bool {
         let lost = self.watch.lost();
-        if lost.start < self.bytes.end && self.bytes.start < lost.end {
+        lost.start < self.bytes.end && self.bytes.start < lost.end
+    }
+
+    pub(crate) fn check(&self, operation: &'static str, object: &Label) -> Result<()> {
+        if self.is_lost() {
             return Err(Error::new(operation, Errno::FAULT, object)
                 .with_hint("the memory that it is in is gone: the file was truncated; map it again"));
         }
@@ -613,6 +620,7 @@ impl<A: Access> Drop for Mapping<A> {
         unsafe {
             match (self.kind, replaced) {
                 (Kind::Attached, None) => drop(libc::shmdt(base)),
+                (Kind::AttachedByUs, _) => drop(SysvSegment::detach(base.addr())),
                 // shmdt would leave what was put in the place of a lost page; munmap detaches as well.
                 (_, page_bytes) => {
                     let len = self.pages.len().next_multiple_of(page_bytes.unwrap_or(1));

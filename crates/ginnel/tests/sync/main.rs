@@ -3,6 +3,10 @@
 
 mod examples;
 mod flock;
+/// Not every suite needs all of it.
+#[allow(dead_code)]
+#[path = "../common/homes.rs"]
+mod homes;
 mod interrupt;
 mod posix_semaphore;
 mod record_lock;
