@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure::{Context, Failure, Result};
+use crate::guardian::Guardian;
 use crate::home;
 use crate::output;
 use crate::tour::work::{RoundTrip, Throughput};
@@ -64,8 +66,12 @@ pub(crate) fn run(args: Args) -> Result {
     let rows = chosen(&args.only)?;
     let progress = progress_bar(rows.len());
     let mut lines = Vec::new();
-    // Gone with this process.
-    let home = Namespace::private();
+    // Whatever ends this process, the guardian takes it away.
+    let mut guardian = Guardian::start()?;
+    guardian.leave_terminal()?;
+    let directory = Path::new("/dev/shm").join(format!("ginnel-tour-{}", std::process::id()));
+    guardian.adopt_directory(&directory)?;
+    let home = Namespace::options().create(true).at(&directory);
     for row in rows {
         progress.set_message(row.name);
         let outcome = run_row(row, "kernel")?;
@@ -87,6 +93,8 @@ pub(crate) fn run(args: Args) -> Result {
         });
     }
     progress.finish_and_clear();
+    let _ = std::fs::remove_dir_all(&directory);
+    drop(guardian);
     let has_failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed { .. });
     let failed = lines
         .iter()
