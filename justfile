@@ -19,6 +19,15 @@ requests:
 mechanism family name:
     cargo test -p ginnel --all-features --test {{family}} {{name}}
 
+# What the man pages promise, asked of every home: just conformance (GINNEL_CLAUSE=msgop for some).
+conformance:
+    cargo test -p ginnel-conformance --test kernel --test user -- --nocapture
+
+# The same random operations in two homes, every result compared: just differential (GINNEL_SEED=7 to replay).
+differential operations="5000000" lockstep="20000" which="user_space":
+    GINNEL_OPERATIONS={{operations}} GINNEL_LOCKSTEP={{lockstep}} \
+        cargo test --release -p ginnel-conformance --test differential -- --nocapture --test-threads=1 {{which}}
+
 # The main job, optimised.
 tour *args:
     cargo run --release -- tour {{args}}
@@ -35,3 +44,7 @@ lint:
 # Licences and advisories of the dependencies (needs cargo-deny).
 deny:
     cargo deny check
+
+# Lock, blocked operations and stakes under many orders of their accesses, with threads killed in between.
+model orders="20000":
+    GINNEL_MODEL={{orders}} RUSTFLAGS="--cfg ginnel_model" cargo test -p ginnel-engine --target-dir target/model --test model

@@ -31,6 +31,23 @@ impl Error {
     }
 }
 
+/// Names the call that failed.
+pub(crate) trait Named<T> {
+    fn named(self, call: &str) -> Result<T>;
+}
+
+impl<T> Named<T> for std::result::Result<T, rustix::io::Errno> {
+    #[inline]
+    fn named(self, call: &str) -> Result<T> {
+        self.map_err(|errno| named(call, errno))
+    }
+}
+
+#[cold]
+fn named(call: &str, errno: rustix::io::Errno) -> Error {
+    Error::Failed(format!("{call}: {}", std::io::Error::from(errno)))
+}
+
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Error {
         Error::failed(error)

@@ -47,11 +47,6 @@ impl Message {
     }
 
     #[inline]
-    pub(crate) fn kind(&self) -> i64 {
-        self.words[0] as i64
-    }
-
-    #[inline]
     pub(crate) fn payload(&self) -> &[u8] {
         bytemuck::cast_slice(&self.words[1..])
     }
@@ -81,7 +76,8 @@ mod tests {
     fn every_word_is_checked() {
         let mut message = Message::new(64);
         message.stamp(5, 77);
-        assert_eq!((message.kind(), message.check(), message.bytes()), (5, Some(77), 64));
+        assert_eq!((message.check(), message.bytes()), (Some(77), 64));
+        assert_eq!(message.whole()[..8], 5_i64.to_ne_bytes(), "the type stands in front");
         for byte in 0..64 {
             message.payload_mut()[byte] ^= 1;
             assert_eq!(message.check(), None, "byte {byte}");

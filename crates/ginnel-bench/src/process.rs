@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ginnel::process::{ForkedChild, fork};
 use rustix::mm::{MapFlags, ProtFlags};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Forks this process, which has one thread; what fails in the child is printed on standard error.
+    /// Forks this process, which has one thread. What fails in the child is printed on standard error, and ends both.
     pub(crate) fn start(body: impl FnOnce() -> Result<()>) -> Result<Worker> {
         let parent = std::process::id();
         let delays = delays()?;
@@ -39,6 +39,12 @@ impl Worker {
             Err(error) => {
                 use std::io::Write;
                 let _ = writeln!(std::io::stderr(), "a process of the measurement: {}", error.text());
+                // It would wait for ever for what this process was to send. Its guardian cleans up after it.
+                if std::os::unix::process::parent_id() == parent
+                    && let Some(parent) = Pid::from_raw(parent as i32)
+                {
+                    let _ = rustix::process::kill_process(parent, Signal::KILL);
+                }
                 1
             }
         })?;

@@ -11,7 +11,7 @@ use crate::rows::{Figure, Row, Target};
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
     /// There are figures.
-    Measured(Measured),
+    Measured(Box<Measured>),
     /// A call failed, or something arrived wrong.
     Failed {
         /// What did.
@@ -43,6 +43,9 @@ pub struct Measured {
     pub dropped: Vec<String>,
     /// No run was left to itself: the figures are those of disturbed ones, and prove nothing.
     pub disturbed: bool,
+    /// By what they were disturbed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disturbances: Vec<String>,
     /// What a cache line took there and back between the two CPUs, the median.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line_ns: Option<f64>,
@@ -215,6 +218,7 @@ mod tests {
             runs: 1,
             dropped: vec![],
             disturbed,
+            disturbances: vec![],
             line_ns: Some(line_ns),
             distance: Some(Distance::of(line_ns)),
             limits: limits(),

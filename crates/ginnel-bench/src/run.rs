@@ -46,7 +46,7 @@ enum Side {
 /// `parent`, its parent.
 pub fn measure(row: &Row, settings: &Settings, place: Place, parent: u32) -> Outcome {
     match try_measure(row, settings, place, parent) {
-        Ok(measured) => Outcome::Measured(measured),
+        Ok(measured) => Outcome::Measured(Box::new(measured)),
         Err(Error::Failed(reason)) => Outcome::Failed { reason },
         Err(Error::Unavailable(reason)) => Outcome::Unavailable { reason },
     }
@@ -147,6 +147,7 @@ impl Table {
             (None, Some(distance)) => format!("the CPUs were {distance} in this run"),
             (None, None) => String::new(),
         });
+        let disturbances = runs.iter().filter_map(|run| run.against.clone()).collect();
         let of = |index: usize| -> Vec<Figures> {
             runs.iter().filter_map(|run| run.figures[index].clone()).collect()
         };
@@ -175,6 +176,7 @@ impl Table {
             kernel,
             user,
             disturbed,
+            disturbances,
             distance,
             limits,
         })

@@ -22,7 +22,7 @@ pub const LONG: Duration = Duration::from_secs(1000);
 /// That the call fails with this errno.
 #[track_caller]
 pub fn fails<T: Debug>(errno: Errno, call: Result<T>) {
-    assert_eq!(call.map_err(|error| name(error)).err().unwrap_or_else(|| "success".into()), name(errno));
+    assert_eq!(call.map_err(name).err().unwrap_or_else(|| "success".into()), name(errno));
 }
 
 fn name(errno: Errno) -> String {

@@ -14,6 +14,12 @@ pub trait Home: Sized + Sync + 'static {
     /// What reports call it.
     const NAME: &'static str;
 
+    /// Whether a process's end is stamped in the objects that it used: detached, with its pid; undone, if only of nothing.
+    const STAMPS_DEATHS: bool = true;
+
+    /// Whether of several that wait for a POSIX semaphore the first is served first for certain.
+    const SEMAPHORES_IN_TURN: bool = true;
+
     /// An empty one that nobody else uses. The process is isolated, and has a single thread.
     fn fresh() -> Self;
 

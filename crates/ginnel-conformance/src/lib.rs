@@ -10,7 +10,7 @@
 //! | [`differential`] | seeded random operations in two homes at once, by several processes, every result compared |
 //!
 //! A clause is green on the kernel's home before it judges another. Where the user-space home differs on purpose, the
-//! difference is an entry of [`user::DIFFERENCES`], with its reason and with what holds instead, and both are asserted:
+//! difference is an entry of [`user::differences`], with its reason and with what holds instead, and both are asserted:
 //! the kernel's clause must fail there, and the other must fail on the kernel.
 
 pub mod clause;

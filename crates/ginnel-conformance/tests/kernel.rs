@@ -30,6 +30,11 @@ fn posix_queues() {
 }
 
 #[test]
+fn descriptors_of_posix_queues() {
+    isolated_for(LIMIT, || run::<Kernel>("POSIX queues' descriptors", message::posix_queue::descriptors()));
+}
+
+#[test]
 fn posix_semaphores() {
     isolated_for(LIMIT, || run::<Kernel>("POSIX semaphores", sync::posix_semaphore::clauses()));
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use ginnel_engine::message::sysv_queue::SysvQueue;
+use ginnel_engine::message::sysv_queue::{Change, SysvQueue};
+use ginnel_engine::namespace::Namespace;
 use ginnel_engine::wait::Patience;
-use rustix::fs::{Mode, OFlags};
 
 /// The time that this process has had: others may use the CPUs too.
 fn used() -> Duration {
@@ -12,12 +12,11 @@ fn used() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn main() -> Result<(), ginnel_engine::Errno> {
-    let directory = rustix::fs::open("/dev/shm", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let name = std::ffi::CString::new(format!("ginnel-timing-{}", std::process::id())).unwrap_or_default();
-    let queue = SysvQueue::create(&directory, &name, Mode::RUSR | Mode::WUSR)?;
-    let _ = rustix::fs::unlinkat(&directory, &*name, rustix::fs::AtFlags::empty());
-    queue.set_bytes_max(1 << 32)?;
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let home = Namespace::private()?;
+    let id = SysvQueue::get(&home, libc::IPC_PRIVATE, 0o600)?;
+    let queue = SysvQueue::open(&home, id)?;
+    SysvQueue::set(&home, id, Change { bytes_max: 1 << 32, ..Change::none(&SysvQueue::status(&home, id)?) })?;
     let (payload, mut buffer) = ([7_u8; 64], [0_u8; 64]);
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..3 {

@@ -556,7 +556,8 @@ impl<'a> Heap<'a> {
         let mut guard = waiters.enter(None)?;
         let count = self.get(&guard, HOLES)? & HALF;
         // A few more than needed, as if they came from the end.
-        let count = count.min(u64::from(wanted) + (u64::from(wanted) / 8).min(SPARE_MAX as u64)) as u32;
+        let spare = (self.get(&guard, END)?.saturating_sub(count) / 8).min(SPARE_MAX as u64);
+        let count = count.min(u64::from(wanted) + spare) as u32;
         if count == 0 {
             waiters.leave(guard);
             return self.make().map(|()| false);

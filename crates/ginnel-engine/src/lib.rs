@@ -10,10 +10,10 @@
 //! | [`heap`] | memory inside a segment, which grows with what is in it and is given back |
 //! | [`wait`] | an object's blocked operations: served in order, by whoever changes the object, and nobody left asleep |
 //! | [`namespace`] | the directory that is the registry: keys, ids and names, who may use what, what the dead leave |
-//! | [`memory`] | System V segments, POSIX shared memory |
 //! | [`sync`] | semaphores, locks |
+//! | [`memory`] | System V segments, POSIX shared memory |
+//! | [`message`] | System V and POSIX message queues |
 //! | `links` | the words that the kernel marks when a thread dies |
-//! | [`message`] | POSIX queues |
 //! | `process` | whether a process is gone |
 //! | `spin` | looking again for a moment before sleeping |
 //! | `primitive` | the only place that touches atomics of shared memory, futexes and the robust list |
@@ -26,7 +26,12 @@
 //! The engine's errors are bare errnos, the kernel's for the same situation; `EUCLEAN` for a segment that does not hold
 //! what it must.
 
+#[cfg(not(ginnel_model))]
 mod links;
+#[cfg(ginnel_model)]
+#[path = "primitive/model.rs"]
+mod primitive;
+#[cfg(not(ginnel_model))]
 mod primitive;
 mod process;
 mod spin;
@@ -39,6 +44,12 @@ pub mod namespace;
 pub mod segment;
 pub mod sync;
 pub mod wait;
+
+/// Threads of a model, see `tests/model.rs`.
+#[cfg(ginnel_model)]
+pub mod model {
+    pub use crate::primitive::{spawn, start, story};
+}
 
 /// What a call of the engine fails with: the errno that the kernel would give.
 ///

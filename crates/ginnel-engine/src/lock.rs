@@ -48,8 +48,8 @@
 use std::time::{Duration, Instant};
 
 use crate::primitive::{
-    AtomicU32, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, compiler_fence, fence_all, futex_wait_any,
-    futex_wake, thread_exists,
+    AtomicU32, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, Watch, compiler_fence, fence_all,
+    futex_wait_any, futex_wake, thread_exists,
 };
 use crate::segment::{HEADER_BYTES, JOURNAL_OFFSET, Segment};
 use crate::spin;
@@ -67,11 +67,13 @@ const LESS_OFFSET: usize = 0xc0;
 pub const CHANGES_MAX: usize = (HEADER_BYTES - 0x100) / 16;
 
 /// How often a taken lock is looked at before sleeping: about what a holder needs for an operation.
-const SPINS: u32 = 160;
+const SPINS: u32 = if cfg!(ginnel_model) { 1 } else { 160 };
 const PAUSES_MOST: u32 = 16;
 /// How long to sleep before asking whether the holder is alive at all. Death itself wakes at once: this is for a word
 /// that names nobody, and long enough for a wake that got lost to be seen in a test.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// In how many sleeps a signal handler's run is no reason to give up.
+const SLEEPS_FIRM: u32 = 8;
 
 /// The lock of a segment.
 ///
@@ -235,6 +237,7 @@ impl<'a> Lock<'a> {
         let turn = self.segment.header32(TURN_OFFSET);
         let arrivals = self.segment.header64(ARRIVALS_OFFSET);
         let (mut spins, mut pauses) = (0, 1);
+        let mut sleeps = 0;
         loop {
             let value = word.load(Ordering::Relaxed);
             if is_free(value) {
@@ -266,7 +269,13 @@ impl<'a> Lock<'a> {
             fence_all();
             let value = word.load(Ordering::SeqCst);
             if !is_free(value) {
-                sleep(&[(turn, seen), (word, value)], deadline)?;
+                match sleep(&[(turn, seen), (word, value)], deadline) {
+                    // Not to wait for the operation, but for the lock: that is nothing to be interrupted, unless its
+                    // holder has been stopped.
+                    Err(Errno::INTR) if sleeps < SLEEPS_FIRM => {}
+                    outcome => outcome?,
+                }
+                sleeps += 1;
             }
         }
     }
@@ -400,12 +409,14 @@ impl Guard<'_> {
 
     /// Gives the lock back, and what this thread reads afterwards is read after that: what is dropped may be seen as
     /// taken still, by the kernel too, while this thread goes on reading.
-    #[inline]
-    pub(crate) fn release_with_fence(self) {
+    ///
+    /// The kernel goes on looking at the lock's word should this thread die, until what this gives is dropped.
+    pub(crate) fn release_with_fence(self) -> Watch {
         let guard = std::mem::ManuallyDrop::new(self);
         guard.undo();
         guard.segment.header32(WORD_OFFSET).swap(0, Ordering::SeqCst);
-        guard.after_release();
+        guard.wake_arrivals();
+        Watch::from_before(guard.thread, guard.before)
     }
 
     #[inline]
@@ -417,12 +428,11 @@ impl Guard<'_> {
     }
 
     #[inline]
-    fn after_release(&self) {
+    fn wake_arrivals(&self) {
         let arrivals = self.segment.header64(ARRIVALS_OFFSET).load(Ordering::SeqCst);
         if arrivals != self.segment.header64(CLEARED_OFFSET).load(Ordering::Relaxed) {
             self.wake_next(arrivals);
         }
-        self.thread.forget(self.before);
     }
 
     /// Wakes one who wants the lock.
@@ -450,6 +460,7 @@ impl Drop for Guard<'_> {
         } else {
             word.swap(0, Ordering::SeqCst);
         }
-        self.after_release();
+        self.wake_arrivals();
+        self.thread.forget(self.before);
     }
 }

@@ -262,6 +262,11 @@ impl Watch {
     pub(crate) fn on(thread: Thread, word: &AtomicU32) -> Watch {
         Watch { thread, before: thread.remember(word) }
     }
+
+    /// For who has had [`Thread::remember`] give `before`.
+    pub(crate) fn from_before(thread: Thread, before: *const u8) -> Watch {
+        Watch { thread, before }
+    }
 }
 
 impl Drop for Watch {

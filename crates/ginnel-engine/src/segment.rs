@@ -178,7 +178,7 @@ impl Segment {
     ///
     /// # Safety
     /// The bytes are mapped, readable and writable, for as long as the segment lives (to the process's end once
-    /// [`Segment::pin`] was called), and whoever else uses them does so by atomics or raw copies.
+    /// a process has a stake in it), and whoever else uses them does so by atomics or raw copies.
     pub unsafe fn over(base: NonNull<u8>, len: usize) -> Result<Segment> {
         if !base.addr().get().is_multiple_of(64) || len < SHORT_HEADER_BYTES {
             return Err(Errno::INVAL);

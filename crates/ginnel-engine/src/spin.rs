@@ -61,6 +61,9 @@ pub(crate) fn look_ahead(kind: usize, mut there: impl FnMut() -> bool) -> bool {
 
 /// Looks until `there` says so, for a moment at most: whether it did.
 pub(crate) fn look_for(kind: usize, deadline: Option<Instant>, mut there: impl FnMut() -> bool) -> bool {
+    if cfg!(ginnel_model) {
+        return there();
+    }
     let mut habit = HABIT.get();
     habit.times = habit.times.wrapping_add(1);
     let other = habit.times.is_multiple_of(TRY_OTHER);

@@ -61,7 +61,7 @@ mod seat;
 mod slots;
 mod stake;
 
-pub(crate) use own_order::{Blocked, Step};
+pub(crate) use own_order::{Alone, Blocked, Place, Step};
 
 use slots::{
     DIRTY, FIRST_WORD, HEAD, HEADER, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, LIFE, MEMBERS, NEXT, RUNG,
@@ -386,20 +386,23 @@ impl<'a, O: Object> Waiters<'a, O> {
         }
         let before = lock.take_word(thread, patience.deadline())?;
         let mut guard = Guard::holding(self.segment, thread, before);
-        if self.is_alone() {
-            // Nobody to hear of this one's death, and nobody to serve.
-            match attempt(&mut guard, words) {
-                Ok(true) => {
-                    guard.checkpoint();
-                    return Ok(());
-                }
-                Ok(false) if patience != Patience::None => {}
-                Ok(false) => return Err(Errno::AGAIN),
-                Err(errno) => return Err(errno),
-            }
+        if !self.is_alone() {
+            let _bell = guard.release_with_fence();
+            return self.run_among_others(thread, words, patience, None, &mut attempt);
         }
+        // Nobody to hear of this one's death, and nobody to serve.
+        match attempt(&mut guard, words) {
+            Ok(true) => {
+                guard.checkpoint();
+                return Ok(());
+            }
+            Ok(false) if patience != Patience::None => {}
+            Ok(false) => return Err(Errno::AGAIN),
+            Err(errno) => return Err(errno),
+        }
+        let seen = lock.version(self.object.awaits(words));
         drop(guard);
-        self.run_among_others(thread, words, patience, &mut attempt)
+        self.run_among_others(thread, words, patience, Some(seen), &mut attempt)
     }
 
     fn approach(&self) {
@@ -414,10 +417,14 @@ impl<'a, O: Object> Waiters<'a, O> {
         thread: Thread,
         words: &mut Words,
         patience: Patience,
+        seen: Option<u32>,
         attempt: &mut impl FnMut(&mut Guard<'a>, &mut Words) -> Result<bool>,
     ) -> Result<()> {
         let _bell = Watch::on(thread, self.bell()?);
         let mut looks = if patience == Patience::None { 0 } else { LOOKS_MAX };
+        if let Some(version) = seen {
+            looks = self.look(words, version, patience, looks);
+        }
         loop {
             let mut guard = self.enter_as(thread, patience.deadline())?;
             match attempt(&mut guard, words) {
@@ -429,15 +436,9 @@ impl<'a, O: Object> Waiters<'a, O> {
                 }
             }
             if looks > 0 {
-                let lock = Lock::of(self.segment);
-                let change = self.object.awaits(words);
-                let version = lock.version(change);
+                let version = Lock::of(self.segment).version(self.object.awaits(words));
                 self.leave(guard);
-                let changed = lock.look_for(change, version, patience.deadline());
-                looks = if changed { looks - 1 } else { 0 };
-                if changed {
-                    self.approach();
-                }
+                looks = self.look(words, version, patience, looks);
                 continue;
             }
             match self.has_room(&guard) {
@@ -455,6 +456,17 @@ impl<'a, O: Object> Waiters<'a, O> {
                     return Err(errno);
                 }
             }
+        }
+    }
+
+    /// Looks for the change that would let an operation go on: how often to look again.
+    fn look(&self, words: &Words, version: u32, patience: Patience, looks: u32) -> u32 {
+        let change = self.object.awaits(words);
+        if Lock::of(self.segment).look_for(change, version, patience.deadline()) {
+            self.approach();
+            looks.saturating_sub(1)
+        } else {
+            0
         }
     }
 
@@ -518,7 +530,7 @@ impl<'a, O: Object> Waiters<'a, O> {
             if matches!(self.get(&guard, SLEEPERS), Ok(0)) {
                 return;
             }
-            guard.release_with_fence();
+            let _bell = guard.release_with_fence();
             if !self.look_round().unwrap_or(false) {
                 return;
             }
@@ -552,7 +564,7 @@ impl<'a, O: Object> Waiters<'a, O> {
     ///
     /// # Errors
     /// `EUCLEAN`: the segment does not hold what it must.
-    pub(crate) fn serve_others(&self, mut guard: Guard<'a>) -> Result<()> {
+    pub fn serve_others(&self, mut guard: Guard<'a>) -> Result<()> {
         let marked = match self.get(&guard, SLEEPERS) {
             Ok(0) => Ok(false),
             Ok(_) => self.set(&mut guard, DIRTY, 1).map(|()| true),
@@ -672,9 +684,12 @@ impl<'a, O: Object> Waiters<'a, O> {
         for index in 0..self.high()? {
             let slot = self.slot(index);
             dead |= self.is_dead(slot)?;
+            // W2.
             let ticket = self.segment.word64(slot + TICKET)?.load(Ordering::Acquire);
             let state = self.segment.word64(slot + STATE)?.load(Ordering::Acquire) & 0xff;
-            if matches!(state, SLEEPING | SERVED) {
+            if state == SLEEPING && self.is_touched(slot)? {
+                futex_wake(self.low_half(slot + STATE)?, 1);
+            } else if state == SERVED {
                 let rung = self.segment.word64(slot + RUNG)?;
                 if rung.load(Ordering::Acquire) != ticket {
                     futex_wake(self.low_half(slot + STATE)?, 1);

@@ -248,7 +248,9 @@ fn overwritten_it_returns_by_its_deadline() {
             for value in hostile(offset) {
                 let two = barrier(2);
                 let until = Instant::now() + Duration::from_millis(40);
-                let party = fork(|| drop(two.wait(Some(until))));
+                let party = fork(|| {
+                    let _ = two.wait(Some(until));
+                });
                 wait_until("it waits, or has ended", || {
                     !party.is_alive() || blocked_in(party.pid(), libc::SYS_futex_waitv)
                 });

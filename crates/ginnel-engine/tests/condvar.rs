@@ -291,6 +291,41 @@ fn a_notified_one_killed_while_another_has_the_mutex_passes_the_notification_on(
     });
 }
 
+/// It may have seen the mutex free, and be about to take it.
+#[test]
+fn a_notified_one_killed_after_another_took_the_mutex_first_passes_the_notification_on() {
+    isolated_for(Duration::from_secs(600), || {
+        let (mut kills, mut first) = (0, 0);
+        for steps in (0..).step_by(stride_or(17)) {
+            let store = store();
+            let mut other = None;
+            let victim = stepped_to_its_sleep(store, || {
+                other = Some(sleeping(store, 1));
+                store.give(1);
+            });
+            let in_work = (0..steps).all(|_| victim.step());
+            let taken_first = store.mutex.lock(Patience::None);
+            if get(TAKEN) == 1 || !in_work {
+                victim.kill();
+                break;
+            }
+            victim.kill();
+            if let Ok(locked) = taken_first {
+                store.locked(locked);
+                store.mutex.unlock().unwrap();
+                first += 1;
+            }
+            wait_until(&format!("the item has another owner, killed after {steps} instructions"), || {
+                get(TAKEN + 1) == 1
+            });
+            other.unwrap().assert_ok();
+            kills += 1;
+        }
+        println!("{kills} kills of one who was notified, {first} of them after another took the mutex");
+        assert!(kills > 3 && first > 1);
+    });
+}
+
 #[test]
 fn a_notifier_killed_at_every_instruction_leaves_nobody_asleep() {
     isolated_for(Duration::from_secs(600), || {

@@ -190,7 +190,7 @@ fn among_robust_mutexes_of_the_c_library() {
                 let mut held = [false; 12];
                 for _ in 0..500 {
                     let place = random.below(12) as usize;
-                    match (held[place], place % 2 == 0) {
+                    match (held[place], place.is_multiple_of(2)) {
                         (false, true) => assert_eq!(theirs[place / 2].lock(), 0),
                         (true, true) => theirs[place / 2].unlock(),
                         (false, false) => assert_eq!(ours[place / 2].lock(ENDLESS), Ok(Locked::Whole)),
@@ -204,7 +204,7 @@ fn among_robust_mutexes_of_the_c_library() {
             holder.wait();
             for place in 0..12 {
                 let died = get(place) == 1;
-                if place % 2 == 0 {
+                if place.is_multiple_of(2) {
                     assert_eq!(theirs[place / 2].lock(), if died { libc::EOWNERDEAD } else { 0 });
                     if died {
                         // SAFETY: held, after its owner's death.
@@ -301,7 +301,8 @@ fn killed_at_every_instruction_the_next_gets_it() {
         let (mut kills, mut told) = (0, 0);
         for steps in (0..).step_by(stride_or(1)) {
             let mutex = mutex();
-            (set(FROM, 0), set(TO, 0));
+            set(FROM, 0);
+            set(TO, 0);
             let victim = Stepped::start(|| {
                 mutex.lock(ENDLESS).unwrap();
                 mutex.unlock().unwrap();
@@ -327,7 +328,8 @@ fn killed_at_every_instruction_whoever_sleeps_behind_it_gets_it() {
         let mut kills = 0;
         for steps in (0..).step_by(stride_or(7)) {
             let mutex = mutex();
-            (set(FROM, 0), set(TO, 0));
+            set(FROM, 0);
+            set(TO, 0);
             let victim = Stepped::start(|| transfer(mutex));
             let mut sleepers = Vec::new();
             let mut in_work = true;
@@ -367,7 +369,8 @@ fn a_wake_that_a_dead_one_had_is_not_lost_to_who_came_before_it() {
         let mut kills = 0;
         for steps in (0..).step_by(stride_or(61)) {
             let mutex = mutex();
-            (set(FROM, 0), set(TO, 0));
+            set(FROM, 0);
+            set(TO, 0);
             mutex.lock(ENDLESS).unwrap();
             let victim = Stepped::start(|| transfer(mutex));
             let mut sleeper = None;
@@ -501,7 +504,8 @@ fn overwritten_it_works_or_is_an_error_and_never_hangs() {
                     });
                     dying.wait();
                     let _ = mutex.lock(short());
-                    (set(0, 0), set(1, 0));
+                    set(0, 0);
+                    set(1, 0);
                     tried += 1;
                 }
             }

@@ -295,7 +295,7 @@ fn many_processes_killed_at_random_and_nobody_sleeps_on() {
         let start = |place: u64| {
             fork(move || {
                 while get(STOP) == 0 {
-                    if place % 3 == 0 { write(lock) } else { read(lock) }
+                    if place.is_multiple_of(3) { write(lock) } else { read(lock) }
                 }
             })
         };
@@ -331,12 +331,17 @@ fn overwritten_it_returns_by_its_deadline() {
                 let lock = lock();
                 let short = || Patience::Until(Instant::now() + Duration::from_millis(40));
                 let hold = lock.read(ENDLESS).unwrap();
-                let writer = fork(|| drop(lock.write(short()).map(|hold| lock.unlock(hold))));
+                let writer = fork(|| {
+                    let _ = lock.write(short()).map(|hold| lock.unlock(hold));
+                });
                 wait_until("it waits, or has ended", || {
                     !writer.is_alive() || blocked_in(writer.pid(), libc::SYS_futex_waitv)
                 });
                 common::word(offset).store(value, Ordering::SeqCst);
-                fork(|| drop(lock.read(short()).map(|hold| lock.unlock(hold)))).assert_ok();
+                fork(|| {
+                    let _ = lock.read(short()).map(|hold| lock.unlock(hold));
+                })
+                .assert_ok();
                 writer.assert_ok();
                 // Giving back waits for the lock inside, which may seem to be another's who lives.
                 if offset != 64 {

@@ -124,7 +124,7 @@ fn sleeping_keepers(segment: &Segment, count: u64) -> Vec<Child> {
     (0..count)
         .map(|_| {
             let before = raw(segment, SLEEPERS);
-            let keeper = fork(|| drop(keep_one(segment).unwrap()));
+            let keeper = fork(|| _ = keep_one(segment).unwrap());
             wait_until("it sleeps", || raw(segment, SLEEPERS) == before + 1);
             wait_blocked_in(keeper.pid(), libc::SYS_futex_waitv);
             keeper
@@ -315,7 +315,7 @@ fn killed_at_every_instruction_nothing_is_lost_or_doubled() {
         let mut kills = 0;
         for steps in (0..).step_by(stride()) {
             let segment = units(2);
-            let victim = Stepped::start(|| drop(borrow_for_process(&segment)));
+            let victim = Stepped::start(|| _ = borrow_for_process(&segment));
             let in_work = (0..steps).all(|_| victim.step_watched(|_| {}));
             victim.kill();
             assert_eq!(settled(&segment), (2, 0), "a process's, killed after {steps} instructions");
@@ -337,7 +337,7 @@ fn killed_at_every_instruction_of_forfeiting_somebody_else_does_it() {
             for steps in (0..).step_by(stride()) {
                 let segment = units(1);
                 kill(borrower(&segment, for_process));
-                let heir = Stepped::start(|| drop(settled(&segment)));
+                let heir = Stepped::start(|| _ = settled(&segment));
                 let in_work = (0..steps).all(|_| heir.step_watched(|_| {}));
                 heir.kill();
                 assert_eq!(settled(&segment), (1, 0), "{for_process}: killed after {steps} instructions");
@@ -398,12 +398,6 @@ fn try_borrow(segment: &Segment) {
     waiters.leave(guard);
     let mut guard = waiters.enter(soon()).unwrap();
     guard.set(COUNT, guard.get(COUNT).unwrap() + 1).unwrap();
-    guard.set(waiters_dirty(), 1).unwrap();
     waiters.give_up(&mut guard, stake).unwrap();
-    waiters.leave(guard);
-}
-
-/// Something has been given back: for those who sleep.
-fn waiters_dirty() -> usize {
-    WAITERS + 0x28
+    waiters.serve_others(guard).unwrap();
 }

@@ -13,11 +13,11 @@ mod undo;
 use std::time::{Duration, Instant};
 
 use ginnel_engine::Errno;
-use ginnel_engine::namespace::{Kind, Namespace};
+use ginnel_engine::namespace::{Change, Kind, Namespace};
 use ginnel_engine::segment::HEADER_BYTES;
 use ginnel_engine::sync::sysv_semaphore::{COUNT_MAX, OPERATIONS_MAX, Status, SysvSemaphores, VALUE_MAX};
 use ginnel_engine::wait::Patience;
-use ginnel_testkit::{Child, fork, isolated, wait_blocked_in, wait_until};
+use ginnel_testkit::{Child, as_user, fork, isolated, wait_blocked_in, wait_until};
 use libc::sembuf;
 
 const NO_WAIT: i16 = libc::IPC_NOWAIT as i16;
@@ -325,6 +325,35 @@ fn the_times_are_of_the_last_operation_and_of_the_last_change() {
 }
 
 #[test]
+fn who_has_a_set_open_heeds_a_change_of_its_permissions() {
+    isolated(|| {
+        let set = set_of(&[5]);
+        let mode = |mode| {
+            set.home.set(Kind::SysvSemaphores, set.id, Change { uid: 0, gid: 0, mode }).unwrap();
+            set.status().unwrap().last_change
+        };
+        let changed = mode(0o666);
+        assert_eq!(set.status().unwrap().last_operation, 0);
+        assert!(changed > 0);
+        let take = || operate(&set, &[op(0, -1)]);
+        as_user(1000, 1000, || assert_eq!(take(), Ok(()))).assert_ok();
+        mode(0o664);
+        as_user(1000, 1000, || {
+            assert_eq!(take(), Err(Errno::ACCESS));
+            assert_eq!(operate(&set, &[flagged(0, 0, NO_WAIT)]), Err(Errno::AGAIN), "that only looks");
+            assert_eq!((set.value(0), set.set_value(0, 1)), (Ok(4), Err(Errno::ACCESS)));
+        })
+        .assert_ok();
+        mode(0o600);
+        as_user(1000, 1000, || {
+            assert_eq!((take(), set.value(0)), (Err(Errno::ACCESS), Err(Errno::ACCESS)));
+        })
+        .assert_ok();
+        assert_eq!(take(), Ok(()), "its owner");
+    });
+}
+
+#[test]
 fn five_hundred_operations_wait_and_are_done_at_once() {
     isolated(|| {
         for count in [1_u16, 3, 100, 250, 600] {
@@ -436,7 +465,9 @@ fn scribbled_words_are_an_error_or_a_result_and_never_hang() {
                 let set = set_of(&[1, 0, 0]);
                 let briefly = || Patience::Until(Instant::now() + Duration::from_millis(60));
                 let sleeper = |operations: &[sembuf]| {
-                    let child = fork(|| drop(set.operate(operations, briefly())));
+                    let child = fork(|| {
+                        let _ = set.operate(operations, briefly());
+                    });
                     wait_until("it sleeps", || {
                         !child.is_alive() || ginnel_testkit::blocked_in(child.pid(), libc::SYS_futex_waitv)
                     });

@@ -432,24 +432,27 @@ fn remarks(line: &Line) -> String {
             text += &format!("\n{name}, {side}: {unavailable}");
         }
     }
-    let mut reasons = measured.dropped.clone();
-    reasons.dedup();
-    if !reasons.is_empty() {
-        text += &format!("\n{name}: {} runs dropped: {}", measured.dropped.len(), reasons.join("; "));
-    }
+    let mut reasons = |what: &str, runs: &[String]| {
+        if let Some(first) = runs.first() {
+            let more = if runs.len() > 1 { ", ..." } else { "" };
+            text += &format!("\n{name}: {} runs {what}: {first}{more}", runs.len());
+        }
+    };
+    reasons("dropped", &measured.dropped);
+    reasons("disturbed", &measured.disturbances);
     text
 }
 
 fn cells(line: &Line) -> Vec<String> {
-    let mark = if measured(line).is_some_and(|of| of.disturbed) { "~" } else { "" };
-    let mut cells = vec![line.name.to_string()];
+    let mark = if measured(line).is_some_and(|of| of.disturbed) { " ~" } else { "" };
+    let mut cells = vec![format!("{}{mark}", line.name)];
     match &line.outcome {
         Outcome::Failed { .. } => cells.push("FAILED".into()),
         Outcome::Unavailable { .. } => cells.push("not here".into()),
         Outcome::Measured(of) => {
             cells.extend(home(&of.kernel, line));
             cells.extend(home(&of.user, line));
-            cells.push(of.ratio.map_or("-".into(), |ratio| format!("{mark}{}", times(ratio))));
+            cells.push(of.ratio.map_or("-".into(), times));
         }
     }
     for verdict in &line.targets {

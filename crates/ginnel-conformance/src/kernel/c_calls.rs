@@ -84,18 +84,23 @@ fn sysv() -> Vec<Clause<Kernel>> {
             // SAFETY: see above.
             fails(Errno::FAULT, done(unsafe { semtimedop(id, &mut down, 1, NOWHERE as *const _) }));
         }),
-        clause("semop(2)", "semtimedop_no_time", "a time-out that is no time is EINVAL, waiting or not", |h| {
-            let id = h.semget(IPC_PRIVATE, 1, 0o600).unwrap();
-            let (mut down, mut up) = (DOWN, libc::sembuf { sem_op: 1, ..DOWN });
-            for time in &NO_TIMES {
-                // SAFETY: see above.
-                unsafe {
-                    fails(Errno::INVAL, done(semtimedop(id, &mut down, 1, time)));
-                    fails(Errno::INVAL, done(semtimedop(id, &mut up, 1, time)));
+        clause(
+            "semop(2)",
+            "semtimedop_no_time",
+            "a time-out that is no time is EINVAL, waiting or not",
+            |h| {
+                let id = h.semget(IPC_PRIVATE, 1, 0o600).unwrap();
+                let (mut down, mut up) = (DOWN, libc::sembuf { sem_op: 1, ..DOWN });
+                for time in &NO_TIMES {
+                    // SAFETY: see above.
+                    unsafe {
+                        fails(Errno::INVAL, done(semtimedop(id, &mut down, 1, time)));
+                        fails(Errno::INVAL, done(semtimedop(id, &mut up, 1, time)));
+                    }
                 }
-            }
-            assert_eq!(h.sem_getval(id, 0), Ok(0));
-        }),
+                assert_eq!(h.sem_getval(id, 0), Ok(0));
+            },
+        ),
         clause("semctl(2)", "semctl_fault", "values that are not there are EFAULT", |h| {
             let id = h.semget(IPC_PRIVATE, 1, 0o600).unwrap();
             for command in [libc::GETALL, libc::SETALL, libc::IPC_STAT, libc::IPC_SET] {
@@ -143,8 +148,7 @@ fn posix() -> Vec<Clause<Kernel>> {
             let (queue, mut text, mut priority) = (queue(h), [0; 8], 0);
             for time in &NO_TIMES {
                 // SAFETY: see above.
-                let got =
-                    unsafe { libc::mq_timedreceive(queue, text.as_mut_ptr(), 8, &mut priority, time) };
+                let got = unsafe { libc::mq_timedreceive(queue, text.as_mut_ptr(), 8, &mut priority, time) };
                 fails(Errno::INVAL, check(got as i64));
             }
         }),
@@ -152,9 +156,8 @@ fn posix() -> Vec<Clause<Kernel>> {
             let (queue, mut text) = (queue(h), [0; 8]);
             let time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
             // SAFETY: see above.
-            let got = unsafe {
-                libc::mq_timedreceive(queue, text.as_mut_ptr(), 8, std::ptr::null_mut(), &time)
-            };
+            let got =
+                unsafe { libc::mq_timedreceive(queue, text.as_mut_ptr(), 8, std::ptr::null_mut(), &time) };
             fails(Errno::TIMEDOUT, check(got as i64));
         }),
         clause("mq_receive(3)", "mq_receive_no_priority", "the priority need not be asked for", |h| {
@@ -188,13 +191,18 @@ fn posix() -> Vec<Clause<Kernel>> {
             }
             assert_eq!(h.mq_getattr(queue).unwrap().flags, libc::O_NONBLOCK.into());
         }),
-        clause("sem_wait(3)", "sem_no_time", "a time whose nanoseconds are none is EINVAL where it waits", |h| {
-            let semaphore = h.sem_open("/a", O_CREAT, 0o600, 0).unwrap();
-            for time in &NO_TIMES[..2] {
-                // SAFETY: see above.
-                fails(Errno::INVAL, done(unsafe { libc::sem_timedwait(semaphore as *mut _, time) }));
-            }
-        }),
+        clause(
+            "sem_wait(3)",
+            "sem_no_time",
+            "a time whose nanoseconds are none is EINVAL where it waits",
+            |h| {
+                let semaphore = h.sem_open("/a", O_CREAT, 0o600, 0).unwrap();
+                for time in &NO_TIMES[..2] {
+                    // SAFETY: see above.
+                    fails(Errno::INVAL, done(unsafe { libc::sem_timedwait(semaphore as *mut _, time) }));
+                }
+            },
+        ),
         clause("sem_open(3)", "sem_open_twice", "opening twice in a process gives the same address", |h| {
             let name = CString::new("/a").unwrap();
             let one = h.sem_open("/a", O_CREAT, 0o600, 1).unwrap();

@@ -115,17 +115,22 @@ fn posix() -> Vec<Clause<Kernel>> {
             assert_eq!((attr.maxmsg, attr.msgsize), (3, 300));
         }),
     ];
-    all.push(clause("getrlimit(2)", "rlimit_msgqueue", "a user's queues within RLIMIT_MSGQUEUE, or EMFILE", |h| {
-        // Its own user: what others' namespaces still hold while they are torn down counts for Alice.
-        as_other(1099, 1099, || {
-            rustix::process::setrlimit(
-                rustix::process::Resource::Msgqueue,
-                rustix::process::Rlimit { current: Some(1000), maximum: Some(1000) },
-            )
-            .unwrap();
-            fails(Errno::MFILE, h.mq_open("/a", O_CREAT | O_RDWR, 0o600, Some((10, 1000))));
-            h.mq_open("/a", O_CREAT | O_RDWR, 0o600, Some((1, 10))).unwrap();
-        });
-    }));
+    all.push(clause(
+        "getrlimit(2)",
+        "rlimit_msgqueue",
+        "a user's queues within RLIMIT_MSGQUEUE, or EMFILE",
+        |h| {
+            // Its own user: what others' namespaces still hold while they are torn down counts for Alice.
+            as_other(1099, 1099, || {
+                rustix::process::setrlimit(
+                    rustix::process::Resource::Msgqueue,
+                    rustix::process::Rlimit { current: Some(1000), maximum: Some(1000) },
+                )
+                .unwrap();
+                fails(Errno::MFILE, h.mq_open("/a", O_CREAT | O_RDWR, 0o600, Some((10, 1000))));
+                h.mq_open("/a", O_CREAT | O_RDWR, 0o600, Some((1, 10))).unwrap();
+            });
+        },
+    ));
     all
 }

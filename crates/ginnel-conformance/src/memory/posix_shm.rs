@@ -57,12 +57,17 @@ fn names<H: PosixMemory>() -> Vec<Clause<H>> {
             fails(Errno::EXIST, open(h, NEW, 0o600));
             reads(&open(h, O_CREAT | O_RDWR, 0o600).unwrap(), b"kept");
         }),
-        clause(OPEN, "slash_or_not", "a slash in front, or several, or none: it is the same name", |h: &H| {
-            write(&open(h, NEW, 0o600).unwrap(), b"x").unwrap();
-            for name in ["ginnel", "//ginnel"] {
-                h.shm_open(name, O_RDWR, 0).unwrap();
-            }
-        }),
+        clause(
+            OPEN,
+            "slash_or_not",
+            "a slash in front, or several, or none: it is the same name",
+            |h: &H| {
+                write(&open(h, NEW, 0o600).unwrap(), b"x").unwrap();
+                for name in ["ginnel", "//ginnel"] {
+                    h.shm_open(name, O_RDWR, 0).unwrap();
+                }
+            },
+        ),
         clause(OPEN, "malformed", "a name that is none, or has another slash, is EINVAL", |h: &H| {
             for name in ["/", "", "/a/b", "/a/"] {
                 fails(Errno::INVAL, h.shm_open(name, NEW, 0o600));
@@ -104,18 +109,30 @@ fn names<H: PosixMemory>() -> Vec<Clause<H>> {
 
 fn objects<H: PosixMemory>() -> Vec<Clause<H>> {
     vec![
-        clause(OPEN, "first_size", "a new one has no bytes; ftruncate gives it some, which are 0", |h: &H| {
-            let mine = open(h, NEW, 0o600).unwrap();
-            assert_eq!(rustix::fs::fstat(&mine).unwrap().st_size, 0);
-            rustix::fs::ftruncate(&mine, 5).unwrap();
-            reads(&mine, &[0; 5]);
-        }),
+        clause(
+            OPEN,
+            "first_size",
+            "a new one has no bytes; ftruncate gives it some, which are 0",
+            |h: &H| {
+                let mine = open(h, NEW, 0o600).unwrap();
+                assert_eq!(rustix::fs::fstat(&mine).unwrap().st_size, 0);
+                rustix::fs::ftruncate(&mine, 5).unwrap();
+                reads(&mine, &[0; 5]);
+            },
+        ),
         clause(OPEN, "mapped", "mapped by two processes it is the same memory", |h: &H| {
             use rustix::mm::{MapFlags, ProtFlags, mmap};
             let map = |fd: &OwnedFd| {
                 // SAFETY: a fresh mapping, of a page that the object has.
                 let at = unsafe {
-                    mmap(std::ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)
+                    mmap(
+                        std::ptr::null_mut(),
+                        4096,
+                        ProtFlags::READ | ProtFlags::WRITE,
+                        MapFlags::SHARED,
+                        fd,
+                        0,
+                    )
                 };
                 at.unwrap().cast::<u8>()
             };
@@ -188,12 +205,17 @@ fn rights<H: PosixMemory>() -> Vec<Clause<H>> {
                 open(h, O_RDONLY, 0).unwrap();
             });
         }),
-        clause(OPEN, "truncate_denied", "O_TRUNC without write permission is EACCES, and takes nothing", |h: &H| {
-            no_umask();
-            write(&open(h, NEW, 0o644).unwrap(), b"kept").unwrap();
-            as_other(BOB, BOB, || fails(Errno::ACCESS, open(h, O_RDONLY | O_TRUNC, 0)));
-            reads(&open(h, O_RDONLY, 0).unwrap(), b"kept");
-        }),
+        clause(
+            OPEN,
+            "truncate_denied",
+            "O_TRUNC without write permission is EACCES, and takes nothing",
+            |h: &H| {
+                no_umask();
+                write(&open(h, NEW, 0o644).unwrap(), b"kept").unwrap();
+                as_other(BOB, BOB, || fails(Errno::ACCESS, open(h, O_RDONLY | O_TRUNC, 0)));
+                reads(&open(h, O_RDONLY, 0).unwrap(), b"kept");
+            },
+        ),
         clause(OPEN, "shared", "what the mode grants to everybody another user may do", |h: &H| {
             no_umask();
             let mine = open(h, NEW, 0o666).unwrap();

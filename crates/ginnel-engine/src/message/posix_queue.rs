@@ -31,7 +31,6 @@
 //!
 //! A message that is put back may be one more than the queue is to hold: it is full until that one is gone.
 
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::lock::Guard;
@@ -41,18 +40,19 @@ use crate::segment::Segment;
 use crate::wait::{Object, Patience, Stake, Waiters, Words};
 use crate::{Errno, Result};
 
+mod call;
 mod doorbell;
 mod flags;
 mod notify;
 mod store;
 
+use call::Call;
 pub(crate) use doorbell::bells;
 use doorbell::{BellName, Doorbell};
 use flags::Flags;
 pub use notify::{Notification, Registration};
 use store::{
-    BELL_NAME, BYTES, Geometry, KIND, LIMIT_BYTES, LIMIT_MESSAGES, NOTICE, NOTIFIED, OUT_OF_STEP, State,
-    Store, Stored, WAITERS, WAITERS_BYTES, WAITERS_MAX,
+    BELL_NAME, BYTES, Geometry, KIND, LIMIT_BYTES, LIMIT_MESSAGES, NOTICE, OUT_OF_STEP, State, Store, Stored,
 };
 
 /// One more than the highest priority.
@@ -62,8 +62,8 @@ pub const LARGE: usize = 8 << 10;
 
 /// "posixmq" and the version of what follows.
 const POSIX_QUEUE: u64 = u64::from_le_bytes(*b"posixmq\x01");
-/// How often to look for a queue that others make and remove meanwhile.
-const TRIES_MAX: u32 = 100;
+/// How often to try again what others have made impossible meanwhile. What is impossible for longer is not sound.
+const TRIES_MAX: u32 = 1000;
 
 // What a blocked operation asks. The second word is the slot of a message, the third the place of a stake's word that
 // names it, or 0.
@@ -303,7 +303,7 @@ impl PosixQueue {
         let call = Call::of(self);
         let waiters = call.waiters();
         let waits = patience != Patience::None;
-        loop {
+        for _ in 0..TRIES_MAX {
             let outcome = waiters.run_own([0; 7], patience, |guard, words| {
                 call.send_small(guard, words, priority, payload, waits)
             });
@@ -313,6 +313,7 @@ impl PosixQueue {
                 Err(errno) => self.before_another_try(errno, priority, payload.len())?,
             }
         }
+        Err(Errno::UCLEAN)
     }
 
     /// Receives the oldest message of the highest priority; blocked while there is none (`mq_receive(3)`,
@@ -468,7 +469,9 @@ impl PosixQueue {
     fn send_large(&self, priority: u32, payload: &[u8], patience: Patience) -> Result<()> {
         let call = Call::of(self);
         let waiters = call.waiters();
+        let mut tries = 0..TRIES_MAX;
         let (stake, message) = loop {
+            tries.next().ok_or(Errno::UCLEAN)?;
             match self.stake_for(&waiters, patience, |guard, state| {
                 if patience == Patience::None && state.count >= self.geometry.messages_max {
                     return Err(Errno::AGAIN);
@@ -487,13 +490,14 @@ impl PosixQueue {
         let copied = self.store().copy_in(&message, payload);
         let request = [SEND, message.link, stake.word_offset(1) as u64, 0, 0, 0, 0];
         let outcome = copied.and_then(|()| {
-            loop {
+            for _ in 0..TRIES_MAX {
                 let outcome = waiters.run_own(request, patience, |guard, words| call.put(guard, words, true));
                 match outcome {
                     Err(Errno::ALREADY) => self.send_notice(true)?,
                     outcome => return outcome,
                 }
             }
+            Err(Errno::UCLEAN)
         });
         let unsent = outcome.is_err().then_some(message);
         // One that cannot be ended in time is left as a dead one's: its message has gone, or goes with it.
@@ -506,7 +510,9 @@ impl PosixQueue {
     fn receive_large(&self, buffer: &mut [u8], patience: Patience) -> Result<Received> {
         let call = Call::of(self);
         let waiters = call.waiters();
+        let mut tries = 0..TRIES_MAX;
         let stake = loop {
+            tries.next().ok_or(Errno::UCLEAN)?;
             match self.stake_for(&waiters, patience, |_, _| Ok(([RECEIVED, 0, 0, 0, 0, 0, 0], ()))) {
                 Ok((stake, ())) => break stake,
                 Err(Errno::NOBUFS) => waiters.make_room().map_err(full)?,
@@ -592,239 +598,4 @@ impl Drop for PosixQueue {
 /// What the file system's being full is to a caller of these functions.
 fn full(errno: Errno) -> Errno {
     if errno == Errno::NOSPC { Errno::NOMEM } else { errno }
-}
-
-/// One operation of one thread: what those who serve the blocked do for them, and what it does for itself.
-struct Call<'q, 'b> {
-    queue: &'q PosixQueue,
-    buffer: Cell<&'b mut [u8]>,
-    /// Whether the queue was left with more memory than it needs.
-    surplus: Cell<bool>,
-}
-
-impl<'q, 'b> Call<'q, 'b> {
-    #[inline]
-    fn of(queue: &'q PosixQueue) -> Call<'q, 'b> {
-        Call { queue, buffer: Cell::default(), surplus: Cell::new(false) }
-    }
-
-    #[inline]
-    fn waiters<'c>(&'c self) -> Waiters<'c, Call<'q, 'b>>
-    where
-        'q: 'c,
-    {
-        Waiters::of(&self.queue.segment, WAITERS, WAITERS_MAX, self).expect("an aligned place in the segment")
-    }
-
-    #[inline]
-    fn send_small(
-        &self,
-        guard: &mut Guard<'_>,
-        words: &mut Words,
-        priority: u32,
-        payload: &[u8],
-        waits: bool,
-    ) -> Result<bool> {
-        let store = self.queue.store();
-        let mut state = store.state(guard)?;
-        let is_full = state.count >= self.queue.geometry.messages_max;
-        if is_full && !waits {
-            return Ok(false);
-        }
-        let message = store.take(guard, &mut state, priority, payload.len())?;
-        store.copy_in(&message, payload)?;
-        if is_full {
-            // It is blocked with its message put aside.
-            *words = [SEND, message.link, 0, 0, 0, 0, 0];
-            return store.set_state(guard, state).map(|()| false);
-        }
-        self.insert(guard, state, &message, true).map(|()| true)
-    }
-
-    #[inline]
-    fn receive_small(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<bool> {
-        let store = self.queue.store();
-        let state = store.state(guard)?;
-        if state.count == 0 {
-            *words = [RECEIVE, 0, 0, 0, 0, 0, 0];
-            return Ok(false);
-        }
-        let message = store.first(guard)?;
-        if message.len > LARGE {
-            return Err(Errno::FBIG);
-        }
-        self.take_out(&message, words)?;
-        let mut state = self.remove(guard, state, &message)?;
-        store.free(&mut state, &message)?;
-        store.set_state(guard, state)?;
-        if state.count == 0 && store.has_surplus(guard)? {
-            self.surplus.set(true);
-        }
-        Ok(true)
-    }
-
-    #[inline]
-    fn take_out(&self, message: &Stored, words: &mut Words) -> Result<()> {
-        let buffer = self.buffer.take();
-        let copied = self.queue.store().copy_out(message, buffer);
-        self.buffer.set(buffer);
-        (words[3], words[4]) = (u64::from(message.priority), message.len as u64);
-        copied
-    }
-
-    /// A message that lies in a slot comes into the queue.
-    #[inline]
-    fn insert(&self, guard: &mut Guard<'_>, state: State, message: &Stored, notices: bool) -> Result<()> {
-        let store = self.queue.store();
-        if notices && state.count == 0 && guard.get(NOTIFIED)? != 0 && self.receivers(guard)? == 0 {
-            self.queue.give_notice(guard)?;
-        }
-        store.push_back(guard, message)?;
-        self.count_one_more(guard, state, message)
-    }
-
-    #[inline]
-    fn count_one_more(&self, guard: &mut Guard<'_>, state: State, message: &Stored) -> Result<()> {
-        let count = state.count.checked_add(1).ok_or(Errno::UCLEAN)?;
-        self.queue.store().set_state(guard, state.with(count))?;
-        let bytes = guard.get(BYTES)?;
-        guard.set(BYTES, bytes.wrapping_add(message.len as u64))?;
-        self.queue.count_changes(guard, state.count, count)
-    }
-
-    /// A message leaves the queue; it stays in its slot. The state is the caller's to set.
-    #[inline]
-    fn remove(&self, guard: &mut Guard<'_>, state: State, message: &Stored) -> Result<State> {
-        self.queue.store().pop(guard, message)?;
-        let count = state.count.wrapping_sub(1);
-        let bytes = guard.get(BYTES)?;
-        guard.set(BYTES, bytes.wrapping_sub(message.len as u64))?;
-        self.queue.count_changes(guard, state.count, count)?;
-        Ok(state.with(count))
-    }
-
-    /// A message that its receiver did not live to take.
-    fn put_back(&self, guard: &mut Guard<'_>, link: u64) -> Result<()> {
-        let store = self.queue.store();
-        let message = store.stored(link)?;
-        let state = store.state(guard)?;
-        store.push_front(guard, &message)?;
-        self.count_one_more(guard, state, &message)?;
-        if state.count == 0 && self.receivers(guard)? == 0 { self.give_late_notice(guard) } else { Ok(()) }
-    }
-
-    /// The queue is found with a message of which nobody was told, since there seemed to be a receiver.
-    fn give_late_notice(&self, guard: &mut Guard<'_>) -> Result<()> {
-        // A notice that is to be sent first cannot be sent now. Then the registration stays.
-        if guard.get(NOTIFIED)? != 0 && guard.get(NOTICE)? == 0 {
-            self.queue.give_notice(guard)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// A message in a slot that its sender, blocked or not, has put aside: whether there is room for it now.
-    fn put(&self, guard: &mut Guard<'_>, words: &mut Words, notices: bool) -> Result<bool> {
-        let store = self.queue.store();
-        let state = store.state(guard)?;
-        if state.count >= self.queue.geometry.messages_max {
-            return Ok(false);
-        }
-        self.set_stake(guard, words[2], 0)?;
-        self.insert(guard, state, &store.stored(words[1])?, notices)?;
-        Ok(true)
-    }
-
-    /// The slot that a stake holds from here on.
-    fn set_stake(&self, guard: &mut Guard<'_>, place: u64, link: u64) -> Result<()> {
-        if place == 0 {
-            return Ok(());
-        }
-        let place = usize::try_from(place).map_err(|_| Errno::UCLEAN)?;
-        let end = WAITERS + WAITERS_BYTES;
-        if (WAITERS..end).contains(&place) { guard.set(place, link) } else { Err(Errno::UCLEAN) }
-    }
-
-    /// How many receivers are blocked.
-    fn receivers(&self, guard: &Guard<'_>) -> Result<u64> {
-        let mut count = 0;
-        self.waiters().for_each(guard, |words| count += u64::from(words[0] == RECEIVE))?;
-        Ok(count)
-    }
-
-    /// Whether no slot is held by anybody blocked, or copying.
-    fn is_idle(&self, guard: &Guard<'_>) -> Result<bool> {
-        let mut without = 0;
-        self.waiters().for_each(guard, |words| without += u64::from(words[0] == NOTICE_AWAITED))?;
-        Ok(self.waiters().members(guard)? == without)
-    }
-}
-
-impl Object for Call<'_, '_> {
-    fn attempt(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<bool> {
-        match words[0] {
-            // No notice: the queue was full.
-            SEND => self.put(guard, words, false),
-            RECEIVE => {
-                let store = self.queue.store();
-                let state = store.state(guard)?;
-                if state.count == 0 {
-                    return Ok(false);
-                }
-                let message = store.first(guard)?;
-                let state = self.remove(guard, state, &message)?;
-                store.set_state(guard, state)?;
-                self.set_stake(guard, words[2], message.link)?;
-                words[1] = message.link;
-                Ok(true)
-            }
-            NOTICE_AWAITED => self.queue.notice_has_come(guard, words),
-            _ => Err(Errno::UCLEAN),
-        }
-    }
-
-    fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
-        // What a stake holds is given back with the stake.
-        if words[0] == RECEIVE && words[2] == 0 { self.put_back(guard, words[1]) } else { Ok(()) }
-    }
-
-    fn collect(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<()> {
-        if words[0] != RECEIVE || words[2] != 0 {
-            return Ok(());
-        }
-        let store = self.queue.store();
-        let message = store.stored(words[1])?;
-        self.take_out(&message, words)?;
-        let mut state = store.state(guard)?;
-        store.free(&mut state, &message)?;
-        store.set_state(guard, state)
-    }
-
-    fn abandon(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
-        let store = self.queue.store();
-        let mut state = store.state(guard)?;
-        match words[0] {
-            SEND if words[2] == 0 => {
-                store.free(&mut state, &store.stored(words[1])?)?;
-                store.set_state(guard, state)
-            }
-            // A message came while this one seemed to be there to receive it.
-            RECEIVE if state.count > 0 && self.receivers(guard)? <= 1 => self.give_late_notice(guard),
-            _ => Ok(()),
-        }
-    }
-
-    fn forfeit(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
-        let store = self.queue.store();
-        match (words[0], words[1]) {
-            (TO_SEND | RECEIVED, 0) => Ok(()),
-            (TO_SEND, link) => {
-                let mut state = store.state(guard)?;
-                store.free(&mut state, &store.stored(link)?)?;
-                store.set_state(guard, state)
-            }
-            (RECEIVED, link) => self.put_back(guard, link),
-            _ => Err(Errno::UCLEAN),
-        }
-    }
 }

@@ -32,13 +32,10 @@
 //! | giving memory back, or making it | see `heap` |
 
 use std::cell::{Cell, RefCell};
-use std::ffi::CStr;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use rustix::fs::Mode;
-
-use crate::lock::{Change, Guard, Lock};
+use crate::lock::{self, Guard, Lock};
+use crate::namespace::{self, Kind, Namespace, REMOVED, Rights};
 use crate::primitive::{Ordering, Thread, seconds};
 use crate::segment::{HEADER_BYTES, PAGE_BYTES, Segment};
 use crate::wait::{Object, Patience, Stake, Waiters, Words};
@@ -51,23 +48,27 @@ mod table;
 mod types;
 
 use store::{
-    AWAY, BLOCKED_MAX, CHANGED, FIRST_PAGE, Found, LIMIT, RECEIVED, REGROWN, REMOVED, SENT, SHAPE, Select,
+    AWAY, BLOCKED_MAX, CHANGED, COUNTS, FIRST_PAGE, Found, LIMIT, RECEIVED, REGROWN, SENT, SHAPE, Select,
     Store, TYPE, WAITERS, half,
 };
 
 /// The largest message.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
-/// What a new queue's `msg_qbytes` is: the kernel's `msgmnb`.
-pub const QUEUE_BYTES_DEFAULT: u64 = 16384;
 /// From how many bytes on a payload is copied without the lock.
 pub const LARGE_BYTES: usize = 8192;
 
+/// What permission it takes to receive.
+const READ: u32 = 0o444;
+/// What permission it takes to send.
+const WRITE: u32 = 0o222;
 /// The most that a queue's file may grow to.
 const CAPACITY: usize = 1 << 34;
 /// How long an operation whose outcome is decided tries for the lock to clean up after itself. Others do it otherwise.
 const GRACE: Duration = Duration::from_secs(1);
 /// How often memory is made anew, with at most a second between, before a drained queue keeps some; and how much.
 const REGROWN_OFTEN: u64 = 4;
+/// Memory was made anew since the queue was drained last.
+const REGROWN_SINCE: u64 = 0x80;
 const KEPT_PAGES: u32 = 4096;
 /// How often a large message that stays is copied without the lock before it is copied with it.
 const COPIES_MAX: u32 = 8;
@@ -91,11 +92,20 @@ const GOT: usize = 6;
 /// What `IPC_STAT` tells.
 ///
 /// ```
-/// let status = ginnel_engine::message::sysv_queue::Status::default();
-/// assert_eq!(status.messages, 0);
+/// # ginnel_testkit::private();
+/// use ginnel_engine::message::sysv_queue::SysvQueue;
+/// use ginnel_engine::namespace::Namespace;
+///
+/// let home = Namespace::private()?;
+/// let id = SysvQueue::get(&home, libc::IPC_PRIVATE, 0o600)?;
+/// let status = SysvQueue::status(&home, id)?;
+/// assert_eq!((status.messages, status.object.mode), (0, 0o600));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
+    /// Key, owner, mode.
+    pub object: namespace::Status,
     /// `msg_qnum`.
     pub messages: u64,
     /// `msg_cbytes`.
@@ -114,17 +124,52 @@ pub struct Status {
     pub changed: i64,
 }
 
+/// What `IPC_SET` sets.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::message::sysv_queue::{Change, SysvQueue};
+/// use ginnel_engine::namespace::Namespace;
+///
+/// let home = Namespace::private()?;
+/// let id = SysvQueue::get(&home, libc::IPC_PRIVATE, 0o600)?;
+/// let status = SysvQueue::status(&home, id)?;
+/// SysvQueue::set(&home, id, Change { bytes_max: 1 << 30, ..Change::none(&status) })?;
+/// assert_eq!(SysvQueue::status(&home, id)?.bytes_max, 1 << 30);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The new owner.
+    pub uid: u32,
+    /// The new group.
+    pub gid: u32,
+    /// The new mode, of which the low nine bits count.
+    pub mode: u32,
+    /// The new `msg_qbytes`: it takes no privilege to raise it.
+    pub bytes_max: u64,
+}
+
+impl Change {
+    /// All as it is.
+    pub fn none(status: &Status) -> Change {
+        let object = &status.object;
+        Change { uid: object.uid, gid: object.gid, mode: object.mode, bytes_max: status.bytes_max }
+    }
+}
+
 /// A queue. Threads of a process share one.
 ///
 /// ```
 /// # ginnel_testkit::private();
 /// use ginnel_engine::Errno;
 /// use ginnel_engine::message::sysv_queue::SysvQueue;
+/// use ginnel_engine::namespace::Namespace;
 /// use ginnel_engine::wait::Patience;
 ///
-/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
-/// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-/// let queue = SysvQueue::create(&directory, c"queue", mode)?;
+/// let home = Namespace::private()?;
+/// let id = SysvQueue::get(&home, 0x2a, libc::IPC_CREAT | 0o600)?;
+/// let queue = SysvQueue::open(&home, id)?;
 /// queue.send(7, b"for seven", 0, Patience::Endless)?;
 /// queue.send(3, b"for three", 0, Patience::Endless)?;
 ///
@@ -132,17 +177,25 @@ pub struct Status {
 /// assert_eq!(queue.recv(&mut buffer, 3, 0, Patience::Endless)?, (3, 9));
 /// assert_eq!(&buffer[..9], b"for three");
 /// assert_eq!(queue.recv(&mut buffer, 3, libc::IPC_NOWAIT, Patience::Endless), Err(Errno::NOMSG));
-/// assert_eq!(queue.status()?.messages, 1);
-/// # Ok::<(), Errno>(())
+/// assert_eq!(SysvQueue::status(&home, id)?.messages, 1);
+/// SysvQueue::remove(&home, id)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct SysvQueue {
     segment: Segment,
+    rights: Rights,
+    /// The namespace's `msgmax`.
+    message_max: usize,
 }
 
 /// One call, as those it waits for may find it.
 struct Call<'s, 'a, 'b> {
     store: &'s Store<'a>,
+    /// What the object's state was when the caller's rights were checked.
+    state: u32,
+    /// Whether the queue was there when the call began.
+    has_begun: Cell<bool>,
     kind: i64,
     payload: &'b [u8],
     out: RefCell<&'b mut [u8]>,
@@ -156,6 +209,8 @@ impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
     fn new(store: &'s Store<'a>, kind: i64, payload: &'b [u8], out: &'b mut [u8]) -> Call<'s, 'a, 'b> {
         Call {
             store,
+            state: state_of(store.segment),
+            has_begun: Cell::new(false),
             kind,
             payload,
             out: RefCell::new(out),
@@ -165,8 +220,16 @@ impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
         }
     }
 
-    fn is_removed(&self, guard: &Guard<'_>) -> Result<()> {
-        if self.store.get(guard, REMOVED)? == 0 { Ok(()) } else { Err(Errno::IDRM) }
+    /// Whether the caller may go on: the queue is there, and nobody has changed who may use it since that was checked.
+    #[inline]
+    fn begin(&self) -> Result<()> {
+        let state = namespace::state(self.store.segment);
+        if state & REMOVED != 0 {
+            // Its id leads nowhere; but who has waited for it is told.
+            return Err(if self.has_begun.get() { Errno::IDRM } else { Errno::INVAL });
+        }
+        self.has_begun.set(true);
+        if state == self.state { Ok(()) } else { Err(Errno::RESTART) }
     }
 
     /// The message for a receiver, if there is one that it can have.
@@ -206,13 +269,13 @@ impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
         self.store.remove(guard, found)?;
         self.store.stamp(guard, RECEIVED, process)?;
         self.got.set((found.kind, len));
-        guard.makes(Change::Less);
+        guard.makes(lock::Change::Less);
         self.note_drained()
     }
 
     /// The message at an index, its type and its size, for one who copies it.
-    fn see(&self, guard: &Guard<'_>, index: i64, room: usize, flags: i32) -> Result<(u32, i64, u32)> {
-        self.is_removed(guard)?;
+    fn see(&self, _guard: &Guard<'_>, index: i64, room: usize, flags: i32) -> Result<(u32, i64, u32)> {
+        self.begin()?;
         let index = u64::try_from(index).map_err(|_| Errno::NOMSG)?;
         let unit = self.store.message_at(index)?.ok_or(Errno::NOMSG)?;
         let block = self.store.block(unit)?;
@@ -223,21 +286,6 @@ impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
             return Err(if may_be_cut { Errno::INVAL } else { Errno::TOOBIG });
         }
         Ok((unit, block[TYPE].load(Ordering::Relaxed) as i64, size))
-    }
-
-    fn status(&self, guard: &Guard<'_>) -> Result<Status> {
-        let store = self.store;
-        let ((sent, last_sender), (received, last_receiver)) = (store.stamped(SENT), store.stamped(RECEIVED));
-        Ok(Status {
-            messages: store.messages(),
-            bytes: store.bytes(),
-            bytes_max: store.hot(LIMIT),
-            last_sender,
-            last_receiver,
-            sent,
-            received,
-            changed: store.get(guard, CHANGED)? as i64,
-        })
     }
 
     /// Takes the memory for a message that others will enqueue, and counts it.
@@ -253,6 +301,12 @@ impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
     }
 }
 
+/// The state of an object but for whether it is removed.
+#[inline]
+fn state_of(segment: &Segment) -> u32 {
+    namespace::state(segment) & !REMOVED
+}
+
 /// What stands in a request about a message that was got.
 fn got_of(words: &Words) -> (u32, u32) {
     (half(words[GOT], 0), half(words[GOT], 1))
@@ -260,13 +314,21 @@ fn got_of(words: &Words) -> (u32, u32) {
 
 impl Object for Call<'_, '_, '_> {
     fn attempt(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<bool> {
-        self.is_removed(guard)?;
+        let state = namespace::state(self.store.segment);
+        if state & REMOVED != 0 {
+            return Err(Errno::IDRM);
+        }
+        // Who may use the queue has changed: each looks for itself.
+        let is_sure = u64::from(state) == words[FLAGS] >> 32;
         let process = words[PROCESS] as u32;
         match words[0] {
             SEND => {
                 let size = u32::try_from(words[SIZE]).map_err(|_| Errno::UCLEAN)?;
                 if !self.store.fits(words[SIZE]) {
                     return Ok(false);
+                }
+                if !is_sure {
+                    return Err(Errno::RESTART);
                 }
                 self.store.enqueue(guard, words[UNIT] as u32, words[KIND] as i64, size)?;
                 self.store.count_away(guard, 0, -1)?;
@@ -280,6 +342,7 @@ impl Object for Call<'_, '_, '_> {
                 }
                 Ok(true)
             }
+            RECEIVE if !is_sure => Err(Errno::RESTART),
             RECEIVE => {
                 let found = self.find(guard, words[KIND] as i64, words[FLAGS] as i32, words[SIZE])?;
                 let Some(found) = found else { return Ok(false) };
@@ -293,11 +356,11 @@ impl Object for Call<'_, '_, '_> {
     }
 
     #[inline]
-    fn awaits(&self, words: &Words) -> Change {
+    fn awaits(&self, words: &Words) -> lock::Change {
         match words[0] {
-            SEND => Change::Less,
-            RECEIVE => Change::More,
-            _ => Change::Any,
+            SEND => lock::Change::Less,
+            RECEIVE => lock::Change::More,
+            _ => lock::Change::Any,
         }
     }
 
@@ -360,38 +423,112 @@ impl Object for Call<'_, '_, '_> {
 }
 
 impl SysvQueue {
-    /// Makes a queue in a directory, under a name that is not taken.
+    /// Finds a queue or makes one; `msgget(2)`. Gives its id.
     ///
     /// # Errors
-    /// As [`Segment::create`].
-    pub fn create(directory: impl AsFd, name: &CStr, mode: Mode) -> Result<SysvQueue> {
-        Segment::create(directory, name, mode, CAPACITY, Self::fill).map(SysvQueue::over)
+    /// Those of [`Namespace::get`].
+    pub fn get(home: &Namespace, key: i32, flags: i32) -> Result<i32> {
+        let bytes_max = home.limits().msgmnb;
+        home.get(Kind::SysvQueue, key, flags, 0, |draft| {
+            draft.segment(CAPACITY, |segment| fill(segment, bytes_max))
+        })
     }
 
-    /// Opens a queue in a directory.
+    /// Opens a queue by its id.
     ///
     /// # Errors
-    /// As [`Segment::open`].
-    pub fn open(directory: impl AsFd, name: &CStr) -> Result<SysvQueue> {
-        Segment::open(directory, name).map(SysvQueue::over)
+    /// As [`Namespace::open_id`]. `EUCLEAN`: it holds no queue.
+    pub fn open(home: &Namespace, id: i32) -> Result<SysvQueue> {
+        let limit = usize::try_from(home.limits().msgmax).unwrap_or(usize::MAX);
+        SysvQueue::of(home.open_id(Kind::SysvQueue, id)?, limit.min(MESSAGE_BYTES_MAX))
     }
 
-    /// The queue that lies in a segment.
-    pub fn over(segment: Segment) -> SysvQueue {
-        SysvQueue { segment }
+    fn of(segment: Segment, message_max: usize) -> Result<SysvQueue> {
+        segment.words::<8>(HEADER_BYTES + WAITERS)?;
+        let rights = Rights::of(&segment);
+        Ok(SysvQueue { segment, rights, message_max })
     }
 
-    /// Makes an empty queue of a new segment.
+    /// `IPC_STAT`. It takes the permission to read alone.
     ///
     /// # Errors
-    /// `ENOMEM`: its capacity is too small.
-    pub fn fill(segment: &Segment) -> Result<()> {
-        segment.extend(FIRST_PAGE as usize * PAGE_BYTES)?;
-        let word = |field: usize| segment.word64(HEADER_BYTES + field);
-        word(LIMIT)?.store(QUEUE_BYTES_DEFAULT, Ordering::Relaxed);
-        word(SHAPE)?.store(u64::from(order::SMALL) * 0x1_0001, Ordering::Relaxed);
-        word(CHANGED)?.store(seconds(), Ordering::Relaxed);
-        Ok(())
+    /// As [`Namespace::stat`].
+    pub fn status(home: &Namespace, id: i32) -> Result<Status> {
+        let object = home.stat(Kind::SysvQueue, id)?;
+        let reader = home.read_id(Kind::SysvQueue, id)?;
+        let word = |field: usize| reader.word64(HEADER_BYTES + field);
+        let (messages, bytes) = store::counts_in(word(COUNTS)?);
+        let ((sent, last_sender), (received, last_receiver)) =
+            (store::stamp_in(word(SENT)?), store::stamp_in(word(RECEIVED)?));
+        Ok(Status {
+            object,
+            messages,
+            bytes,
+            bytes_max: word(LIMIT)?,
+            last_sender,
+            last_receiver,
+            sent,
+            received,
+            changed: object.ctime.max(word(CHANGED)? as i64),
+        })
+    }
+
+    /// `IPC_SET`. Blocked senders whose messages fit now are sent; those who are blocked and may not use the queue any
+    /// more get `EACCES`.
+    ///
+    /// # Errors
+    /// As [`Namespace::set`].
+    pub fn set(home: &Namespace, id: i32, change: Change) -> Result<()> {
+        let found = home.find_controlled(Kind::SysvQueue, id)?;
+        let object = found.status();
+        // Who has the queue open must look again at what it may do, which costs: only if there is something to see.
+        if (object.uid, object.gid, object.mode) != (change.uid, change.gid, change.mode & 0o777) {
+            home.set(
+                Kind::SysvQueue,
+                id,
+                namespace::Change { uid: change.uid, gid: change.gid, mode: change.mode },
+            )?;
+        }
+        let queue = SysvQueue::of(Segment::of(found.file)?, 0)?;
+        let store = Store::of(&queue.segment)?;
+        let call = Call::new(&store, 0, &[], &mut []);
+        let attempt = |guard: &mut Guard<'_>, _: &mut Words| {
+            if namespace::state(&queue.segment) & REMOVED != 0 {
+                return Err(Errno::IDRM);
+            }
+            store.set(guard, LIMIT, change.bytes_max)?;
+            store.set(guard, CHANGED, seconds())?;
+            Ok(true)
+        };
+        queue.waiters(&call)?.run_own(Words::default(), Patience::None, attempt).map(drop)
+    }
+
+    /// Removes a queue: who is blocked gets `EIDRM`, who comes later `EINVAL`; `IPC_RMID`.
+    ///
+    /// # Errors
+    /// As [`Namespace::remove_id`].
+    pub fn remove(home: &Namespace, id: i32) -> Result<()> {
+        home.remove_id(Kind::SysvQueue, id, |segment| {
+            let file = segment.file()?.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+            SysvQueue::of(Segment::of(file)?, 0)?.dismiss()
+        })
+    }
+
+    /// Marks the queue as removed and wakes all who are blocked.
+    fn dismiss(&self) -> Result<()> {
+        let store = Store::of(&self.segment)?;
+        let call = Call::new(&store, 0, &[], &mut []);
+        let waiters = self.waiters(&call)?;
+        let mut guard = waiters.enter(None)?;
+        let left = waiters.leave_dirty(&mut guard);
+        if let Err(errno) = left {
+            waiters.leave(guard);
+            return Err(errno);
+        }
+        // First: the mark is not in the journal, and whoever finds it must find that there is something to do.
+        guard.checkpoint();
+        namespace::mark_removed(&self.segment);
+        waiters.serve_others(guard)
     }
 
     /// The segment it lies in.
@@ -407,22 +544,35 @@ impl SysvQueue {
     /// removed. `ENOMEM`: no memory for the message. `EUCLEAN`: the segment does not hold what it must.
     #[inline]
     pub fn send(&self, kind: i64, payload: &[u8], flags: i32, patience: Patience) -> Result<()> {
-        if kind < 1 || payload.len() > MESSAGE_BYTES_MAX {
+        loop {
+            match self.try_send(kind, payload, flags, patience) {
+                // Somebody has changed who may use the queue.
+                Err(Errno::RESTART) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    #[inline]
+    fn try_send(&self, kind: i64, payload: &[u8], flags: i32, patience: Patience) -> Result<()> {
+        if kind < 1 || payload.len() > self.message_max {
             return Err(Errno::INVAL);
         }
         let store = Store::of(&self.segment)?;
         let call = Call::new(&store, kind, payload, &mut []);
+        self.rights.check(&self.segment, WRITE)?;
         let waiters = self.waiters(&call)?;
         let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
         if payload.len() > LARGE_BYTES {
             return self.send_large(&call, &waiters, patience);
         }
         let size = payload.len() as u32;
-        let request = |process: u32| [SEND, 0, kind as u64, u64::from(size), u64::from(process), 0, 0];
-        let request = request(Thread::current().process());
+        let state = u64::from(call.state) << 32;
+        let request =
+            [SEND, 0, kind as u64, u64::from(size), u64::from(Thread::current().process()), state, 0];
         loop {
             let outcome = waiters.run_own(request, patience, |guard, words| {
-                call.is_removed(guard)?;
+                call.begin()?;
                 if !store.fits(u64::from(size)) {
                     return Ok(false);
                 }
@@ -430,7 +580,7 @@ impl SysvQueue {
                 store.write_payload(unit, payload)?;
                 store.enqueue(guard, unit, kind, size)?;
                 store.stamp(guard, SENT, words[PROCESS] as u32)?;
-                guard.makes(Change::More);
+                guard.makes(lock::Change::More);
                 Ok(true)
             });
             match outcome {
@@ -455,11 +605,14 @@ impl SysvQueue {
         let written = store.write_payload(unit, call.payload);
         let named = stake.word_offset(UNIT);
         let process = Thread::current().process();
-        let request =
-            [SEND, u64::from(unit), call.kind as u64, u64::from(size), u64::from(process), 0, named as u64];
+        let (kind, state) = (call.kind as u64, u64::from(call.state) << 32);
+        let request = [SEND, u64::from(unit), kind, u64::from(size), u64::from(process), state, named as u64];
         let outcome = written.and_then(|()| {
             loop {
-                let outcome = waiters.run_own(request, patience, |guard, words| call.attempt(guard, words));
+                let outcome = waiters.run_own(request, patience, |guard, words| {
+                    call.begin()?;
+                    call.attempt(guard, words)
+                });
                 match outcome {
                     Err(Errno::NOBUFS) => waiters.make_room()?,
                     Err(Errno::NOSPC) => break Err(Errno::NOMEM),
@@ -486,7 +639,7 @@ impl SysvQueue {
     ) -> Result<(u32, Stake<'w>)> {
         loop {
             let mut guard = waiters.enter(patience.deadline())?;
-            let checked = call.is_removed(&guard).and_then(|()| {
+            let checked = call.begin().and_then(|()| {
                 let may_go_on = patience != Patience::None || call.store.fits(call.payload.len() as u64);
                 if may_go_on { Ok(()) } else { Err(Errno::AGAIN) }
             });
@@ -541,21 +694,37 @@ impl SysvQueue {
     /// segment does not hold what it must.
     #[inline]
     pub fn recv(&self, out: &mut [u8], kind: i64, flags: i32, patience: Patience) -> Result<(i64, usize)> {
-        if flags & libc::MSG_COPY != 0 {
-            return self.copy(out, kind, flags, patience);
+        loop {
+            let outcome = if flags & libc::MSG_COPY == 0 {
+                self.try_recv(out, kind, flags, patience)
+            } else {
+                self.copy(out, kind, flags, patience)
+            };
+            match outcome {
+                // Somebody has changed who may use the queue.
+                Err(Errno::RESTART) => {}
+                outcome => return outcome,
+            }
         }
+    }
+
+    #[inline]
+    fn try_recv(&self, out: &mut [u8], kind: i64, flags: i32, patience: Patience) -> Result<(i64, usize)> {
         let store = Store::of(&self.segment)?;
         let room = out.len() as u64;
         let call = Call::new(&store, kind, &[], out);
+        self.rights.check(&self.segment, READ)?;
         let waiters = self.waiters(&call)?;
         let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
         let process = Thread::current().process();
-        let request = [RECEIVE, 0, kind as u64, room, u64::from(process), flags as u64, 0];
+        let marks = u64::from(flags.cast_unsigned()) | u64::from(call.state) << 32;
+        let request = [RECEIVE, 0, kind as u64, room, u64::from(process), marks, 0];
         let mut may_index = kind < 0;
+        let mut lacks_place = false;
         let mut claimed = None;
         loop {
             let outcome = waiters.run_own(request, patience, |guard, _| {
-                call.is_removed(guard)?;
+                call.begin()?;
                 if may_index && !store.is_small() {
                     store.make_least(guard)?;
                 }
@@ -563,7 +732,9 @@ impl SysvQueue {
                 if call.wanted(found.size) <= LARGE_BYTES {
                     return call.take(guard, &found, process).map(|()| true);
                 }
+                lacks_place = true;
                 let stake = waiters.stake(guard, &[CLAIMED, u64::from(found.unit), 0, 0, 0, 0, 0])?;
+                lacks_place = false;
                 store.claim(guard, &found)?;
                 store.stamp(guard, RECEIVED, process)?;
                 claimed = Some((stake, found));
@@ -571,13 +742,12 @@ impl SysvQueue {
             });
             match outcome {
                 Ok(_) => break,
-                Err(Errno::NOBUFS) => {
-                    if self.make_memory(&store, &waiters).is_err() {
-                        // The index is for speed, a place to wait in is not.
-                        may_index = false;
-                        waiters.make_room()?;
-                    }
+                Err(Errno::NOBUFS) if lacks_place => {
+                    lacks_place = false;
+                    waiters.make_room()?;
                 }
+                // The index is for speed: it can be done without.
+                Err(Errno::NOBUFS) => may_index = may_index && self.make_memory(&store, &waiters).is_ok(),
                 Err(Errno::NOMEM) if may_index => may_index = false,
                 Err(Errno::AGAIN) => return Err(Errno::NOMSG),
                 Err(errno) => return Err(errno),
@@ -619,10 +789,11 @@ impl SysvQueue {
         let store = Store::of(&self.segment)?;
         let room = out.len();
         let call = Call::new(&store, index, &[], out);
+        self.rights.check(&self.segment, READ)?;
         let waiters = self.waiters(&call)?;
         for round in 1..=COPIES_MAX {
             let guard = waiters.enter(patience.deadline())?;
-            let version = Lock::of(&self.segment).version(Change::Any);
+            let version = Lock::of(&self.segment).version(lock::Change::Any);
             let seen = call.see(&guard, index, room, flags);
             let is_last = round == COPIES_MAX;
             let copied = seen.and_then(|(unit, kind, size)| {
@@ -639,57 +810,13 @@ impl SysvQueue {
             let (unit, kind, size) = seen?;
             let len = store.read_payload(unit, size, &call.out);
             let guard = waiters.enter(patience.deadline())?;
-            let is_same = Lock::of(&self.segment).version(Change::Any) == version;
+            let is_same = Lock::of(&self.segment).version(lock::Change::Any) == version;
             waiters.leave(guard);
             if is_same {
                 return len.map(|len| (kind, len));
             }
         }
         Err(Errno::UCLEAN)
-    }
-
-    /// `msgctl` with `IPC_STAT`.
-    ///
-    /// # Errors
-    /// `EIDRM`: the queue was removed. `EUCLEAN`: the segment does not hold what it must.
-    pub fn status(&self) -> Result<Status> {
-        let store = Store::of(&self.segment)?;
-        let call = Call::new(&store, 0, &[], &mut []);
-        let waiters = self.waiters(&call)?;
-        let guard = waiters.enter(None)?;
-        let status = call.is_removed(&guard).and_then(|()| call.status(&guard));
-        waiters.leave(guard);
-        status
-    }
-
-    /// `msgctl` with `IPC_SET`, as far as `msg_qbytes` goes. Blocked senders whose messages fit now are sent.
-    ///
-    /// # Errors
-    /// As [`SysvQueue::status`].
-    pub fn set_bytes_max(&self, bytes_max: u64) -> Result<()> {
-        self.change(|store, guard| {
-            store.set(guard, LIMIT, bytes_max)?;
-            store.set(guard, CHANGED, seconds())
-        })
-    }
-
-    /// `msgctl` with `IPC_RMID`, but for the queue's name: whoever is blocked gets `EIDRM` at once.
-    ///
-    /// # Errors
-    /// As [`SysvQueue::status`].
-    pub fn remove(&self) -> Result<()> {
-        self.change(|store, guard| store.set(guard, REMOVED, 1))
-    }
-
-    fn change(&self, change: impl Fn(&Store<'_>, &mut Guard<'_>) -> Result<()>) -> Result<()> {
-        let store = Store::of(&self.segment)?;
-        let call = Call::new(&store, 0, &[], &mut []);
-        let waiters = self.waiters(&call)?;
-        let attempt = |guard: &mut Guard<'_>, _: &mut Words| {
-            call.is_removed(guard)?;
-            change(&store, guard).map(|()| true)
-        };
-        waiters.run_own(Words::default(), Patience::None, attempt).map(drop)
     }
 
     #[inline]
@@ -714,17 +841,24 @@ impl SysvQueue {
     fn note_regrown(&self) -> Result<()> {
         let word = self.segment.word64(HEADER_BYTES + REGROWN)?;
         let (before, now) = (word.load(Ordering::Relaxed), seconds());
-        let count = if now.wrapping_sub(before >> 8) <= 1 { (before & 0xff).min(0xfe) + 1 } else { 1 };
-        word.store(now << 8 | count, Ordering::Relaxed);
+        if before & REGROWN_SINCE == 0 {
+            let count = if now.wrapping_sub(before >> 8) <= 1 { (before & 0x3f).min(0x3e) + 1 } else { 1 };
+            word.store(now << 8 | REGROWN_SINCE | count, Ordering::Relaxed);
+        }
         Ok(())
     }
 
     /// Gives back the memory of an empty queue. The caller's operation is done, whatever becomes of this.
     #[cold]
     fn tidy<'w, O: Object>(&self, store: &Store<'w>, waiters: &Waiters<'w, O>) {
-        let often =
-            self.segment.word64(HEADER_BYTES + REGROWN).map_or(0, |word| word.load(Ordering::Relaxed));
-        let is_busy = often & 0xff >= REGROWN_OFTEN && seconds().wrapping_sub(often >> 8) <= 1;
+        let often = self.segment.word64(HEADER_BYTES + REGROWN).map_or(0, |word| {
+            let often = word.load(Ordering::Relaxed);
+            if often & REGROWN_SINCE != 0 {
+                word.store(often & !REGROWN_SINCE, Ordering::Relaxed);
+            }
+            often
+        });
+        let is_busy = often & 0x3f >= REGROWN_OFTEN && seconds().wrapping_sub(often >> 8) <= 1;
         let kept = if is_busy { KEPT_PAGES } else { 0 };
         if is_busy && store.heap.free_pages_now().is_ok_and(|free| free <= kept) {
             return;
@@ -743,4 +877,14 @@ impl SysvQueue {
             let _ = store.heap.give_back(waiters, PAGES, kept, Some(limit));
         }
     }
+}
+
+/// Makes an empty queue of a new segment.
+fn fill(segment: &Segment, bytes_max: u64) -> Result<()> {
+    segment.extend(FIRST_PAGE as usize * PAGE_BYTES)?;
+    let word = |field: usize| segment.word64(HEADER_BYTES + field);
+    word(LIMIT)?.store(bytes_max, Ordering::Relaxed);
+    word(SHAPE)?.store(u64::from(order::SMALL) * 0x1_0001, Ordering::Relaxed);
+    word(CHANGED)?.store(seconds(), Ordering::Relaxed);
+    Ok(())
 }

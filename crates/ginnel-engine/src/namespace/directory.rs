@@ -550,10 +550,10 @@ fn remove_unused(base: BorrowedFd<'_>, name: &[u8], dry_run: bool) -> bool {
         return true;
     }
     // The directory of this name cannot be another by now: only who holds this lock removes it.
-    for kind in Kind::ALL {
-        if let Ok(inner) = rustix::fs::openat(&directory, kind.directory(), flags, Mode::empty()) {
+    for name in directories() {
+        if let Ok(inner) = rustix::fs::openat(&directory, name, flags, Mode::empty()) {
             remove_files(inner.as_fd());
-            let _ = rustix::fs::unlinkat(&directory, kind.directory(), AtFlags::REMOVEDIR);
+            let _ = rustix::fs::unlinkat(&directory, name, AtFlags::REMOVEDIR);
         }
     }
     remove_files(directory.as_fd());

@@ -16,7 +16,7 @@
 //! is seen to be the same file's, and a file whose words do not match its name is `EUCLEAN`.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::Stat;
@@ -254,31 +254,42 @@ pub(crate) fn allows(segment: &Segment, bits: u32) -> Result<()> {
     if may_access(&status, Some(&identity), bits) { Ok(()) } else { Err(Errno::ACCESS) }
 }
 
-/// What the permissions of an open object were when they were last asked for.
+/// What the state of an open object was when its permissions were last seen to be enough for all.
 #[derive(Debug)]
 pub(crate) struct Rights {
-    state: u32,
+    state: AtomicU32,
 }
 
 impl Rights {
     /// Of an object that was just opened: for reading and writing.
     pub(crate) fn of(segment: &Segment) -> Rights {
-        Rights { state: state(segment) & !REMOVED }
+        Rights { state: AtomicU32::new(state(segment) & !REMOVED) }
     }
 
-    /// Whether `IPC_SET` was done since.
+    /// Whether the object was neither removed nor its permissions changed since.
     #[inline]
-    pub(crate) fn may_have_changed(&self, segment: &Segment) -> bool {
-        state(segment) & !REMOVED != self.state
+    pub(crate) fn hold(&self, segment: &Segment) -> bool {
+        state(segment) == self.state.load(Ordering::Relaxed)
     }
 
-    /// Whether the caller may still do what these bits stand for.
+    /// Whether the caller may still do what these bits stand for (any of the mode's three digits). A removal is not looked
+    /// at.
     ///
     /// # Errors
     /// `EACCES`.
     #[inline]
     pub(crate) fn check(&self, segment: &Segment, bits: u32) -> Result<()> {
-        if self.may_have_changed(segment) { allows(segment, bits) } else { Ok(()) }
+        if self.hold(segment) { Ok(()) } else { self.ask(segment, bits) }
+    }
+
+    #[cold]
+    fn ask(&self, segment: &Segment, bits: u32) -> Result<()> {
+        let now = state(segment) & !REMOVED;
+        allows(segment, bits)?;
+        if allows(segment, 0o666).is_ok() {
+            self.state.store(now, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 

@@ -71,7 +71,7 @@ impl Halves {
     }
 
     pub(super) fn store(&self, value: u64) {
-        self.0.store(value, Ordering::SeqCst);
+        self.0.store(value, Ordering::Release);
     }
 
     /// Both halves, as they are in a value: the one that is woken first.
@@ -187,10 +187,9 @@ impl<'a> Condvar<'a> {
         let unchanged = || words.seq.load() == seen;
         let prepare = || {
             // While nobody sleeps, who notifies needs no wake.
-            if words.arrivals.load(Ordering::Relaxed) == words.cleared.load(Ordering::Relaxed) {
-                if spin::look_for(1, deadline, || !unchanged()) {
-                    return;
-                }
+            let nobody = words.arrivals.load(Ordering::Relaxed) == words.cleared.load(Ordering::Relaxed);
+            if nobody && spin::look_for(1, deadline, || !unchanged()) {
+                return;
             }
             words.arrivals.fetch_add(1, Ordering::SeqCst);
         };

@@ -234,7 +234,7 @@ impl<'a> RwLock<'a> {
             _ => Err(Errno::UCLEAN),
         };
         match locked {
-            Ok(_) => slot.state.store(kind | HOLDS, Ordering::SeqCst),
+            Ok(_) => slot.state.store(kind | HOLDS, Ordering::Release),
             Err(_) => drop(slot.leave(thread)),
         }
         // Whatever was overwritten in the lock inside: this one is held.
@@ -257,8 +257,10 @@ impl<'a> RwLock<'a> {
             }
         }
         let place = self.slots.iter().position(Slot::is_free).ok_or(Errno::NOLCK)?;
-        self.words.next.store(number.wrapping_add(1), Ordering::SeqCst);
-        self.words.high.fetch_max(place as u64 + 1, Ordering::SeqCst);
+        self.words.next.store(number.wrapping_add(1), Ordering::Release);
+        if self.words.high.load(Ordering::Relaxed) <= place as u64 {
+            self.words.high.store(place as u64 + 1, Ordering::Release);
+        }
         self.slots[place].take(thread, kind, number)?;
         Ok(place)
     }
@@ -329,8 +331,10 @@ impl<'a> RwLock<'a> {
         let is_own = slot.number.load() == hold.number && slot.is_linked(thread);
         if is_own && hold.kind == WRITE {
             let health = &self.words.health;
-            // As with a mutex: nobody else can know.
-            let _ = health.compare_exchange(WRITER_DIED, NOT_RECOVERABLE, Ordering::SeqCst, Ordering::SeqCst);
+            if health.load(Ordering::Relaxed) == WRITER_DIED {
+                // As with a mutex: nobody else can know.
+                health.store(NOT_RECOVERABLE, Ordering::Release);
+            }
         }
         let left = if is_own { slot.leave(thread) } else { Err(Errno::PERM) };
         left.and(self.robust.unlock(thread))

@@ -3,7 +3,8 @@
 //! # How it works inside
 //! All is done with the lock of a [`Robust`] held, but for the marks. `life` holds the thread's id with `WAITERS`, and is
 //! in the thread's robust list; 0 is a free slot. `number` says when it was taken or for which round, and tells those who
-//! sleep on a slot that it has become another's.
+//! sleep on a slot that it has become another's. The stores are `Release`: the lock orders them for the living, and for the
+//! dead their order is all that counts.
 //!
 //! # Crash points
 //! | killed | what the others find |
@@ -88,10 +89,10 @@ impl Slot {
     /// `ENOLCK`, `EOPNOTSUPP` as [`Thread::link_entry`].
     pub(super) fn take(&self, thread: Thread, state: u64, number: u64) -> Result<()> {
         self.number.store(number);
-        self.state.store(state, Ordering::SeqCst);
-        self.heard.store(0, Ordering::SeqCst);
+        self.state.store(state, Ordering::Release);
+        self.heard.store(0, Ordering::Release);
         let before = thread.remember(&self.life);
-        self.life.store(thread.id() | WAITERS, Ordering::SeqCst);
+        self.life.store(thread.id() | WAITERS, Ordering::Release);
         let linked = thread.link_entry(&self.life, &self.entry);
         if linked.is_err() {
             self.life.store(0, Ordering::SeqCst);

@@ -1,11 +1,13 @@
 //! For an object that serves in an order of its own, and whose blocked operations need more than their words.
 
 use super::slots::{
-    DIRTY, FIRST_WORD, HEAD, HEADER, HELD_BY_PROCESS, HELD_UNWATCHED, MEMBERS, NEXT, PROCESS, SERVED,
-    SLEEPERS, SLEEPING, SLOT, STATE,
+    DIRTY, FIRST_WORD, HEAD, HEADER, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, LIFE, MEMBERS, NEXT, PROCESS,
+    SERVED, SLEEPERS, SLEEPING, SLOT, STATE, UNWATCHED,
 };
-use super::{Object, WORDS, Waiters, Words};
-use crate::lock::Guard;
+use super::{Object, Patience, WORDS, Waiters, Words};
+use crate::lock::{Guard, Lock};
+use crate::primitive::{OWNER_DIED, Ordering, Thread, Watch};
+use crate::segment::Segment;
 use crate::{Errno, Result};
 
 /// One blocked operation, shown by [`Waiters::walk`].
@@ -22,6 +24,66 @@ pub(crate) struct Blocked {
 pub(crate) enum Step {
     Next,
     FromTheFirst,
+}
+
+/// Where the waiters of an object are: what [`Waiters::with_room`] is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) base: usize,
+    pub(crate) capacity: u32,
+    pub(crate) room: usize,
+}
+
+/// What came of [`Place::run_alone`].
+pub(crate) enum Alone {
+    Done,
+    /// To be done in the general way. While the watch is kept, those who are blocked hear of this thread's death.
+    Otherwise(#[allow(dead_code, reason = "kept, not read")] Option<Watch>),
+}
+
+impl Place {
+    /// Does an operation if nobody is blocked and nothing is left to do, as it mostly is, and if `attempt` does not give
+    /// `None`; else nothing was done. Less than [`Waiters::run`] has to, in as few steps as
+    /// possible: nobody is to be served, and nobody to hear of this thread's death.
+    ///
+    /// # Errors
+    /// As [`Waiters::run`].
+    #[inline(always)]
+    pub(crate) fn run_alone(
+        self,
+        segment: &Segment,
+        patience: Patience,
+        attempt: impl FnOnce(&mut Guard<'_>) -> Result<Option<()>>,
+    ) -> Result<Alone> {
+        let header = segment.words::<{ HEADER / 8 }>(self.base)?;
+        let thread = Thread::current();
+        let before = Lock::of(segment).take_word(thread, patience.deadline())?;
+        let mut guard = Guard::holding(segment, thread, before);
+        let word = |field: usize| header[field / 8].load(Ordering::Relaxed);
+        let others = word(SLEEPERS) | word(DIRTY) | word(UNWATCHED);
+        if others != 0 || (word(MEMBERS) != 0 && !self.all_live(segment, word(HIGH))?) {
+            return Ok(Alone::Otherwise(Some(guard.release_with_fence())));
+        }
+        match attempt(&mut guard)? {
+            Some(()) => {
+                guard.checkpoint();
+                Ok(Alone::Done)
+            }
+            None => Ok(Alone::Otherwise(None)),
+        }
+    }
+
+    /// Whether no slot has a mark.
+    #[inline]
+    fn all_live(self, segment: &Segment, high: u64) -> Result<bool> {
+        let high = high.min(u64::from(self.capacity)) as usize;
+        let mut marks = 0;
+        for index in 0..high {
+            let slot = self.base + HEADER + index * (SLOT + self.room);
+            marks |= segment.word32(slot + LIFE)?.load(Ordering::Acquire);
+        }
+        Ok(marks & OWNER_DIED == 0)
+    }
 }
 
 impl<'a, O: Object> Waiters<'a, O> {

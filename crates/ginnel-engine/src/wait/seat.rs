@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::slots::{
-    DIRTY, ENTRY, ENTRY_BEFORE, EPOCH, FIRST_WORD, LIFE, PREVIOUS, PROCESS, RUNG, SERVED, SLEEPING, SLOT,
-    SLOT_FREE, STATE, TAIL, TICKET, UNWATCHED,
+    DIRTY, ENTRY, ENTRY_BEFORE, EPOCH, FIRST_WORD, LIFE, PREVIOUS, PROCESS, SEEN, SERVED, SLEEPING, SLOT,
+    SLOT_FREE, STATE, TAIL, UNWATCHED,
 };
 use super::{GRACE, Object, Waiters, Words};
 use crate::lock::Guard;
-use crate::primitive::{AtomicU32, AtomicU64, Linked, OWNER_DIED, Ordering, Thread, futex_wait_any};
+use crate::primitive::{
+    AtomicU32, AtomicU64, Linked, OWNER_DIED, Ordering, Thread, WAITERS, futex_wait_any, futex_wake,
+};
 use crate::{Errno, Result};
 
 /// A slot in the list that belongs to the calling thread. Dropped without having been given up, it is left as the dead
@@ -114,7 +116,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         let slot = self.slot(index);
         let mut words = *request;
         self.object.enlist(guard, slot + SLOT, &mut words)?;
-        let (life, linked) = self.fill(guard, slot, thread, 0, &words)?;
+        let (life, linked) = self.fill(guard, slot, thread, &words)?;
         let state = self.segment.word64(slot + STATE)?;
         let seat = Seat { waiters: self, slot, thread, life, state, linked: Some(linked) };
         self.append(guard, index, SLEEPING)?;
@@ -127,7 +129,6 @@ impl<'a, O: Object> Waiters<'a, O> {
         guard: &Guard<'_>,
         slot: usize,
         thread: Thread,
-        flags: u32,
         words: &Words,
     ) -> Result<(&'a AtomicU32, Linked)> {
         if guard.get(slot + STATE)? != SLOT_FREE {
@@ -138,18 +139,13 @@ impl<'a, O: Object> Waiters<'a, O> {
             word(FIRST_WORD + 8 * index)?.store(*value, Ordering::Release);
         }
         word(PROCESS)?.store(u64::from(thread.process()), Ordering::Release);
-        self.bring_to_life(slot, thread, flags)
+        self.bring_to_life(slot, thread)
     }
 
     /// From here on the kernel marks the slot when the thread dies.
-    pub(super) fn bring_to_life(
-        &self,
-        slot: usize,
-        thread: Thread,
-        flags: u32,
-    ) -> Result<(&'a AtomicU32, Linked)> {
+    pub(super) fn bring_to_life(&self, slot: usize, thread: Thread) -> Result<(&'a AtomicU32, Linked)> {
         let life = self.segment.word32(slot + LIFE)?;
-        life.store(thread.id() | flags, Ordering::Release);
+        life.store(thread.id() | WAITERS, Ordering::Release);
         // W3.
         let (before, entry) = (self.segment.word64(slot + ENTRY_BEFORE)?, self.segment.word64(slot + ENTRY)?);
         Ok((life, thread.link(life, before, entry)?))
@@ -183,7 +179,9 @@ impl<'a, O: Object> Seat<'_, 'a, O> {
                 break;
             }
         }
-        Ok(View { epoch: waiters.get(guard, EPOCH)?, lives, must_ask })
+        let epoch = waiters.get(guard, EPOCH)?;
+        waiters.segment.word32(self.slot + SEEN)?.store(epoch as u32, Ordering::SeqCst);
+        Ok(View { epoch, lives, must_ask })
     }
 
     /// Sleeps until there may be something to do under the lock.
@@ -193,8 +191,6 @@ impl<'a, O: Object> Seat<'_, 'a, O> {
         let state = waiters.low_half(self.slot + STATE)?;
         let epoch_word = waiters.segment.word64(waiters.base + EPOCH)?;
         let epoch = waiters.low_half(waiters.base + EPOCH)?;
-        let ticket = waiters.segment.word64(self.slot + TICKET)?;
-        let rung = waiters.segment.word64(self.slot + RUNG)?;
         let look = view.must_ask.then(|| Instant::now() + ask);
         let limit = match (deadline, look) {
             (Some(deadline), Some(look)) => Some(deadline.min(look)),
@@ -207,7 +203,7 @@ impl<'a, O: Object> Seat<'_, 'a, O> {
             let unchanged = self.state.load(Ordering::SeqCst) == SLEEPING
                 && lives.all(|(life, value)| life.load(Ordering::SeqCst) == *value)
                 && epoch_word.load(Ordering::SeqCst) == view.epoch
-                && ticket.load(Ordering::SeqCst) == rung.load(Ordering::SeqCst);
+                && !waiters.is_touched(self.slot)?;
             if !unchanged || value & OWNER_DIED != 0 {
                 return Ok(());
             }
@@ -255,10 +251,11 @@ impl<'a, O: Object> Seat<'_, 'a, O> {
 impl<O: Object> Drop for Seat<'_, '_, O> {
     fn drop(&mut self) {
         if self.linked.is_some() {
-            let left =
-                self.life.compare_exchange(self.thread.id(), OWNER_DIED, Ordering::SeqCst, Ordering::SeqCst);
+            let (own, dead) = (self.thread.id() | WAITERS, WAITERS | OWNER_DIED);
+            let left = self.life.compare_exchange(own, dead, Ordering::SeqCst, Ordering::SeqCst);
             self.linked = None;
             if left.is_ok() {
+                futex_wake(self.life, 1);
                 self.waiters.ring_bell();
             }
         }

@@ -37,7 +37,10 @@ pub(super) const ENTRY: usize = 0x20;
 pub(super) const NEXT: usize = 0x28;
 pub(super) const PREVIOUS: usize = 0x30;
 pub(super) const TICKET: usize = 0x38;
+/// The process; and in the upper half, for a sleeper, which epoch it is to have seen.
 pub(super) const PROCESS: usize = 0x40;
+/// Which epoch a sleeper has seen.
+pub(super) const SEEN: usize = 0x04;
 pub(super) const FIRST_WORD: usize = 0x48;
 pub(super) const SLOT: usize = 0x80;
 const _: () = assert!(ENTRY as isize + FUTEX_OFFSET == LIFE as isize && FIRST_WORD + 8 * WORDS == SLOT);
@@ -212,7 +215,8 @@ impl<'a, O> Waiters<'a, O> {
     }
 
     /// Has the first sleeper behind a slot, round the ring, woken to see again which stakes it listens to.
-    pub(super) fn touch_sleeper_after(&self, guard: &Guard<'_>, slot: usize) -> Result<()> {
+    /// To be followed by a change of the epoch in the same transaction.
+    pub(super) fn touch_sleeper_after(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
         let mut at = slot;
         for _ in 0..=self.capacity {
             let next = match guard.get(at + NEXT)? {
@@ -227,13 +231,22 @@ impl<'a, O> Waiters<'a, O> {
                 return Ok(());
             }
             if guard.get(at + STATE)? & 0xff == SLEEPING {
-                return self.turn_ticket(at);
+                let epoch = self.get(guard, EPOCH)? as u32;
+                let process = guard.get(at + PROCESS)? & u64::from(u32::MAX);
+                return guard.set(at + PROCESS, process | u64::from(epoch.wrapping_add(1)) << 32);
             }
         }
         Err(Errno::UCLEAN)
     }
 
-    /// Whoever looks round next rings this slot.
+    /// Whether its owner is to look again: it has seen the list only as it was before.
+    pub(super) fn is_touched(&self, slot: usize) -> Result<bool> {
+        let touched = (self.segment.word64(slot + PROCESS)?.load(Ordering::SeqCst) >> 32) as u32;
+        let seen = self.segment.word32(slot + SEEN)?.load(Ordering::SeqCst);
+        Ok(touched != 0 && (touched.wrapping_sub(seen) as i32) > 0)
+    }
+
+    /// Whoever looks round once it is served rings this slot.
     pub(super) fn turn_ticket(&self, slot: usize) -> Result<()> {
         let ticket = self.segment.word64(slot + TICKET)?;
         ticket.store(ticket.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);

@@ -23,7 +23,8 @@
 //! | in the middle of a `forfeit` | done again by the next, from its last checkpoint |
 
 use super::slots::{
-    FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, PROCESS, SLOT, START_WORD, STATE, UNWATCHED,
+    DIRTY, EPOCH, FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, PROCESS, SLEEPERS, SLOT,
+    START_WORD, STATE, UNWATCHED,
 };
 use super::{Object, WORDS, Waiters, Words};
 use crate::lock::Guard;
@@ -35,7 +36,7 @@ use crate::{Errno, Result};
 /// How many processes to ask for at once.
 const ASKED_MAX: usize = 16;
 
-/// What the calling thread holds in an object. Dropped without [`Stake::give_up`], it is forfeited as a dead one's.
+/// What the calling thread holds in an object. Dropped without [`Waiters::give_up`], it is forfeited as a dead one's.
 ///
 /// See [`Waiters::stake`].
 #[derive(Debug)]
@@ -63,6 +64,14 @@ impl ProcessStake {
     /// Where its room begins, see [`Waiters::with_room`].
     pub(crate) fn room(self) -> usize {
         self.0 + SLOT
+    }
+
+    /// Whether it is the calling process's still, and watched.
+    #[inline]
+    pub(crate) fn is_own(self, guard: &Guard<'_>) -> Result<bool> {
+        Ok(guard.get(self.0 + STATE)? == HELD_BY_PROCESS
+            && guard.get(self.0 + PROCESS)? == u64::from(guard.process())
+            && guard.get(self.word_offset(START_WORD))? == Process::current().start)
     }
 
     /// As a number, for a cell that threads share: none is 0.
@@ -96,7 +105,8 @@ impl<'a, O: Object> Waiters<'a, O> {
         Ok(Stake { segment: self.segment, base: self.base, slot, life, bell, thread, linked })
     }
 
-    /// Ends a stake, and commits the transaction in which what it held is given back.
+    /// Ends a stake, and commits the transaction in which what it held is given back. To be followed by
+    /// [`Waiters::serve_others`].
     ///
     /// # Errors
     /// `EUCLEAN`.
@@ -109,6 +119,10 @@ impl<'a, O: Object> Waiters<'a, O> {
             return Err(Errno::UCLEAN);
         }
         self.unlink(guard, stake.slot)?;
+        // What was given back may let others go on: whoever comes next serves them, should this thread be killed first.
+        if self.get(guard, SLEEPERS)? != 0 {
+            self.set(guard, DIRTY, 1)?;
+        }
         guard.checkpoint();
         // As in `Seat::give_up`.
         stake.life.store(0, Ordering::Release);
@@ -145,7 +159,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         if !self.has_room(guard)? {
             return Err(Errno::NOBUFS);
         }
-        let (life, linked) = self.fill(guard, slot, thread, WAITERS, words)?;
+        let (life, linked) = self.fill(guard, slot, thread, words)?;
         self.append(guard, index, state)?;
         Ok((slot, life, linked))
     }
@@ -203,12 +217,13 @@ impl<'a, O: Object> Waiters<'a, O> {
 
     #[cold]
     fn watch_again(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
-        let (_, linked) = self.bring_to_life(slot, Thread::current(), WAITERS)?;
+        let (_, linked) = self.bring_to_life(slot, Thread::current())?;
         self.segment.pin();
         std::mem::forget(linked);
         guard.set(slot + STATE, HELD_BY_PROCESS)?;
         self.add(guard, UNWATCHED, -1)?;
         self.touch_sleeper_after(guard, slot)?;
+        self.add(guard, EPOCH, 1)?;
         guard.checkpoint();
         Ok(())
     }
@@ -218,6 +233,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         guard.set(slot + STATE, HELD_UNWATCHED)?;
         self.add(guard, UNWATCHED, 1)?;
         self.touch_sleeper_after(guard, slot)?;
+        self.add(guard, EPOCH, 1)?;
         guard.checkpoint();
         Ok(())
     }

@@ -94,6 +94,8 @@ fn scribble(bytes: usize, every: usize) {
                 }
                 tolerable(queue.descriptor().map(drop), &what);
             });
+            // So that one that does not end can be looked for.
+            println!("{what}");
             let pid = worker.pid();
             let exit = worker.wait();
             assert!(exit == ginnel_testkit::Exit::Code(0), "{what}: {pid} ended with {exit:?}");
@@ -103,15 +105,15 @@ fn scribble(bytes: usize, every: usize) {
         }
     }
     println!("{tried} words written, messages of {bytes} bytes");
-    assert!(tried > 100);
+    assert!(tried > 50);
 }
 
 #[test]
 fn a_scribbled_queue_is_an_error_or_works() {
-    isolated_for(Duration::from_secs(900), || scribble(64, 3));
+    isolated_for(Duration::from_secs(900), || scribble(64, 13));
 }
 
 #[test]
 fn a_scribbled_queue_of_large_messages_is_an_error_or_works() {
-    isolated_for(Duration::from_secs(900), || scribble(LARGE + 64, 11));
+    isolated_for(Duration::from_secs(900), || scribble(LARGE + 64, 79));
 }

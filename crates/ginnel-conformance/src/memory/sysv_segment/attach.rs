@@ -126,14 +126,19 @@ fn attaching<H: SysvMemory>() -> Vec<Clause<H>> {
             });
             assert_eq!(attaches(h, id), 0);
         }),
-        clause(PAGE, "attach_for_reading", "read permission alone lets attach with SHM_RDONLY only", |h: &H| {
-            let id = h.shmget(KEY, 1, IPC_CREAT | 0o644).unwrap();
-            poke(attached(h, id), 8);
-            as_other(BOB, BOB, || {
-                fails(Errno::ACCESS, h.shmat(id, 0, 0));
-                assert_eq!(peek(h.shmat(id, 0, SHM_RDONLY).unwrap()), 8);
-            });
-        }),
+        clause(
+            PAGE,
+            "attach_for_reading",
+            "read permission alone lets attach with SHM_RDONLY only",
+            |h: &H| {
+                let id = h.shmget(KEY, 1, IPC_CREAT | 0o644).unwrap();
+                poke(attached(h, id), 8);
+                as_other(BOB, BOB, || {
+                    fails(Errno::ACCESS, h.shmat(id, 0, 0));
+                    assert_eq!(peek(h.shmat(id, 0, SHM_RDONLY).unwrap()), 8);
+                });
+            },
+        ),
         clause(PAGE, "attach_for_writing", "write permission alone lets attach not at all", |h: &H| {
             let id = h.shmget(KEY, 1, IPC_CREAT | 0o622).unwrap();
             as_other(BOB, BOB, || {

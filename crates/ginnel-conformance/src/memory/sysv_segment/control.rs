@@ -46,17 +46,22 @@ fn removal<H: SysvMemory>() -> Vec<Clause<H>> {
             fails(Errno::INVAL, h.shm_status(id));
             fails(Errno::NOENT, h.shmget(KEY, 0, 0));
         }),
-        clause(PAGE, "remove_attached", "an attached one lives on, without its key, marked SHM_DEST", |h: &H| {
-            let id = h.shmget(KEY, 1, IPC_CREAT | 0o600).unwrap();
-            let at = attached(h, id);
-            poke(at, 6);
-            h.shm_remove(id).unwrap();
-            assert_eq!(peek(at), 6);
-            let status = h.shm_status(id).unwrap();
-            assert_eq!((status.doomed, status.nattch, status.perm.key), (true, 1, 0));
-            fails(Errno::NOENT, h.shmget(KEY, 0, 0));
-            assert_ne!(h.shmget(KEY, 1, IPC_CREAT | IPC_EXCL | 0o600), Ok(id));
-        }),
+        clause(
+            PAGE,
+            "remove_attached",
+            "an attached one lives on, without its key, marked SHM_DEST",
+            |h: &H| {
+                let id = h.shmget(KEY, 1, IPC_CREAT | 0o600).unwrap();
+                let at = attached(h, id);
+                poke(at, 6);
+                h.shm_remove(id).unwrap();
+                assert_eq!(peek(at), 6);
+                let status = h.shm_status(id).unwrap();
+                assert_eq!((status.doomed, status.nattch, status.perm.key), (true, 1, 0));
+                fails(Errno::NOENT, h.shmget(KEY, 0, 0));
+                assert_ne!(h.shmget(KEY, 1, IPC_CREAT | IPC_EXCL | 0o600), Ok(id));
+            },
+        ),
         clause(PAGE, "attach_removed", "it can still be attached by its id", |h: &H| {
             let id = private(h, 1);
             poke(attached(h, id), 6);
@@ -96,22 +101,27 @@ fn removal<H: SysvMemory>() -> Vec<Clause<H>> {
             h.shm_remove(id).unwrap();
             assert!(h.shm_status(id).unwrap().doomed);
         }),
-        clause(PAGE, "stale_ids", "no id comes back soon: a stale one is EINVAL and harms nobody", |h: &H| {
-            let old: Vec<i32> = (0..200)
-                .map(|_| {
-                    let id = private(h, 1);
-                    h.shm_remove(id).unwrap();
-                    id
-                })
-                .collect();
-            let live = private(h, 1);
-            assert_eq!(old.iter().collect::<std::collections::HashSet<_>>().len(), 200);
-            for id in old {
-                fails(Errno::INVAL, h.shmat(id, 0, 0));
-                fails(Errno::INVAL, h.shm_remove(id));
-            }
-            attached(h, live);
-        }),
+        clause(
+            PAGE,
+            "stale_ids",
+            "no id comes back soon: a stale one is EINVAL and harms nobody",
+            |h: &H| {
+                let old: Vec<i32> = (0..200)
+                    .map(|_| {
+                        let id = private(h, 1);
+                        h.shm_remove(id).unwrap();
+                        id
+                    })
+                    .collect();
+                let live = private(h, 1);
+                assert_eq!(old.iter().collect::<std::collections::HashSet<_>>().len(), 200);
+                for id in old {
+                    fails(Errno::INVAL, h.shmat(id, 0, 0));
+                    fails(Errno::INVAL, h.shm_remove(id));
+                }
+                attached(h, live);
+            },
+        ),
     ]
 }
 
@@ -125,11 +135,16 @@ fn rights<H: SysvMemory>() -> Vec<Clause<H>> {
             let id = of_alice(h, 0o604);
             as_other(BOB, BOB, || assert_eq!(h.shm_status(id).unwrap().segsz, 10));
         }),
-        clause(PAGE, "owner_class_first", "the owner has the owner's bits, be they fewer than others'", |h: &H| {
-            let id = of_alice(h, 0o066);
-            as_other(ALICE, ALICE, || fails(Errno::ACCESS, h.shmat(id, 0, SHM_RDONLY)));
-            as_other(BOB, BOB, || _ = attached(h, id));
-        }),
+        clause(
+            PAGE,
+            "owner_class_first",
+            "the owner has the owner's bits, be they fewer than others'",
+            |h: &H| {
+                let id = of_alice(h, 0o066);
+                as_other(ALICE, ALICE, || fails(Errno::ACCESS, h.shmat(id, 0, SHM_RDONLY)));
+                as_other(BOB, BOB, || _ = attached(h, id));
+            },
+        ),
         clause(PAGE, "set", "IPC_SET sets owner, group and mode, and stamps ctime", |h: &H| {
             let (id, since) = (private(h, 1), now());
             h.shm_set(id, Owner { uid: ALICE, gid: BOB, mode: 0o642 }).unwrap();
@@ -161,13 +176,18 @@ fn rights<H: SysvMemory>() -> Vec<Clause<H>> {
             as_other(BOB, BOB, || assert_eq!(peek(attached(h, id)), 3));
             as_other(ALICE, ALICE, || h.shm_remove(id).unwrap());
         }),
-        clause(PAGE, "set_leaves_attaches", "who is attached stays so, whatever the mode becomes", |h: &H| {
-            let id = private(h, 1);
-            let at = attached(h, id);
-            h.shm_set(id, Owner { uid: 0, gid: 0, mode: 0 }).unwrap();
-            poke(at, 5);
-            assert_eq!(peek(at), 5);
-        }),
+        clause(
+            PAGE,
+            "set_leaves_attaches",
+            "who is attached stays so, whatever the mode becomes",
+            |h: &H| {
+                let id = private(h, 1);
+                let at = attached(h, id);
+                h.shm_set(id, Owner { uid: 0, gid: 0, mode: 0 }).unwrap();
+                poke(at, 5);
+                assert_eq!(peek(at), 5);
+            },
+        ),
         clause(PAGE, "remove_denied", "removal by who is neither owner nor creator is EPERM", |h: &H| {
             let id = of_alice(h, 0o666);
             as_other(BOB, ALICE, || fails(Errno::PERM, h.shm_remove(id)));

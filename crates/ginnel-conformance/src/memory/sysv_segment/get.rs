@@ -34,20 +34,30 @@ pub(super) fn clauses<H: SysvMemory>() -> Vec<Clause<H>> {
             fails(Errno::EXIST, h.shmget(KEY, 1, IPC_CREAT | IPC_EXCL | 0o600));
             assert_eq!(h.shmget(KEY, 1, IPC_CREAT | 0o600), Ok(id));
         }),
-        clause(PAGE, "first_status", "a new segment is unattached, its maker is cpid, its ctime now", |h: &H| {
-            let since = now();
-            let id = h.shmget(KEY, 5000, IPC_CREAT | 0o640).unwrap();
-            let status = h.shm_status(id).unwrap();
-            assert_eq!((status.segsz, status.nattch, status.atime, status.dtime), (5000, 0, 0, 0));
-            assert_eq!((status.cpid, status.lpid, status.doomed), (pid(), 0, false));
-            assert_eq!((status.perm.key, status.perm.mode), (KEY, 0o640));
-            recent(status.ctime, since);
-        }),
-        clause(PAGE, "first_owner", "owner and creator are the caller's effective user and group", |h: &H| {
-            as_other(ALICE, BOB, || _ = h.shmget(KEY, 1, IPC_CREAT | 0o644).unwrap());
-            let perm = h.shm_status(h.shmget(KEY, 0, 0).unwrap()).unwrap().perm;
-            assert_eq!((perm.uid, perm.gid, perm.cuid, perm.cgid), (ALICE, BOB, ALICE, BOB));
-        }),
+        clause(
+            PAGE,
+            "first_status",
+            "a new segment is unattached, its maker is cpid, its ctime now",
+            |h: &H| {
+                let since = now();
+                let id = h.shmget(KEY, 5000, IPC_CREAT | 0o640).unwrap();
+                let status = h.shm_status(id).unwrap();
+                assert_eq!((status.segsz, status.nattch, status.atime, status.dtime), (5000, 0, 0, 0));
+                assert_eq!((status.cpid, status.lpid, status.doomed), (pid(), 0, false));
+                assert_eq!((status.perm.key, status.perm.mode), (KEY, 0o640));
+                recent(status.ctime, since);
+            },
+        ),
+        clause(
+            PAGE,
+            "first_owner",
+            "owner and creator are the caller's effective user and group",
+            |h: &H| {
+                as_other(ALICE, BOB, || _ = h.shmget(KEY, 1, IPC_CREAT | 0o644).unwrap());
+                let perm = h.shm_status(h.shmget(KEY, 0, 0).unwrap()).unwrap().perm;
+                assert_eq!((perm.uid, perm.gid, perm.cuid, perm.cgid), (ALICE, BOB, ALICE, BOB));
+            },
+        ),
         clause(PAGE, "first_bytes", "its bytes are 0, to the end of its last page", |h: &H| {
             let at = attached(h, private(h, PAGE_BYTES + 1));
             assert!((0..2 * PAGE_BYTES).all(|offset| peek(at + offset) == 0));
@@ -67,11 +77,16 @@ pub(super) fn clauses<H: SysvMemory>() -> Vec<Clause<H>> {
             assert_eq!(h.shmget(KEY, 4999, IPC_CREAT | 0o600), Ok(id));
             assert_eq!(h.shm_status(id).unwrap().segsz, 5000);
         }),
-        clause(PAGE, "size_more", "more than an existing segment has is EINVAL, be it within its last page", |h: &H| {
-            h.shmget(KEY, 5000, IPC_CREAT | 0o600).unwrap();
-            fails(Errno::INVAL, h.shmget(KEY, 5001, 0));
-            fails(Errno::INVAL, h.shmget(KEY, 5001, IPC_CREAT | 0o600));
-        }),
+        clause(
+            PAGE,
+            "size_more",
+            "more than an existing segment has is EINVAL, be it within its last page",
+            |h: &H| {
+                h.shmget(KEY, 5000, IPC_CREAT | 0o600).unwrap();
+                fails(Errno::INVAL, h.shmget(KEY, 5001, 0));
+                fails(Errno::INVAL, h.shmget(KEY, 5001, IPC_CREAT | 0o600));
+            },
+        ),
         clause(PAGE, "exists_before_size", "EEXIST is said before the size is looked at", |h: &H| {
             h.shmget(KEY, 1, IPC_CREAT | 0o600).unwrap();
             fails(Errno::EXIST, h.shmget(KEY, 9, IPC_CREAT | IPC_EXCL | 0o600));
@@ -85,13 +100,18 @@ pub(super) fn clauses<H: SysvMemory>() -> Vec<Clause<H>> {
             let id = h.shmget(KEY, 1, IPC_CREAT | 0o666).unwrap();
             assert_eq!(h.shm_status(id).unwrap().perm.mode, 0o666);
         }),
-        clause(PAGE, "asks_too_much", "bits in the flags that the mode does not grant are EACCES", |h: &H| {
-            h.shmget(KEY, 1, IPC_CREAT | 0o644).unwrap();
-            as_other(BOB, BOB, || {
-                h.shmget(KEY, 1, 0o444).unwrap();
-                fails(Errno::ACCESS, h.shmget(KEY, 1, 0o666));
-            });
-        }),
+        clause(
+            PAGE,
+            "asks_too_much",
+            "bits in the flags that the mode does not grant are EACCES",
+            |h: &H| {
+                h.shmget(KEY, 1, IPC_CREAT | 0o644).unwrap();
+                as_other(BOB, BOB, || {
+                    h.shmget(KEY, 1, 0o444).unwrap();
+                    fails(Errno::ACCESS, h.shmget(KEY, 1, 0o666));
+                });
+            },
+        ),
         clause(PAGE, "asks_nothing", "without bits in the flags anybody learns the id", |h: &H| {
             let id = h.shmget(KEY, 1, IPC_CREAT | 0o600).unwrap();
             as_other(BOB, BOB, || {

@@ -40,17 +40,22 @@ pub(super) fn clauses<H: PosixQueues>() -> Vec<Clause<H>> {
 
 fn telling<H: PosixQueues>() -> Vec<Clause<H>> {
     vec![
-        clause(PAGE, "notify", "a message on an empty queue sends the signal, with its value, SI_MESGQ and the sender", |h: &H| {
-            block_signal(SIGUSR1);
-            let mine = queue(h, 2);
-            h.mq_notify(mine, TELL).unwrap();
-            assert_eq!(pending_signal(SIGUSR1, NOT_YET), None);
-            let sender = fork(|| put(h, h.mq_open(NAME, O_WRONLY, 0, None).unwrap(), &[(0, "x")]));
-            let sender_pid = sender.pid();
-            sender.assert_ok();
-            assert_eq!(pending_signal(SIGUSR1, LONG), Some((41, SI_MESGQ, sender_pid)));
-            assert_eq!(drain(h, mine), "x");
-        }),
+        clause(
+            PAGE,
+            "notify",
+            "a message on an empty queue sends the signal, with its value, SI_MESGQ and the sender",
+            |h: &H| {
+                block_signal(SIGUSR1);
+                let mine = queue(h, 2);
+                h.mq_notify(mine, TELL).unwrap();
+                assert_eq!(pending_signal(SIGUSR1, NOT_YET), None);
+                let sender = fork(|| put(h, h.mq_open(NAME, O_WRONLY, 0, None).unwrap(), &[(0, "x")]));
+                let sender_pid = sender.pid();
+                sender.assert_ok();
+                assert_eq!(pending_signal(SIGUSR1, LONG), Some((41, SI_MESGQ, sender_pid)));
+                assert_eq!(drain(h, mine), "x");
+            },
+        ),
         clause(PAGE, "notify_own", "also where the process itself sends", |h: &H| {
             block_signal(SIGUSR1);
             let mine = queue(h, 2);
@@ -83,17 +88,22 @@ fn telling<H: PosixQueues>() -> Vec<Clause<H>> {
             put(h, mine, &[(0, "first")]);
             assert!(pending_signal(SIGUSR1, NOT_YET).is_some());
         }),
-        clause(PAGE, "notify_not_while_waiting", "not where a waiting receiver takes it: the registration stays", |h: &H| {
-            block_signal(SIGUSR1);
-            let mine = queue(h, 2);
-            h.mq_notify(mine, TELL).unwrap();
-            let receiver = blocked(h, || assert_eq!(receive(h, mine, None).unwrap().1, "x"));
-            put(h, mine, &[(0, "x")]);
-            receiver.assert_ok();
-            assert_eq!(pending_signal(SIGUSR1, SHORT), None);
-            put(h, mine, &[(0, "y")]);
-            assert!(pending_signal(SIGUSR1, NOT_YET).is_some());
-        }),
+        clause(
+            PAGE,
+            "notify_not_while_waiting",
+            "not where a waiting receiver takes it: the registration stays",
+            |h: &H| {
+                block_signal(SIGUSR1);
+                let mine = queue(h, 2);
+                h.mq_notify(mine, TELL).unwrap();
+                let receiver = blocked(h, || assert_eq!(receive(h, mine, None).unwrap().1, "x"));
+                put(h, mine, &[(0, "x")]);
+                receiver.assert_ok();
+                assert_eq!(pending_signal(SIGUSR1, SHORT), None);
+                put(h, mine, &[(0, "y")]);
+                assert!(pending_signal(SIGUSR1, NOT_YET).is_some());
+            },
+        ),
         clause(PAGE, "notify_none", "SIGEV_NONE registers and tells nothing", |h: &H| {
             let mine = queue(h, 2);
             h.mq_notify(mine, Some(Notice::None)).unwrap();
@@ -125,13 +135,18 @@ fn telling<H: PosixQueues>() -> Vec<Clause<H>> {
             put(h, mine, &[(32767, "")]);
             assert!(pending_signal(SIGUSR1, NOT_YET).is_some());
         }),
-        clause(PAGE, "notify_write_only", "an opening for sending only may be registered through", |h: &H| {
-            block_signal(SIGUSR1);
-            let mine = queue(h, 2);
-            h.mq_notify(h.mq_open(NAME, O_WRONLY, 0, None).unwrap(), TELL).unwrap();
-            put(h, mine, &[(0, "x")]);
-            assert!(pending_signal(SIGUSR1, NOT_YET).is_some());
-        }),
+        clause(
+            PAGE,
+            "notify_write_only",
+            "an opening for sending only may be registered through",
+            |h: &H| {
+                block_signal(SIGUSR1);
+                let mine = queue(h, 2);
+                h.mq_notify(h.mq_open(NAME, O_WRONLY, 0, None).unwrap(), TELL).unwrap();
+                put(h, mine, &[(0, "x")]);
+                assert!(pending_signal(SIGUSR1, NOT_YET).is_some());
+            },
+        ),
         clause(PAGE, "notify_unlinked", "unlinking the queue ends no registration", |h: &H| {
             block_signal(SIGUSR1);
             let mine = queue(h, 2);
@@ -175,14 +190,19 @@ fn registration<H: PosixQueues>() -> Vec<Clause<H>> {
             h.mq_notify(mine, None).unwrap();
             fails(Errno::BUSY, h.mq_notify(mine, TELL));
         }),
-        clause(PAGE, "notify_closed", "closing a descriptor of the queue ends the process's registration", |h: &H| {
-            let mine = queue(h, 2);
-            let through = h.mq_open(NAME, O_RDWR, 0, None).unwrap();
-            h.mq_notify(through, TELL).unwrap();
-            h.mq_close(through).unwrap();
-            let _other = registered_elsewhere(h);
-            fails(Errno::BUSY, h.mq_notify(mine, TELL));
-        }),
+        clause(
+            PAGE,
+            "notify_closed",
+            "closing a descriptor of the queue ends the process's registration",
+            |h: &H| {
+                let mine = queue(h, 2);
+                let through = h.mq_open(NAME, O_RDWR, 0, None).unwrap();
+                h.mq_notify(through, TELL).unwrap();
+                h.mq_close(through).unwrap();
+                let _other = registered_elsewhere(h);
+                fails(Errno::BUSY, h.mq_notify(mine, TELL));
+            },
+        ),
         clause(PAGE, "notify_dead", "a dead process's registration is over", |h: &H| {
             let mine = queue(h, 2);
             let other = registered_elsewhere(h);

@@ -247,11 +247,16 @@ fn rights<H: PosixQueues>() -> Vec<Clause<H>> {
             });
             as_other(BOB, BOB, || fails(Errno::ACCESS, h.mq_open(NAME, O_RDONLY, 0, None)));
         }),
-        clause(OPEN, "checked_when_opened", "an open queue stays open to who became another user", |h: &H| {
-            let mine = queue(h, 1);
-            as_other(BOB, BOB, || put(h, mine, &[(1, "inherited")]));
-            assert_eq!(take(h, mine), Ok((1, "inherited".into())));
-        }),
+        clause(
+            OPEN,
+            "checked_when_opened",
+            "an open queue stays open to who became another user",
+            |h: &H| {
+                let mine = queue(h, 1);
+                as_other(BOB, BOB, || put(h, mine, &[(1, "inherited")]));
+                assert_eq!(take(h, mine), Ok((1, "inherited".into())));
+            },
+        ),
         clause(UNLINK, "unlink_denied", "unlinking another user's queue is EACCES", |h: &H| {
             as_other(ALICE, ALICE, || {
                 rustix::process::umask(rustix::fs::Mode::empty());
@@ -298,12 +303,17 @@ fn attributes<H: PosixQueues>() -> Vec<Clause<H>> {
             fails(Errno::INVAL, h.mq_setattr(mine, -1));
             assert_eq!(h.mq_getattr(mine).unwrap().flags, 0);
         }),
-        clause(ATTR, "setattr_is_the_openings", "it is set for all who share the opening, and for no other", |h: &H| {
-            let mine = queue(h, 1);
-            let other = h.mq_open(NAME, O_RDWR, 0, None).unwrap();
-            elsewhere(|| _ = h.mq_setattr(mine, O_NONBLOCK.into()).unwrap());
-            assert_eq!(h.mq_getattr(mine).unwrap().flags, O_NONBLOCK.into());
-            assert_eq!(h.mq_getattr(other).unwrap().flags, 0);
-        }),
+        clause(
+            ATTR,
+            "setattr_is_the_openings",
+            "it is set for all who share the opening, and for no other",
+            |h: &H| {
+                let mine = queue(h, 1);
+                let other = h.mq_open(NAME, O_RDWR, 0, None).unwrap();
+                elsewhere(|| _ = h.mq_setattr(mine, O_NONBLOCK.into()).unwrap());
+                assert_eq!(h.mq_getattr(mine).unwrap().flags, O_NONBLOCK.into());
+                assert_eq!(h.mq_getattr(other).unwrap().flags, 0);
+            },
+        ),
     ]
 }

@@ -37,14 +37,37 @@ pub(super) fn clauses<H: PosixQueues>() -> Vec<Clause<H>> {
             let numbers: Vec<_> = open.map(|entry| entry.unwrap().file_name()).collect();
             assert!(!numbers.contains(&mine.to_string().into()), "{numbers:?}");
         }),
-        clause("mq_overview(7)", "is_a_descriptor", "a queue is a file descriptor: the lowest that is free", |h: &H| {
-            let probe = std::fs::File::open("/dev/null").unwrap();
-            let lowest = std::os::fd::AsRawFd::as_raw_fd(&probe);
-            drop(probe);
-            assert_eq!(queue(h, 1), lowest);
-            // SAFETY: F_GETFD takes no pointer.
-            assert_eq!(unsafe { libc::fcntl(lowest, libc::F_GETFD) }, libc::FD_CLOEXEC);
+        clause(
+            "mq_overview(7)",
+            "is_a_descriptor",
+            "a queue is a file descriptor: the lowest that is free",
+            |h: &H| {
+                let probe = std::fs::File::open("/dev/null").unwrap();
+                let lowest = std::os::fd::AsRawFd::as_raw_fd(&probe);
+                drop(probe);
+                assert_eq!(queue(h, 1), lowest);
+                // SAFETY: F_GETFD takes no pointer.
+                assert_eq!(unsafe { libc::fcntl(lowest, libc::F_GETFD) }, libc::FD_CLOEXEC);
+            },
+        ),
+        clause("mq_overview(7)", "nameless", "a fork uses a queue whose name is gone since", |h: &H| {
+            let mine = queue(h, 2);
+            let (reader, writer) = std::io::pipe().unwrap();
+            let child = fork(|| {
+                std::io::Read::read_exact(&mut &reader, &mut [0]).unwrap();
+                put(h, mine, &[(2, "late")]);
+            });
+            h.mq_unlink(NAME).unwrap();
+            (&writer).write_all(b"x").unwrap();
+            child.assert_ok();
+            assert_eq!(take(h, mine), Ok((2, "late".into())));
         }),
+    ]
+}
+
+/// That a queue's descriptor is a file like any other: of homes whose calls are C's.
+pub(super) fn descriptors<H: PosixQueues>() -> Vec<Clause<H>> {
+    vec![
         clause("mq_overview(7)", "access_mode", "its access mode is what it was opened for", |h: &H| {
             let mine = queue(h, 1);
             let reader = h.mq_open(NAME, libc::O_RDONLY, 0, None).unwrap();
@@ -70,18 +93,6 @@ pub(super) fn clauses<H: PosixQueues>() -> Vec<Clause<H>> {
             let again = h.mq_open(NAME, O_RDWR, 0, None).unwrap();
             assert_eq!(again, mine, "the number is free");
             assert_eq!(count(h, again), 0);
-        }),
-        clause("mq_overview(7)", "nameless", "a fork uses a queue whose name is gone since", |h: &H| {
-            let mine = queue(h, 2);
-            let (reader, writer) = std::io::pipe().unwrap();
-            let child = fork(|| {
-                std::io::Read::read_exact(&mut &reader, &mut [0]).unwrap();
-                put(h, mine, &[(2, "late")]);
-            });
-            h.mq_unlink(NAME).unwrap();
-            (&writer).write_all(b"x").unwrap();
-            child.assert_ok();
-            assert_eq!(take(h, mine), Ok((2, "late".into())));
         }),
     ]
 }

@@ -58,14 +58,19 @@ pub(super) fn clauses<H: PosixQueues>() -> Vec<Clause<H>> {
             h.mq_timedsend(mine, &[0; 16], 0, None).unwrap();
             fails(Errno::MSGSIZE, h.mq_timedsend(mine, &[0; 17], 0, None));
         }),
-        clause(RECEIVE, "buffer_too_small", "a buffer below mq_msgsize is EMSGSIZE, whatever is there", |h: &H| {
-            let mine = queue(h, 1);
-            fails(Errno::MSGSIZE, h.mq_timedreceive(mine, &mut [0; 15], Some(Duration::ZERO)));
-            put(h, mine, &[(0, "x")]);
-            fails(Errno::MSGSIZE, h.mq_timedreceive(mine, &mut [0; 15], None));
-            fails(Errno::MSGSIZE, h.mq_timedreceive(mine, &mut [], None));
-            assert_eq!(take(h, mine), Ok((0, "x".into())));
-        }),
+        clause(
+            RECEIVE,
+            "buffer_too_small",
+            "a buffer below mq_msgsize is EMSGSIZE, whatever is there",
+            |h: &H| {
+                let mine = queue(h, 1);
+                fails(Errno::MSGSIZE, h.mq_timedreceive(mine, &mut [0; 15], Some(Duration::ZERO)));
+                put(h, mine, &[(0, "x")]);
+                fails(Errno::MSGSIZE, h.mq_timedreceive(mine, &mut [0; 15], None));
+                fails(Errno::MSGSIZE, h.mq_timedreceive(mine, &mut [], None));
+                assert_eq!(take(h, mine), Ok((0, "x".into())));
+            },
+        ),
         clause(RECEIVE, "nothing_behind", "nothing is written behind the message", |h: &H| {
             let mine = queue(h, 1);
             put(h, mine, &[(0, "ab")]);
@@ -96,12 +101,17 @@ pub(super) fn clauses<H: PosixQueues>() -> Vec<Clause<H>> {
             take(h, mine).unwrap();
             put(h, mine, &[(0, "0123456789abcdef")]);
         }),
-        clause(SEND, "passed_deadline", "a deadline that has passed does not stop what need not wait", |h: &H| {
-            let mine = queue(h, 1);
-            h.mq_timedsend(mine, b"x", 0, Some(Duration::ZERO)).unwrap();
-            assert_eq!(take(h, mine), Ok((0, "x".into())));
-            fails(Errno::TIMEDOUT, take(h, mine));
-        }),
+        clause(
+            SEND,
+            "passed_deadline",
+            "a deadline that has passed does not stop what need not wait",
+            |h: &H| {
+                let mine = queue(h, 1);
+                h.mq_timedsend(mine, b"x", 0, Some(Duration::ZERO)).unwrap();
+                assert_eq!(take(h, mine), Ok((0, "x".into())));
+                fails(Errno::TIMEDOUT, take(h, mine));
+            },
+        ),
         clause(SEND, "checks_in_order", "what is wrong with a call is said before it would wait", |h: &H| {
             let mine = queue(h, 1);
             put(h, mine, &[(0, "x")]);

@@ -35,22 +35,32 @@ fn receiving<H: PosixQueues>() -> Vec<Clause<H>> {
             receiver.assert_ok();
             assert_eq!(count(h, mine), 0);
         }),
-        clause(RECEIVE, "receive_in_turn", "waiting receivers are served in the order in which they came", |h: &H| {
-            let mine = queue(h, 3);
-            let receivers: Vec<_> = ["a", "b", "c"]
-                .map(|text| blocked(h, move || assert_eq!(receive(h, mine, None).unwrap().1, text)))
-                .into();
-            put(h, mine, &[(0, "a"), (1, "b"), (2, "c")]);
-            receivers.into_iter().for_each(|child| child.assert_ok());
-        }),
-        clause(RECEIVE, "receive_times_out", "ETIMEDOUT when the deadline has passed, and not before", |h: &H| {
-            let mine = queue(h, 1);
-            let start = Instant::now();
-            fails(Errno::TIMEDOUT, receive(h, mine, Some(SHORT)));
-            assert!(start.elapsed() >= SHORT);
-            put(h, mine, &[(0, "x")]);
-            assert_eq!(count(h, mine), 1, "nobody waits any more");
-        }),
+        clause(
+            RECEIVE,
+            "receive_in_turn",
+            "waiting receivers are served in the order in which they came",
+            |h: &H| {
+                let mine = queue(h, 3);
+                let receivers: Vec<_> = ["a", "b", "c"]
+                    .map(|text| blocked(h, move || assert_eq!(receive(h, mine, None).unwrap().1, text)))
+                    .into();
+                put(h, mine, &[(0, "a"), (1, "b"), (2, "c")]);
+                receivers.into_iter().for_each(|child| child.assert_ok());
+            },
+        ),
+        clause(
+            RECEIVE,
+            "receive_times_out",
+            "ETIMEDOUT when the deadline has passed, and not before",
+            |h: &H| {
+                let mine = queue(h, 1);
+                let start = Instant::now();
+                fails(Errno::TIMEDOUT, receive(h, mine, Some(SHORT)));
+                assert!(start.elapsed() >= SHORT);
+                put(h, mine, &[(0, "x")]);
+                assert_eq!(count(h, mine), 1, "nobody waits any more");
+            },
+        ),
         clause(RECEIVE, "receive_in_time", "before the deadline it is served", |h: &H| {
             let mine = queue(h, 1);
             let receiver = blocked(h, || assert_eq!(receive(h, mine, Some(LONG)).unwrap().1, "x"));
@@ -107,18 +117,23 @@ fn sending<H: PosixQueues>() -> Vec<Clause<H>> {
             sender.assert_ok();
             assert_eq!(take(h, mine), Ok((5, "second".into())));
         }),
-        clause(SEND, "send_in_turn", "waiting senders are served in the order in which they came", |h: &H| {
-            let mine = queue(h, 1);
-            put(h, mine, &[(0, "0")]);
-            let senders: Vec<_> = [(1, "1"), (9, "2"), (5, "3")]
-                .map(|(priority, text)| {
-                    blocked(h, move || h.mq_timedsend(mine, text.as_bytes(), priority, None).unwrap())
-                })
-                .into();
-            let got: String = (0..4).map(|_| receive(h, mine, None).unwrap().1).collect();
-            assert_eq!(got, "0123", "whatever their messages' priorities");
-            senders.into_iter().for_each(|child| child.assert_ok());
-        }),
+        clause(
+            SEND,
+            "send_in_turn",
+            "waiting senders are served in the order in which they came",
+            |h: &H| {
+                let mine = queue(h, 1);
+                put(h, mine, &[(0, "0")]);
+                let senders: Vec<_> = [(1, "1"), (9, "2"), (5, "3")]
+                    .map(|(priority, text)| {
+                        blocked(h, move || h.mq_timedsend(mine, text.as_bytes(), priority, None).unwrap())
+                    })
+                    .into();
+                let got: String = (0..4).map(|_| receive(h, mine, None).unwrap().1).collect();
+                assert_eq!(got, "0123", "whatever their messages' priorities");
+                senders.into_iter().for_each(|child| child.assert_ok());
+            },
+        ),
         clause(SEND, "send_served_at_once", "room goes to a waiting sender, not to a newcomer", |h: &H| {
             let mine = queue(h, 1);
             put(h, mine, &[(0, "0")]);
@@ -128,20 +143,30 @@ fn sending<H: PosixQueues>() -> Vec<Clause<H>> {
             sender.assert_ok();
             assert_eq!(drain(h, mine), "waiting");
         }),
-        clause(SEND, "send_times_out", "ETIMEDOUT when the deadline has passed, and nothing is sent", |h: &H| {
-            let mine = queue(h, 1);
-            put(h, mine, &[(0, "x")]);
-            let start = Instant::now();
-            fails(Errno::TIMEDOUT, h.mq_timedsend(mine, b"y", 0, Some(SHORT)));
-            assert!(start.elapsed() >= SHORT);
-            assert_eq!(drain(h, mine), "x");
-        }),
-        clause(SEND, "send_interrupted", "a handler that runs ends the wait with EINTR; nothing is sent", |h: &H| {
-            let mine = queue(h, 1);
-            put(h, mine, &[(0, "x")]);
-            interrupted(h, 0, || h.mq_timedsend(mine, b"y", 0, None));
-            assert_eq!(drain(h, mine), "x");
-        }),
+        clause(
+            SEND,
+            "send_times_out",
+            "ETIMEDOUT when the deadline has passed, and nothing is sent",
+            |h: &H| {
+                let mine = queue(h, 1);
+                put(h, mine, &[(0, "x")]);
+                let start = Instant::now();
+                fails(Errno::TIMEDOUT, h.mq_timedsend(mine, b"y", 0, Some(SHORT)));
+                assert!(start.elapsed() >= SHORT);
+                assert_eq!(drain(h, mine), "x");
+            },
+        ),
+        clause(
+            SEND,
+            "send_interrupted",
+            "a handler that runs ends the wait with EINTR; nothing is sent",
+            |h: &H| {
+                let mine = queue(h, 1);
+                put(h, mine, &[(0, "x")]);
+                interrupted(h, 0, || h.mq_timedsend(mine, b"y", 0, None));
+                assert_eq!(drain(h, mine), "x");
+            },
+        ),
         clause("signal(7)", "send_restarted", "with SA_RESTART it goes on waiting", |h: &H| {
             let mine = queue(h, 1);
             put(h, mine, &[(0, "x")]);

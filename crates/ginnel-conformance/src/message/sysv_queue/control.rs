@@ -56,14 +56,19 @@ fn status_and_removal<H: SysvMessages>() -> Vec<Clause<H>> {
             as_other(BOB, BOB, || assert_eq!(h.msg_status(id).unwrap().perm.uid, ALICE));
             as_other(BOB, ALICE, || fails(Errno::ACCESS, h.msg_status(id)));
         }),
-        clause(PAGE, "owner_class_first", "the owner has the owner's bits, be they fewer than others'", |h: &H| {
-            let id = of_alice(h, 0o066);
-            as_other(ALICE, ALICE, || {
-                fails(Errno::ACCESS, h.msg_status(id));
-                fails(Errno::ACCESS, h.msgsnd(id, 1, b"x", IPC_NOWAIT));
-            });
-            as_other(BOB, BOB, || _ = h.msg_status(id).unwrap());
-        }),
+        clause(
+            PAGE,
+            "owner_class_first",
+            "the owner has the owner's bits, be they fewer than others'",
+            |h: &H| {
+                let id = of_alice(h, 0o066);
+                as_other(ALICE, ALICE, || {
+                    fails(Errno::ACCESS, h.msg_status(id));
+                    fails(Errno::ACCESS, h.msgsnd(id, 1, b"x", IPC_NOWAIT));
+                });
+                as_other(BOB, BOB, || _ = h.msg_status(id).unwrap());
+            },
+        ),
         clause(PAGE, "remove_discards", "removal takes the queue and its messages at once", |h: &H| {
             let id = h.msgget(KEY, IPC_CREAT | 0o600).unwrap();
             put(h, id, &[(1, "gone")]);
@@ -85,22 +90,27 @@ fn status_and_removal<H: SysvMessages>() -> Vec<Clause<H>> {
         clause(PAGE, "remove_by_root", "who is privileged removes anybody's", |h: &H| {
             h.msg_remove(of_alice(h, 0o600)).unwrap();
         }),
-        clause(PAGE, "stale_ids", "no id comes back soon: a stale one is EINVAL and harms nobody", |h: &H| {
-            let mut old = Vec::new();
-            for _ in 0..300 {
-                let id = private(h);
-                assert!(!old.contains(&id), "{id} again");
-                h.msg_remove(id).unwrap();
-                old.push(id);
-            }
-            let live = private(h);
-            put(h, live, &[(1, "x")]);
-            for id in old {
-                fails(Errno::INVAL, h.msg_remove(id));
-                fails(Errno::INVAL, take(h, id, 0, 0));
-            }
-            assert_eq!(texts(h, live), ["x"]);
-        }),
+        clause(
+            PAGE,
+            "stale_ids",
+            "no id comes back soon: a stale one is EINVAL and harms nobody",
+            |h: &H| {
+                let mut old = Vec::new();
+                for _ in 0..300 {
+                    let id = private(h);
+                    assert!(!old.contains(&id), "{id} again");
+                    h.msg_remove(id).unwrap();
+                    old.push(id);
+                }
+                let live = private(h);
+                put(h, live, &[(1, "x")]);
+                for id in old {
+                    fails(Errno::INVAL, h.msg_remove(id));
+                    fails(Errno::INVAL, take(h, id, 0, 0));
+                }
+                assert_eq!(texts(h, live), ["x"]);
+            },
+        ),
         clause(PAGE, "many", "a thousand queues live side by side", |h: &H| {
             let ids: Vec<i32> = (0..1000).map(|_| h.msgget(IPC_PRIVATE, 0o600).unwrap()).collect();
             for (number, id) in ids.iter().enumerate() {

@@ -42,22 +42,32 @@ pub(super) fn clauses<H: SysvMessages>() -> Vec<Clause<H>> {
             let id = h.msgget(KEY, IPC_CREAT | 0o600).unwrap();
             assert_eq!(h.msgget(KEY, IPC_EXCL), Ok(id));
         }),
-        clause(PAGE, "first_status", "a new queue is empty, its stamps and pids 0, its ctime now", |h: &H| {
-            let since = now();
-            let id = h.msgget(KEY, IPC_CREAT | 0o640).unwrap();
-            let status = h.msg_status(id).unwrap();
-            assert_eq!((status.qnum, status.cbytes, status.stime, status.rtime), (0, 0, 0, 0));
-            assert_eq!((status.lspid, status.lrpid), (0, 0));
-            assert_eq!((status.perm.key, status.perm.mode), (KEY, 0o640));
-            recent(status.ctime, since);
-        }),
-        clause(PAGE, "first_owner", "owner and creator are the caller's effective user and group", |h: &H| {
-            as_other(ALICE, ALICE, || {
-                h.msgget(KEY, IPC_CREAT | 0o644).unwrap();
-            });
-            let perm = h.msg_status(h.msgget(KEY, 0).unwrap()).unwrap().perm;
-            assert_eq!((perm.uid, perm.gid, perm.cuid, perm.cgid), (ALICE, ALICE, ALICE, ALICE));
-        }),
+        clause(
+            PAGE,
+            "first_status",
+            "a new queue is empty, its stamps and pids 0, its ctime now",
+            |h: &H| {
+                let since = now();
+                let id = h.msgget(KEY, IPC_CREAT | 0o640).unwrap();
+                let status = h.msg_status(id).unwrap();
+                assert_eq!((status.qnum, status.cbytes, status.stime, status.rtime), (0, 0, 0, 0));
+                assert_eq!((status.lspid, status.lrpid), (0, 0));
+                assert_eq!((status.perm.key, status.perm.mode), (KEY, 0o640));
+                recent(status.ctime, since);
+            },
+        ),
+        clause(
+            PAGE,
+            "first_owner",
+            "owner and creator are the caller's effective user and group",
+            |h: &H| {
+                as_other(ALICE, ALICE, || {
+                    h.msgget(KEY, IPC_CREAT | 0o644).unwrap();
+                });
+                let perm = h.msg_status(h.msgget(KEY, 0).unwrap()).unwrap().perm;
+                assert_eq!((perm.uid, perm.gid, perm.cuid, perm.cgid), (ALICE, ALICE, ALICE, ALICE));
+            },
+        ),
         clause(PAGE, "nine_bits", "the mode is the lowest nine bits of the flags, execute too", |h: &H| {
             let id = h.msgget(KEY, IPC_CREAT | 0o7751).unwrap();
             assert_eq!(h.msg_status(id).unwrap().perm.mode, 0o751);
@@ -72,14 +82,19 @@ pub(super) fn clauses<H: SysvMessages>() -> Vec<Clause<H>> {
             assert_eq!(h.msgget(KEY, IPC_CREAT | 0o666), Ok(id));
             assert_eq!(h.msg_status(id).unwrap().perm.mode, 0o640);
         }),
-        clause(PAGE, "asks_too_much", "bits in the flags that the mode does not grant are EACCES", |h: &H| {
-            h.msgget(KEY, IPC_CREAT | 0o644).unwrap();
-            as_other(BOB, BOB, || {
-                h.msgget(KEY, 0o444).unwrap();
-                fails(Errno::ACCESS, h.msgget(KEY, 0o666));
-                fails(Errno::ACCESS, h.msgget(KEY, 0o200));
-            });
-        }),
+        clause(
+            PAGE,
+            "asks_too_much",
+            "bits in the flags that the mode does not grant are EACCES",
+            |h: &H| {
+                h.msgget(KEY, IPC_CREAT | 0o644).unwrap();
+                as_other(BOB, BOB, || {
+                    h.msgget(KEY, 0o444).unwrap();
+                    fails(Errno::ACCESS, h.msgget(KEY, 0o666));
+                    fails(Errno::ACCESS, h.msgget(KEY, 0o200));
+                });
+            },
+        ),
         clause(PAGE, "asks_nothing", "without bits in the flags anybody learns the id", |h: &H| {
             let id = h.msgget(KEY, IPC_CREAT | 0o600).unwrap();
             as_other(BOB, BOB, || {
@@ -95,14 +110,19 @@ pub(super) fn clauses<H: SysvMessages>() -> Vec<Clause<H>> {
             });
             as_other(BOB, BOB, || fails(Errno::ACCESS, h.msgget(KEY, 0o004)));
         }),
-        clause(PAGE, "any_class_asks", "which of the three classes asks for a bit is all the same", |h: &H| {
-            as_other(ALICE, ALICE, || _ = h.msgget(KEY, IPC_CREAT | 0o400).unwrap());
-            as_other(ALICE, ALICE, || {
-                h.msgget(KEY, 0o444).unwrap();
-                h.msgget(KEY, 0o004).unwrap();
-                fails(Errno::ACCESS, h.msgget(KEY, 0o002));
-            });
-        }),
+        clause(
+            PAGE,
+            "any_class_asks",
+            "which of the three classes asks for a bit is all the same",
+            |h: &H| {
+                as_other(ALICE, ALICE, || _ = h.msgget(KEY, IPC_CREAT | 0o400).unwrap());
+                as_other(ALICE, ALICE, || {
+                    h.msgget(KEY, 0o444).unwrap();
+                    h.msgget(KEY, 0o004).unwrap();
+                    fails(Errno::ACCESS, h.msgget(KEY, 0o002));
+                });
+            },
+        ),
         clause(PAGE, "exists_before_access", "EEXIST is said also to who has no access", |h: &H| {
             h.msgget(KEY, IPC_CREAT | 0o600).unwrap();
             as_other(BOB, BOB, || fails(Errno::EXIST, h.msgget(KEY, IPC_CREAT | IPC_EXCL | 0o600)));

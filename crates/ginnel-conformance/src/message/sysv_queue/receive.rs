@@ -42,33 +42,48 @@ fn selection<H: SysvMessages>() -> Vec<Clause<H>> {
             assert_eq!((taken(h, id, 3, 0), taken(h, id, 1, 0)), ("ad".into(), "be".into()));
             assert_eq!(texts(h, id), ["c", "f"]);
         }),
-        clause(PAGE, "receive_lowest", "a negative type takes the lowest type up to it, oldest first", |h: &H| {
-            let id = mixed(h);
-            assert_eq!(taken(h, id, -3, 0), "becad");
-            assert_eq!(texts(h, id), ["f"]);
-        }),
+        clause(
+            PAGE,
+            "receive_lowest",
+            "a negative type takes the lowest type up to it, oldest first",
+            |h: &H| {
+                let id = mixed(h);
+                assert_eq!(taken(h, id, -3, 0), "becad");
+                assert_eq!(texts(h, id), ["f"]);
+            },
+        ),
         clause(PAGE, "receive_none_low_enough", "ENOMSG where every type is above it", |h: &H| {
             let id = private(h);
             put(h, id, &[(5, "f"), (9, "g")]);
             fails(Errno::NOMSG, take(h, id, -4, 0));
             assert_eq!(take(h, id, -5, 0), Ok((5, "f".into())));
         }),
-        clause(PAGE, "receive_lowest_of_all", "the most negative type is a bound above every type", |h: &H| {
-            let id = private(h);
-            put(h, id, &[(i64::MAX, "z"), (4, "y")]);
-            assert_eq!(taken(h, id, i64::MIN, 0), "yz");
-        }),
+        clause(
+            PAGE,
+            "receive_lowest_of_all",
+            "the most negative type is a bound above every type",
+            |h: &H| {
+                let id = private(h);
+                put(h, id, &[(i64::MAX, "z"), (4, "y")]);
+                assert_eq!(taken(h, id, i64::MIN, 0), "yz");
+            },
+        ),
         clause(PAGE, "receive_except", "MSG_EXCEPT takes the oldest of another type", |h: &H| {
             let id = mixed(h);
             assert_eq!(taken(h, id, 3, MSG_EXCEPT), "bcef");
             assert_eq!(texts(h, id), ["a", "d"]);
             fails(Errno::NOMSG, take(h, id, 3, MSG_EXCEPT));
         }),
-        clause(PAGE, "receive_except_any", "MSG_EXCEPT says nothing with type 0 or a negative one", |h: &H| {
-            let id = mixed(h);
-            assert_eq!(take(h, id, 0, MSG_EXCEPT).unwrap().1, "a");
-            assert_eq!(taken(h, id, -2, MSG_EXCEPT), "bec");
-        }),
+        clause(
+            PAGE,
+            "receive_except_any",
+            "MSG_EXCEPT says nothing with type 0 or a negative one",
+            |h: &H| {
+                let id = mixed(h);
+                assert_eq!(take(h, id, 0, MSG_EXCEPT).unwrap().1, "a");
+                assert_eq!(taken(h, id, -2, MSG_EXCEPT), "bec");
+            },
+        ),
         clause(PAGE, "receive_empty", "with IPC_NOWAIT an empty queue is ENOMSG", |h: &H| {
             let id = private(h);
             for mtype in [0, 1, -1] {
@@ -129,13 +144,18 @@ fn sizes<H: SysvMessages>() -> Vec<Clause<H>> {
             assert_eq!(h.msg_status(id).unwrap().lrpid, 0);
             assert_eq!(h.msgrcv(id, &mut [0; 4], 0, IPC_NOWAIT), Ok((1, 4)));
         }),
-        clause(PAGE, "receive_too_big_first", "E2BIG is of the message selected: no shorter one is looked for", |h: &H| {
-            let id = private(h);
-            put(h, id, &[(1, "four"), (1, "1"), (2, "2")]);
-            fails(Errno::TOOBIG, h.msgrcv(id, &mut [0; 1], 1, IPC_NOWAIT));
-            assert_eq!(h.msgrcv(id, &mut [0; 1], 2, IPC_NOWAIT), Ok((2, 1)));
-            assert_eq!(texts(h, id), ["four", "1"]);
-        }),
+        clause(
+            PAGE,
+            "receive_too_big_first",
+            "E2BIG is of the message selected: no shorter one is looked for",
+            |h: &H| {
+                let id = private(h);
+                put(h, id, &[(1, "four"), (1, "1"), (2, "2")]);
+                fails(Errno::TOOBIG, h.msgrcv(id, &mut [0; 1], 1, IPC_NOWAIT));
+                assert_eq!(h.msgrcv(id, &mut [0; 1], 2, IPC_NOWAIT), Ok((2, 1)));
+                assert_eq!(texts(h, id), ["four", "1"]);
+            },
+        ),
         clause(PAGE, "receive_cut", "MSG_NOERROR cuts it to the buffer, and the rest is lost", |h: &H| {
             let id = private(h);
             put(h, id, &[(1, "abcdef"), (1, "next")]);
@@ -146,13 +166,18 @@ fn sizes<H: SysvMessages>() -> Vec<Clause<H>> {
             assert_eq!((status.qnum, status.cbytes), (1, 4), "its whole length is given back");
             assert_eq!(texts(h, id), ["next"]);
         }),
-        clause(PAGE, "receive_cut_to_nothing", "an empty buffer with MSG_NOERROR takes a message's type", |h: &H| {
-            let id = private(h);
-            put(h, id, &[(4, "abcdef")]);
-            fails(Errno::TOOBIG, h.msgrcv(id, &mut [], 0, IPC_NOWAIT));
-            assert_eq!(h.msgrcv(id, &mut [], 0, IPC_NOWAIT | MSG_NOERROR), Ok((4, 0)));
-            assert_eq!(h.msg_status(id).unwrap().qnum, 0);
-        }),
+        clause(
+            PAGE,
+            "receive_cut_to_nothing",
+            "an empty buffer with MSG_NOERROR takes a message's type",
+            |h: &H| {
+                let id = private(h);
+                put(h, id, &[(4, "abcdef")]);
+                fails(Errno::TOOBIG, h.msgrcv(id, &mut [], 0, IPC_NOWAIT));
+                assert_eq!(h.msgrcv(id, &mut [], 0, IPC_NOWAIT | MSG_NOERROR), Ok((4, 0)));
+                assert_eq!(h.msg_status(id).unwrap().qnum, 0);
+            },
+        ),
         clause(PAGE, "receive_shorter", "MSG_NOERROR changes nothing for one that fits", |h: &H| {
             let id = private(h);
             put(h, id, &[(1, "abc")]);
@@ -201,14 +226,19 @@ fn blocking<H: SysvMessages>() -> Vec<Clause<H>> {
             receiver.assert_ok();
             assert_eq!(texts(h, id), ["same"]);
         }),
-        clause(PAGE, "receive_in_turn", "waiting receivers are served in the order in which they came", |h: &H| {
-            let id = private(h);
-            let receivers: Vec<_> = ["a", "b", "c"]
-                .map(|text| blocked(h, move || assert_eq!(wait_for(h, id, 1, 0), Ok((1, text.into())))))
-                .into();
-            put(h, id, &[(1, "a"), (1, "b"), (1, "c")]);
-            receivers.into_iter().for_each(|receiver| receiver.assert_ok());
-        }),
+        clause(
+            PAGE,
+            "receive_in_turn",
+            "waiting receivers are served in the order in which they came",
+            |h: &H| {
+                let id = private(h);
+                let receivers: Vec<_> = ["a", "b", "c"]
+                    .map(|text| blocked(h, move || assert_eq!(wait_for(h, id, 1, 0), Ok((1, text.into())))))
+                    .into();
+                put(h, id, &[(1, "a"), (1, "b"), (1, "c")]);
+                receivers.into_iter().for_each(|receiver| receiver.assert_ok());
+            },
+        ),
         clause(PAGE, "receive_who_asked", "a message goes to the first that asks for its type", |h: &H| {
             let id = private(h);
             let two = blocked(h, || assert_eq!(wait_for(h, id, 2, 0), Ok((2, "y".into()))));
@@ -217,15 +247,20 @@ fn blocking<H: SysvMessages>() -> Vec<Clause<H>> {
             put(h, id, &[(1, "x"), (2, "y"), (2, "z")]);
             [two, any, also_two].into_iter().for_each(|receiver| receiver.assert_ok());
         }),
-        clause(PAGE, "receive_too_big_waiting", "a waiting receiver too small for it gets E2BIG; the next is asked", |h: &H| {
-            let id = private(h);
-            let small = blocked(h, || fails(Errno::TOOBIG, h.msgrcv(id, &mut [0; 2], 0, 0)));
-            let large = blocked(h, || assert_eq!(wait_for(h, id, 0, 0), Ok((1, "long".into()))));
-            put(h, id, &[(1, "long")]);
-            small.assert_ok();
-            large.assert_ok();
-            assert_eq!(h.msg_status(id).unwrap().qnum, 0);
-        }),
+        clause(
+            PAGE,
+            "receive_too_big_waiting",
+            "a waiting receiver too small for it gets E2BIG; the next is asked",
+            |h: &H| {
+                let id = private(h);
+                let small = blocked(h, || fails(Errno::TOOBIG, h.msgrcv(id, &mut [0; 2], 0, 0)));
+                let large = blocked(h, || assert_eq!(wait_for(h, id, 0, 0), Ok((1, "long".into()))));
+                put(h, id, &[(1, "long")]);
+                small.assert_ok();
+                large.assert_ok();
+                assert_eq!(h.msg_status(id).unwrap().qnum, 0);
+            },
+        ),
         clause(PAGE, "receive_too_big_alone", "if there is no other, the message stays", |h: &H| {
             let id = private(h);
             let small = blocked(h, || fails(Errno::TOOBIG, h.msgrcv(id, &mut [0; 2], 0, 0)));
@@ -254,14 +289,19 @@ fn blocking<H: SysvMessages>() -> Vec<Clause<H>> {
             let id = private(h);
             interrupted(h, libc::SA_RESTART, || wait_for(h, id, 0, 0));
         }),
-        clause(PAGE, "receive_removed", "removing the queue ends every receiver's wait with EIDRM", |h: &H| {
-            let id = private(h);
-            let receivers: Vec<_> = [0, 1, -5]
-                .map(|mtype| blocked(h, move || fails(Errno::IDRM, wait_for(h, id, mtype, 0))))
-                .into();
-            h.msg_remove(id).unwrap();
-            receivers.into_iter().for_each(|receiver| receiver.assert_ok());
-        }),
+        clause(
+            PAGE,
+            "receive_removed",
+            "removing the queue ends every receiver's wait with EIDRM",
+            |h: &H| {
+                let id = private(h);
+                let receivers: Vec<_> = [0, 1, -5]
+                    .map(|mtype| blocked(h, move || fails(Errno::IDRM, wait_for(h, id, mtype, 0))))
+                    .into();
+                h.msg_remove(id).unwrap();
+                receivers.into_iter().for_each(|receiver| receiver.assert_ok());
+            },
+        ),
         clause(PAGE, "receive_killed", "a receiver killed while it waits takes nothing", |h: &H| {
             let id = private(h);
             let [first, second] = [(); 2].map(|()| blocked(h, || drop(wait_for(h, id, 1, 0).unwrap())));
@@ -271,25 +311,35 @@ fn blocking<H: SysvMessages>() -> Vec<Clause<H>> {
             second.assert_ok();
             assert_eq!(texts(h, id), ["left"]);
         }),
-        clause(PAGE, "receive_frees", "a message handed to a waiting receiver never fills the queue", |h: &H| {
-            let id = super::holding(h, 4);
-            put(h, id, &[(1, "four")]);
-            let receiver = blocked(h, || assert_eq!(wait_for(h, id, 2, 0), Ok((2, "".into()))));
-            fails(Errno::AGAIN, h.msgsnd(id, 2, b"five!", IPC_NOWAIT));
-            put(h, id, &[(2, "")]);
-            receiver.assert_ok();
-            assert_eq!(texts(h, id), ["four"]);
-        }),
-        clause(PAGE, "receive_chain", "a receiver's room lets a sender in, whose message serves a receiver", |h: &H| {
-            let id = super::holding(h, 4);
-            put(h, id, &[(1, "four")]);
-            let receiver = blocked(h, || assert_eq!(wait_for(h, id, 2, 0), Ok((2, "more".into()))));
-            let sender = blocked(h, || h.msgsnd(id, 2, b"more", 0).unwrap());
-            assert_eq!(take(h, id, 1, 0), Ok((1, "four".into())));
-            sender.assert_ok();
-            receiver.assert_ok();
-            assert_eq!(h.msg_status(id).unwrap().qnum, 0);
-        }),
+        clause(
+            PAGE,
+            "receive_frees",
+            "a message handed to a waiting receiver never fills the queue",
+            |h: &H| {
+                let id = super::holding(h, 4);
+                put(h, id, &[(1, "four")]);
+                let receiver = blocked(h, || assert_eq!(wait_for(h, id, 2, 0), Ok((2, "".into()))));
+                fails(Errno::AGAIN, h.msgsnd(id, 2, b"five!", IPC_NOWAIT));
+                put(h, id, &[(2, "")]);
+                receiver.assert_ok();
+                assert_eq!(texts(h, id), ["four"]);
+            },
+        ),
+        clause(
+            PAGE,
+            "receive_chain",
+            "a receiver's room lets a sender in, whose message serves a receiver",
+            |h: &H| {
+                let id = super::holding(h, 4);
+                put(h, id, &[(1, "four")]);
+                let receiver = blocked(h, || assert_eq!(wait_for(h, id, 2, 0), Ok((2, "more".into()))));
+                let sender = blocked(h, || h.msgsnd(id, 2, b"more", 0).unwrap());
+                assert_eq!(take(h, id, 1, 0), Ok((1, "four".into())));
+                sender.assert_ok();
+                receiver.assert_ok();
+                assert_eq!(h.msg_status(id).unwrap().qnum, 0);
+            },
+        ),
     ]
 }
 
@@ -322,12 +372,17 @@ fn copies<H: SysvMessages>() -> Vec<Clause<H>> {
             elsewhere(|| drop(take(h, id, 3, MSG_COPY).unwrap()));
             assert_eq!(h.msg_status(id), Ok(before));
         }),
-        clause(PAGE, "copy_too_big", "a copy into a buffer too small fails, and the message stays", |h: &H| {
-            let id = private(h);
-            put(h, id, &[(1, "abcdef")]);
-            assert!(h.msgrcv(id, &mut [0; 3], 0, IPC_NOWAIT | MSG_COPY).is_err());
-            assert_eq!(texts(h, id), ["abcdef"]);
-        }),
+        clause(
+            PAGE,
+            "copy_too_big",
+            "a copy into a buffer too small fails, and the message stays",
+            |h: &H| {
+                let id = private(h);
+                put(h, id, &[(1, "abcdef")]);
+                assert!(h.msgrcv(id, &mut [0; 3], 0, IPC_NOWAIT | MSG_COPY).is_err());
+                assert_eq!(texts(h, id), ["abcdef"]);
+            },
+        ),
         clause(PAGE, "copy_denied", "a copy needs read permission", |h: &H| {
             let id = h.msgget(KEY, IPC_CREAT | 0o600).unwrap();
             put(h, id, &[(1, "x")]);

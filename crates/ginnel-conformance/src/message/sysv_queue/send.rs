@@ -126,12 +126,17 @@ fn plain<H: SysvMessages>() -> Vec<Clause<H>> {
             });
             assert_eq!(texts(h, h.msgget(KEY, 0).unwrap()), ["b"]);
         }),
-        clause(PAGE, "send_order_of_checks", "a bad type is EINVAL also on a full or foreign queue", |h: &H| {
-            let id = holding(h, 1);
-            put(h, id, &[(1, "x")]);
-            fails(Errno::INVAL, h.msgsnd(id, 0, b"x", IPC_NOWAIT));
-            as_other(BOB, BOB, || fails(Errno::INVAL, h.msgsnd(id, 0, b"x", IPC_NOWAIT)));
-        }),
+        clause(
+            PAGE,
+            "send_order_of_checks",
+            "a bad type is EINVAL also on a full or foreign queue",
+            |h: &H| {
+                let id = holding(h, 1);
+                put(h, id, &[(1, "x")]);
+                fails(Errno::INVAL, h.msgsnd(id, 0, b"x", IPC_NOWAIT));
+                as_other(BOB, BOB, || fails(Errno::INVAL, h.msgsnd(id, 0, b"x", IPC_NOWAIT)));
+            },
+        ),
     ]
 }
 
@@ -159,8 +164,9 @@ fn blocking<H: SysvMessages>() -> Vec<Clause<H>> {
         clause(PAGE, "send_one_a_room", "room for one lets one of several senders in", |h: &H| {
             let id = holding(h, 10);
             put(h, id, &[(9, TEN)]);
-            let senders: Vec<_> =
-                (1..4).map(|mtype| blocked(h, move || h.msgsnd(id, mtype, TEN.as_bytes(), 0).unwrap())).collect();
+            let senders: Vec<_> = (1..4)
+                .map(|mtype| blocked(h, move || h.msgsnd(id, mtype, TEN.as_bytes(), 0).unwrap()))
+                .collect();
             let mut seen = Vec::new();
             take(h, id, 9, 0).unwrap();
             for _ in 0..3 {
@@ -170,17 +176,22 @@ fn blocking<H: SysvMessages>() -> Vec<Clause<H>> {
             assert_eq!(seen, [1, 2, 3], "each got in, once");
             senders.into_iter().for_each(|sender| sender.assert_ok());
         }),
-        clause(PAGE, "send_small_passes", "a message that fits passes a waiting one that does not", |h: &H| {
-            let id = holding(h, 20);
-            put(h, id, &[(1, TEN)]);
-            let big = blocked(h, || h.msgsnd(id, 2, &[b'b'; 15], 0).unwrap());
-            put(h, id, &[(3, "small")]);
-            h.wait_blocked(big.pid());
-            assert_eq!(texts(h, id), [TEN, "small"]);
-            take(h, id, 1, 0).unwrap();
-            big.assert_ok();
-            assert_eq!(texts(h, id)[0], "small");
-        }),
+        clause(
+            PAGE,
+            "send_small_passes",
+            "a message that fits passes a waiting one that does not",
+            |h: &H| {
+                let id = holding(h, 20);
+                put(h, id, &[(1, TEN)]);
+                let big = blocked(h, || h.msgsnd(id, 2, &[b'b'; 15], 0).unwrap());
+                put(h, id, &[(3, "small")]);
+                h.wait_blocked(big.pid());
+                assert_eq!(texts(h, id), [TEN, "small"]);
+                take(h, id, 1, 0).unwrap();
+                big.assert_ok();
+                assert_eq!(texts(h, id)[0], "small");
+            },
+        ),
         clause(PAGE, "send_later_waiter_passes", "of waiting senders the one that fits goes in", |h: &H| {
             let id = holding(h, 20);
             put(h, id, &[(1, "12345"), (1, "678901234512345")]);
@@ -193,14 +204,19 @@ fn blocking<H: SysvMessages>() -> Vec<Clause<H>> {
             take(h, id, 1, 0).unwrap();
             big.assert_ok();
         }),
-        clause(PAGE, "send_interrupted", "a handler that runs ends the wait with EINTR; nothing is sent", |h: &H| {
-            let id = holding(h, 1);
-            put(h, id, &[(1, "x")]);
-            interrupted(h, 0, || h.msgsnd(id, 2, b"y", 0));
-            assert_eq!(texts(h, id), ["x"]);
-            take(h, id, 0, 0).unwrap();
-            assert_eq!(h.msg_status(id).unwrap().qnum, 0, "nobody is waiting any more");
-        }),
+        clause(
+            PAGE,
+            "send_interrupted",
+            "a handler that runs ends the wait with EINTR; nothing is sent",
+            |h: &H| {
+                let id = holding(h, 1);
+                put(h, id, &[(1, "x")]);
+                interrupted(h, 0, || h.msgsnd(id, 2, b"y", 0));
+                assert_eq!(texts(h, id), ["x"]);
+                take(h, id, 0, 0).unwrap();
+                assert_eq!(h.msg_status(id).unwrap().qnum, 0, "nobody is waiting any more");
+            },
+        ),
         clause(PAGE, "send_never_restarted", "EINTR also where the handler has SA_RESTART", |h: &H| {
             let id = holding(h, 1);
             put(h, id, &[(1, "x")]);
@@ -210,9 +226,8 @@ fn blocking<H: SysvMessages>() -> Vec<Clause<H>> {
         clause(PAGE, "send_removed", "removing the queue ends every sender's wait with EIDRM", |h: &H| {
             let id = holding(h, 1);
             put(h, id, &[(1, "x")]);
-            let senders: Vec<_> = (0..3)
-                .map(|_| blocked(h, || fails(Errno::IDRM, h.msgsnd(id, 2, b"y", 0))))
-                .collect();
+            let senders: Vec<_> =
+                (0..3).map(|_| blocked(h, || fails(Errno::IDRM, h.msgsnd(id, 2, b"y", 0)))).collect();
             h.msg_remove(id).unwrap();
             senders.into_iter().for_each(|sender| sender.assert_ok());
         }),

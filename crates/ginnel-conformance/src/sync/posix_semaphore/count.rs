@@ -31,11 +31,16 @@ fn at_once<H: PosixSemaphores>() -> Vec<Clause<H>> {
             fails(Errno::AGAIN, h.sem_trywait(mine));
             assert_eq!(value(h, mine), 0);
         }),
-        clause(WAIT, "timedwait_at_once", "sem_timedwait with a passed deadline takes what is there", |h: &H| {
-            let mine = semaphore(h, 1);
-            h.sem_timedwait(mine, Duration::ZERO).unwrap();
-            fails(Errno::TIMEDOUT, h.sem_timedwait(mine, Duration::ZERO));
-        }),
+        clause(
+            WAIT,
+            "timedwait_at_once",
+            "sem_timedwait with a passed deadline takes what is there",
+            |h: &H| {
+                let mine = semaphore(h, 1);
+                h.sem_timedwait(mine, Duration::ZERO).unwrap();
+                fails(Errno::TIMEDOUT, h.sem_timedwait(mine, Duration::ZERO));
+            },
+        ),
         clause(WAIT, "clockwait_at_once", "so does sem_clockwait", |h: &H| {
             let mine = semaphore(h, 1);
             h.sem_clockwait(mine, Duration::ZERO).unwrap();
@@ -118,8 +123,7 @@ fn waiting<H: PosixSemaphores>() -> Vec<Clause<H>> {
         }),
         clause(WAIT, "one_a_post", "a post lets one waiter go", |h: &H| {
             let mine = semaphore(h, 0);
-            let mut waiters: Vec<_> =
-                (0..3).map(|_| blocked(h, || h.sem_wait(mine).unwrap())).collect();
+            let mut waiters: Vec<_> = (0..3).map(|_| blocked(h, || h.sem_wait(mine).unwrap())).collect();
             for left in (0..3).rev() {
                 h.sem_post(mine).unwrap();
                 ginnel_testkit::wait_until("one has gone", || {
@@ -138,14 +142,19 @@ fn waiting<H: PosixSemaphores>() -> Vec<Clause<H>> {
             h.sem_post(mine).unwrap();
             waiter.assert_ok();
         }),
-        clause(WAIT, "timedwait_times_out", "or is ETIMEDOUT when its time has passed, and not before", |h: &H| {
-            let mine = semaphore(h, 0);
-            let start = Instant::now();
-            fails(Errno::TIMEDOUT, h.sem_timedwait(mine, SHORT));
-            assert!(start.elapsed() >= SHORT);
-            h.sem_post(mine).unwrap();
-            assert_eq!(value(h, mine), 1, "nobody waits any more");
-        }),
+        clause(
+            WAIT,
+            "timedwait_times_out",
+            "or is ETIMEDOUT when its time has passed, and not before",
+            |h: &H| {
+                let mine = semaphore(h, 0);
+                let start = Instant::now();
+                fails(Errno::TIMEDOUT, h.sem_timedwait(mine, SHORT));
+                assert!(start.elapsed() >= SHORT);
+                h.sem_post(mine).unwrap();
+                assert_eq!(value(h, mine), 1, "nobody waits any more");
+            },
+        ),
         clause(WAIT, "clockwait_waits", "sem_clockwait is served in time", |h: &H| {
             let mine = semaphore(h, 0);
             let waiter = blocked(h, || h.sem_clockwait(mine, LONG).unwrap());
@@ -158,12 +167,17 @@ fn waiting<H: PosixSemaphores>() -> Vec<Clause<H>> {
             fails(Errno::TIMEDOUT, h.sem_clockwait(mine, SHORT));
             assert!(start.elapsed() >= SHORT);
         }),
-        clause(WAIT, "interrupted", "a handler that runs ends the wait with EINTR; nothing is taken", |h: &H| {
-            let mine = semaphore(h, 0);
-            interrupted(h, 0, || h.sem_wait(mine));
-            h.sem_post(mine).unwrap();
-            assert_eq!(value(h, mine), 1);
-        }),
+        clause(
+            WAIT,
+            "interrupted",
+            "a handler that runs ends the wait with EINTR; nothing is taken",
+            |h: &H| {
+                let mine = semaphore(h, 0);
+                interrupted(h, 0, || h.sem_wait(mine));
+                h.sem_post(mine).unwrap();
+                assert_eq!(value(h, mine), 1);
+            },
+        ),
         clause(WAIT, "timedwait_interrupted", "so in sem_timedwait and sem_clockwait", |h: &H| {
             let mine = semaphore(h, 0);
             interrupted(h, 0, || h.sem_timedwait(mine, LONG));

@@ -41,22 +41,32 @@ fn names<H: PosixSemaphores>() -> Vec<Clause<H>> {
             semaphore(h, 1);
             fails(Errno::EXIST, h.sem_open(NAME, NEW, 0o600, 1));
         }),
-        clause(OPEN, "existing_keeps_its_value", "of an existing one mode and value are not asked", |h: &H| {
-            semaphore(h, 5);
-            let again = h.sem_open(NAME, O_CREAT, 0o666, 9).unwrap();
-            assert_eq!(value(h, again), 5);
-        }),
+        clause(
+            OPEN,
+            "existing_keeps_its_value",
+            "of an existing one mode and value are not asked",
+            |h: &H| {
+                semaphore(h, 5);
+                let again = h.sem_open(NAME, O_CREAT, 0o666, 9).unwrap();
+                assert_eq!(value(h, again), 5);
+            },
+        ),
         clause(OPEN, "first_value", "a new one has the value asked for", |h: &H| {
             for (number, first) in [0, 1, 77, i32::MAX as u32].into_iter().enumerate() {
                 let made = h.sem_open(&format!("/value{number}"), NEW, 0o600, first).unwrap();
                 assert_eq!(value(h, made) as u32, first);
             }
         }),
-        clause(OPEN, "value_too_high", "a value above SEM_VALUE_MAX is EINVAL, and nothing is made", |h: &H| {
-            fails(Errno::INVAL, h.sem_open(NAME, NEW, 0o600, i32::MAX as u32 + 1));
-            fails(Errno::INVAL, h.sem_open(NAME, NEW, 0o600, u32::MAX));
-            fails(Errno::NOENT, h.sem_open(NAME, 0, 0, 0));
-        }),
+        clause(
+            OPEN,
+            "value_too_high",
+            "a value above SEM_VALUE_MAX is EINVAL, and nothing is made",
+            |h: &H| {
+                fails(Errno::INVAL, h.sem_open(NAME, NEW, 0o600, i32::MAX as u32 + 1));
+                fails(Errno::INVAL, h.sem_open(NAME, NEW, 0o600, u32::MAX));
+                fails(Errno::NOENT, h.sem_open(NAME, 0, 0, 0));
+            },
+        ),
         clause(OPEN, "value_of_existing", "of an existing one not even that is asked", |h: &H| {
             semaphore(h, 2);
             assert_eq!(value(h, h.sem_open(NAME, O_CREAT, 0o600, u32::MAX).unwrap()), 2);
@@ -69,11 +79,16 @@ fn names<H: PosixSemaphores>() -> Vec<Clause<H>> {
             fails(Errno::INVAL, h.sem_open("/a/b", NEW, 0o600, 1));
             fails(Errno::INVAL, h.sem_open("/a/", 0, 0, 0));
         }),
-        clause(OPEN, "slash_or_not", "a slash in front, or several, or none: it is the same name", |h: &H| {
-            semaphore(h, 6);
-            assert_eq!(value(h, h.sem_open("ginnel", 0, 0, 0).unwrap()), 6);
-            assert_eq!(value(h, h.sem_open("//ginnel", 0, 0, 0).unwrap()), 6);
-        }),
+        clause(
+            OPEN,
+            "slash_or_not",
+            "a slash in front, or several, or none: it is the same name",
+            |h: &H| {
+                semaphore(h, 6);
+                assert_eq!(value(h, h.sem_open("ginnel", 0, 0, 0).unwrap()), 6);
+                assert_eq!(value(h, h.sem_open("//ginnel", 0, 0, 0).unwrap()), 6);
+            },
+        ),
         clause(OPEN, "long_name", "251 bytes after the slash are a name, 252 are ENAMETOOLONG", |h: &H| {
             let name = |len| format!("/{}", "n".repeat(len));
             h.sem_open(&name(251), NEW, 0o600, 1).unwrap();
@@ -96,12 +111,17 @@ fn names<H: PosixSemaphores>() -> Vec<Clause<H>> {
             let own = h.sem_open(NAME, O_RDWR, 0, 0).unwrap();
             h.sem_trywait(own).unwrap();
         }),
-        clause("sem_close(3)", "close_and_open", "a closed one keeps its value for who opens it next", |h: &H| {
-            let mine = semaphore(h, 1);
-            h.sem_post(mine).unwrap();
-            h.sem_close(mine).unwrap();
-            assert_eq!(value(h, h.sem_open(NAME, 0, 0, 0).unwrap()), 2);
-        }),
+        clause(
+            "sem_close(3)",
+            "close_and_open",
+            "a closed one keeps its value for who opens it next",
+            |h: &H| {
+                let mine = semaphore(h, 1);
+                h.sem_post(mine).unwrap();
+                h.sem_close(mine).unwrap();
+                assert_eq!(value(h, h.sem_open(NAME, 0, 0, 0).unwrap()), 2);
+            },
+        ),
         clause("sem_overview(7)", "persistence", "it outlives every process", |h: &H| {
             elsewhere(|| h.sem_post(semaphore(h, 1)).unwrap());
             assert_eq!(value(h, h.sem_open(NAME, 0, 0, 0).unwrap()), 2);

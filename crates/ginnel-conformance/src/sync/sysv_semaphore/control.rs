@@ -61,11 +61,16 @@ fn values<H: SysvSemaphores>() -> Vec<Clause<H>> {
             holds(h, id, &[3, 0, MOST as u16]);
             assert_eq!([0, 1, 2].map(|number| h.sem_getpid(id, number).unwrap()), [pid(); 3]);
         }),
-        clause(PAGE, "setall_range", "a value above 32,767 among them is ERANGE, and none is set", |h: &H| {
-            let id = set(h, &[1, 2]);
-            fails(Errno::RANGE, h.sem_setall(id, &[5, MOST as u16 + 1]));
-            holds(h, id, &[1, 2]);
-        }),
+        clause(
+            PAGE,
+            "setall_range",
+            "a value above 32,767 among them is ERANGE, and none is set",
+            |h: &H| {
+                let id = set(h, &[1, 2]);
+                fails(Errno::RANGE, h.sem_setall(id, &[5, MOST as u16 + 1]));
+                holds(h, id, &[1, 2]);
+            },
+        ),
         clause(PAGE, "getval", "GETVAL is the value", |h: &H| {
             let id = set(h, &[1, 2, MOST as u16]);
             assert_eq!([0, 1, 2].map(|number| h.sem_getval(id, number).unwrap()), [1, 2, MOST]);
@@ -105,22 +110,27 @@ fn values<H: SysvSemaphores>() -> Vec<Clause<H>> {
             fails(Errno::INVAL, h.sem_setval(id, 0, 1));
             fails(Errno::INVAL, h.sem_remove(id));
         }),
-        clause(PAGE, "stale_ids", "no id comes back soon: a stale one is EINVAL and harms nobody", |h: &H| {
-            let old: Vec<i32> = (0..200)
-                .map(|_| {
-                    let id = set(h, &[1]);
-                    h.sem_remove(id).unwrap();
-                    id
-                })
-                .collect();
-            let live = set(h, &[7]);
-            assert_eq!(old.iter().collect::<std::collections::HashSet<_>>().len(), 200);
-            for id in old {
-                fails(Errno::INVAL, h.sem_setval(id, 0, 0));
-                fails(Errno::INVAL, h.sem_remove(id));
-            }
-            holds(h, live, &[7]);
-        }),
+        clause(
+            PAGE,
+            "stale_ids",
+            "no id comes back soon: a stale one is EINVAL and harms nobody",
+            |h: &H| {
+                let old: Vec<i32> = (0..200)
+                    .map(|_| {
+                        let id = set(h, &[1]);
+                        h.sem_remove(id).unwrap();
+                        id
+                    })
+                    .collect();
+                let live = set(h, &[7]);
+                assert_eq!(old.iter().collect::<std::collections::HashSet<_>>().len(), 200);
+                for id in old {
+                    fails(Errno::INVAL, h.sem_setval(id, 0, 0));
+                    fails(Errno::INVAL, h.sem_remove(id));
+                }
+                holds(h, live, &[7]);
+            },
+        ),
     ]
 }
 
@@ -152,11 +162,16 @@ fn rights<H: SysvSemaphores>() -> Vec<Clause<H>> {
             as_other(BOB, BOB, || h.sem_setall(id, &[1, 4]).unwrap());
             holds(h, id, &[1, 4]);
         }),
-        clause(PAGE, "owner_class_first", "the owner has the owner's bits, be they fewer than others'", |h: &H| {
-            let id = of_alice(h, 0o066);
-            as_other(ALICE, ALICE, || all_fail(h, Errno::ACCESS, id));
-            as_other(BOB, BOB, || holds(h, id, &[0, 0]));
-        }),
+        clause(
+            PAGE,
+            "owner_class_first",
+            "the owner has the owner's bits, be they fewer than others'",
+            |h: &H| {
+                let id = of_alice(h, 0o066);
+                as_other(ALICE, ALICE, || all_fail(h, Errno::ACCESS, id));
+                as_other(BOB, BOB, || holds(h, id, &[0, 0]));
+            },
+        ),
         clause(PAGE, "set", "IPC_SET sets owner, group and mode, and stamps ctime", |h: &H| {
             let (id, since) = (set(h, &[1]), now());
             h.sem_set(id, Owner { uid: ALICE, gid: BOB, mode: 0o7642 }).unwrap();

@@ -34,21 +34,31 @@ pub(super) fn clauses<H: SysvSemaphores>() -> Vec<Clause<H>> {
             fails(Errno::EXIST, h.semget(KEY, 1, IPC_CREAT | IPC_EXCL | 0o600));
             assert_eq!(h.semget(KEY, 1, IPC_CREAT | 0o600), Ok(id));
         }),
-        clause(PAGE, "first_status", "a new set's values, pids and otime are 0, its ctime is now", |h: &H| {
-            let since = now();
-            let id = h.semget(KEY, 3, IPC_CREAT | 0o640).unwrap();
-            let status = h.sem_status(id).unwrap();
-            assert_eq!((status.nsems, status.otime), (3, 0));
-            assert_eq!((status.perm.key, status.perm.mode), (KEY, 0o640));
-            recent(status.ctime, since);
-            holds(h, id, &[0, 0, 0]);
-            assert_eq!(h.sem_getpid(id, 2), Ok(0));
-        }),
-        clause(PAGE, "first_owner", "owner and creator are the caller's effective user and group", |h: &H| {
-            as_other(ALICE, BOB, || _ = h.semget(KEY, 1, IPC_CREAT | 0o644).unwrap());
-            let perm = h.sem_status(h.semget(KEY, 0, 0).unwrap()).unwrap().perm;
-            assert_eq!((perm.uid, perm.gid, perm.cuid, perm.cgid), (ALICE, BOB, ALICE, BOB));
-        }),
+        clause(
+            PAGE,
+            "first_status",
+            "a new set's values, pids and otime are 0, its ctime is now",
+            |h: &H| {
+                let since = now();
+                let id = h.semget(KEY, 3, IPC_CREAT | 0o640).unwrap();
+                let status = h.sem_status(id).unwrap();
+                assert_eq!((status.nsems, status.otime), (3, 0));
+                assert_eq!((status.perm.key, status.perm.mode), (KEY, 0o640));
+                recent(status.ctime, since);
+                holds(h, id, &[0, 0, 0]);
+                assert_eq!(h.sem_getpid(id, 2), Ok(0));
+            },
+        ),
+        clause(
+            PAGE,
+            "first_owner",
+            "owner and creator are the caller's effective user and group",
+            |h: &H| {
+                as_other(ALICE, BOB, || _ = h.semget(KEY, 1, IPC_CREAT | 0o644).unwrap());
+                let perm = h.sem_status(h.semget(KEY, 0, 0).unwrap()).unwrap().perm;
+                assert_eq!((perm.uid, perm.gid, perm.cuid, perm.cgid), (ALICE, BOB, ALICE, BOB));
+            },
+        ),
         clause(PAGE, "nine_bits", "the mode is the lowest nine bits of the flags", |h: &H| {
             let id = h.semget(KEY, 1, IPC_CREAT | 0o7751).unwrap();
             assert_eq!(h.sem_status(id).unwrap().perm.mode, 0o751);
@@ -87,13 +97,18 @@ pub(super) fn clauses<H: SysvSemaphores>() -> Vec<Clause<H>> {
             let values = h.sem_getall(id).unwrap();
             assert_eq!((values.len(), values[0], values[1], values[31999]), (32000, 1, 0, 7));
         }),
-        clause(PAGE, "asks_too_much", "bits in the flags that the mode does not grant are EACCES", |h: &H| {
-            h.semget(KEY, 1, IPC_CREAT | 0o644).unwrap();
-            as_other(BOB, BOB, || {
-                h.semget(KEY, 1, 0o444).unwrap();
-                fails(Errno::ACCESS, h.semget(KEY, 1, 0o666));
-            });
-        }),
+        clause(
+            PAGE,
+            "asks_too_much",
+            "bits in the flags that the mode does not grant are EACCES",
+            |h: &H| {
+                h.semget(KEY, 1, IPC_CREAT | 0o644).unwrap();
+                as_other(BOB, BOB, || {
+                    h.semget(KEY, 1, 0o444).unwrap();
+                    fails(Errno::ACCESS, h.semget(KEY, 1, 0o666));
+                });
+            },
+        ),
         clause(PAGE, "asks_nothing", "without bits in the flags anybody learns the id", |h: &H| {
             let id = h.semget(KEY, 1, IPC_CREAT | 0o600).unwrap();
             as_other(BOB, BOB, || {

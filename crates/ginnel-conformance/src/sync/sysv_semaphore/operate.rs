@@ -60,15 +60,20 @@ fn changes<H: SysvSemaphores>() -> Vec<Clause<H>> {
             fails(Errno::AGAIN, h.semop(id, &[op(0, 1), at_once(0, 0)]));
             holds(h, id, &[2]);
         }),
-        clause(PAGE, "whose_nowait", "the IPC_NOWAIT that counts is that of the operation that cannot proceed", |h: &H| {
-            let id = set(h, &[0, 0]);
-            fails(Errno::AGAIN, h.semop(id, &[op(0, 1), at_once(1, -1)]));
-            let waits = crate::help::blocked(h, || h.semop(id, &[at_once(0, 1), op(1, -1)]).unwrap());
-            holds(h, id, &[0, 0]);
-            h.semop(id, &[op(1, 1)]).unwrap();
-            waits.assert_ok();
-            holds(h, id, &[1, 0]);
-        }),
+        clause(
+            PAGE,
+            "whose_nowait",
+            "the IPC_NOWAIT that counts is that of the operation that cannot proceed",
+            |h: &H| {
+                let id = set(h, &[0, 0]);
+                fails(Errno::AGAIN, h.semop(id, &[op(0, 1), at_once(1, -1)]));
+                let waits = crate::help::blocked(h, || h.semop(id, &[at_once(0, 1), op(1, -1)]).unwrap());
+                holds(h, id, &[0, 0]);
+                h.semop(id, &[op(1, 1)]).unwrap();
+                waits.assert_ok();
+                holds(h, id, &[1, 0]);
+            },
+        ),
         clause(PAGE, "status", "a call stamps otime, and each semaphore has the caller's pid", |h: &H| {
             let (id, since) = (set(h, &[5, 0, 1]), now());
             let ctime = h.sem_status(id).unwrap().ctime;
@@ -108,12 +113,17 @@ fn refusals<H: SysvSemaphores>() -> Vec<Clause<H>> {
             let id = set(h, &[1]);
             fails(Errno::INVAL, h.semop(id, &[]));
         }),
-        clause(PAGE, "too_many_operations", "more than 500 operations are E2BIG, whatever the set", |h: &H| {
-            let id = set(h, &[1]);
-            fails(Errno::TOOBIG, h.semop(id, &[op(0, 1); 501]));
-            fails(Errno::TOOBIG, h.semop(id + 1, &[op(0, 1); 501]));
-            holds(h, id, &[1]);
-        }),
+        clause(
+            PAGE,
+            "too_many_operations",
+            "more than 500 operations are E2BIG, whatever the set",
+            |h: &H| {
+                let id = set(h, &[1]);
+                fails(Errno::TOOBIG, h.semop(id, &[op(0, 1); 501]));
+                fails(Errno::TOOBIG, h.semop(id + 1, &[op(0, 1); 501]));
+                holds(h, id, &[1]);
+            },
+        ),
         clause(PAGE, "no_such_semaphore", "a semaphore that the set does not have is EFBIG", |h: &H| {
             let id = set(h, &[1, 1]);
             fails(Errno::FBIG, h.semop(id, &[op(0, -1), op(2, 1)]));

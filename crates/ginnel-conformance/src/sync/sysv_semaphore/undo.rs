@@ -77,14 +77,19 @@ fn ends<H: SysvSemaphores>() -> Vec<Clause<H>> {
             holds(h, id, &[4, 3]);
             killed_leaves(h, holder, id, &[10, 1]);
         }),
-        clause(PAGE, "undo_given_back", "nothing is left to undo of what was given back with SEM_UNDO", |h: &H| {
-            let id = set(h, &[1]);
-            let holder = living(h, || {
-                h.semop(id, &[undone(0, -1)]).unwrap();
-                h.semop(id, &[undone(0, 1)]).unwrap();
-            });
-            killed_leaves(h, holder, id, &[1]);
-        }),
+        clause(
+            PAGE,
+            "undo_given_back",
+            "nothing is left to undo of what was given back with SEM_UNDO",
+            |h: &H| {
+                let id = set(h, &[1]);
+                let holder = living(h, || {
+                    h.semop(id, &[undone(0, -1)]).unwrap();
+                    h.semop(id, &[undone(0, 1)]).unwrap();
+                });
+                killed_leaves(h, holder, id, &[1]);
+            },
+        ),
         clause(PAGE, "undo_only_where_asked", "of a call, only the operations with SEM_UNDO", |h: &H| {
             let id = set(h, &[5, 5]);
             let holder = living(h, || h.semop(id, &[undone(0, -1), op(0, -1), op(1, -1)]).unwrap());
@@ -128,8 +133,7 @@ fn ends<H: SysvSemaphores>() -> Vec<Clause<H>> {
         }),
         clause(PAGE, "undo_of_the_failed", "a call that fails neither", |h: &H| {
             let id = set(h, &[1, MOST as u16]);
-            let holder =
-                living(h, || fails(Errno::RANGE, h.semop(id, &[undone(0, -1), undone(1, 1)])));
+            let holder = living(h, || fails(Errno::RANGE, h.semop(id, &[undone(0, -1), undone(1, 1)])));
             killed_leaves(h, holder, id, &[1, MOST as u16]);
         }),
         clause(PAGE, "undo_not_forked", "a fork inherits no undo", |h: &H| {
@@ -139,15 +143,20 @@ fn ends<H: SysvSemaphores>() -> Vec<Clause<H>> {
             let child = living(h, || h.semop(id, &[undone(0, -1)]).unwrap());
             killed_leaves(h, child, id, &[2]);
         }),
-        clause(PAGE, "undo_survives_the_fork", "a parent that has forked undoes once, at its own end", |h: &H| {
-            let id = set(h, &[3]);
-            let parent = living(h, || {
-                h.semop(id, &[undone(0, -2)]).unwrap();
-                elsewhere(|| h.semop(id, &[op(0, 1)]).unwrap());
-            });
-            holds(h, id, &[2]);
-            killed_leaves(h, parent, id, &[4]);
-        }),
+        clause(
+            PAGE,
+            "undo_survives_the_fork",
+            "a parent that has forked undoes once, at its own end",
+            |h: &H| {
+                let id = set(h, &[3]);
+                let parent = living(h, || {
+                    h.semop(id, &[undone(0, -2)]).unwrap();
+                    elsewhere(|| h.semop(id, &[op(0, 1)]).unwrap());
+                });
+                holds(h, id, &[2]);
+                killed_leaves(h, parent, id, &[4]);
+            },
+        ),
         clause(PAGE, "undo_survives_exec", "exec keeps it: the process lives on", |h: &H| {
             let id = set(h, &[1]);
             let holder = fork(|| {
@@ -159,18 +168,23 @@ fn ends<H: SysvSemaphores>() -> Vec<Clause<H>> {
             holds(h, id, &[0]);
             killed_leaves(h, holder, id, &[1]);
         }),
-        clause(PAGE, "undo_of_a_thread", "threads share their process's undo: a thread's end undoes nothing", |h: &H| {
-            let id = set(h, &[1]);
-            let holder = living(h, || {
-                let thread = std::thread::scope(|scope| {
-                    scope.spawn(|| h.semop(id, &[undone(0, -1)]).unwrap()).join()
+        clause(
+            PAGE,
+            "undo_of_a_thread",
+            "threads share their process's undo: a thread's end undoes nothing",
+            |h: &H| {
+                let id = set(h, &[1]);
+                let holder = living(h, || {
+                    let thread = std::thread::scope(|scope| {
+                        scope.spawn(|| h.semop(id, &[undone(0, -1)]).unwrap()).join()
+                    });
+                    thread.unwrap();
                 });
-                thread.unwrap();
-            });
-            std::thread::sleep(crate::help::SHORT);
-            holds(h, id, &[0]);
-            killed_leaves(h, holder, id, &[1]);
-        }),
+                std::thread::sleep(crate::help::SHORT);
+                holds(h, id, &[0]);
+                killed_leaves(h, holder, id, &[1]);
+            },
+        ),
         clause(PAGE, "undo_stamps", "undoing stamps otime and leaves the dead process's pid", |h: &H| {
             let (id, since) = (set(h, &[1]), now());
             let holder = living(h, || h.semop(id, &[undone(0, -1)]).unwrap());
@@ -197,15 +211,21 @@ fn limits<H: SysvSemaphores>() -> Vec<Clause<H>> {
             h.semop(id, &[op(0, MOST as i16)]).unwrap();
             killed_leaves(h, holder, id, &[MOST as u16]);
         }),
-        clause("semctl(2)", "setval_clears_undo", "SETVAL clears every process's undo of that semaphore", |h: &H| {
-            let id = set(h, &[5, 5]);
-            let holder = living(h, || h.semop(id, &[undone(0, -1), undone(1, -1)]).unwrap());
-            h.sem_setval(id, 0, 9).unwrap();
-            killed_leaves(h, holder, id, &[9, 5]);
-        }),
+        clause(
+            "semctl(2)",
+            "setval_clears_undo",
+            "SETVAL clears every process's undo of that semaphore",
+            |h: &H| {
+                let id = set(h, &[5, 5]);
+                let holder = living(h, || h.semop(id, &[undone(0, -1), undone(1, -1)]).unwrap());
+                h.sem_setval(id, 0, 9).unwrap();
+                killed_leaves(h, holder, id, &[9, 5]);
+            },
+        ),
         clause("semctl(2)", "setall_clears_undo", "SETALL clears that of all of them", |h: &H| {
             let id = set(h, &[5, 5]);
-            let holders = [(); 2].map(|()| living(h, || h.semop(id, &[undone(0, -1), undone(1, -1)]).unwrap()));
+            let holders =
+                [(); 2].map(|()| living(h, || h.semop(id, &[undone(0, -1), undone(1, -1)]).unwrap()));
             h.sem_setall(id, &[1, 2]).unwrap();
             for holder in holders {
                 killed_leaves(h, holder, id, &[1, 2]);

@@ -67,15 +67,21 @@ fn served<H: SysvSemaphores>() -> Vec<Clause<H>> {
             taker.assert_ok();
             holds(h, id, &[0, 0, 1]);
         }),
-        clause(PAGE, "takers_in_turn", "those that take alike are served in the order in which they came", |h: &H| {
-            let id = set(h, &[0, 0]);
-            let takers: Vec<_> = (0..4).map(|_| blocked(h, || h.semop(id, &[op(0, -1)]).unwrap())).collect();
-            for taker in takers {
-                h.semop(id, &[op(0, 1)]).unwrap();
-                taker.assert_ok();
-            }
-            holds(h, id, &[0, 0]);
-        }),
+        clause(
+            PAGE,
+            "takers_in_turn",
+            "those that take alike are served in the order in which they came",
+            |h: &H| {
+                let id = set(h, &[0, 0]);
+                let takers: Vec<_> =
+                    (0..4).map(|_| blocked(h, || h.semop(id, &[op(0, -1)]).unwrap())).collect();
+                for taker in takers {
+                    h.semop(id, &[op(0, 1)]).unwrap();
+                    taker.assert_ok();
+                }
+                holds(h, id, &[0, 0]);
+            },
+        ),
         clause(PAGE, "small_passes", "who can be served passes who cannot", |h: &H| {
             let id = set(h, &[0]);
             let big = blocked(h, || h.semop(id, &[op(0, -3)]).unwrap());
@@ -110,19 +116,24 @@ fn served<H: SysvSemaphores>() -> Vec<Clause<H>> {
             h.semop(id, &[op(0, -1)]).unwrap();
             zeros.into_iter().for_each(|child| child.assert_ok());
         }),
-        clause(PAGE, "zero_and_raise", "of those that wait for zero and then raise it, one is served at a time", |h: &H| {
-            let id = set(h, &[1]);
-            let lockers: Vec<_> =
-                (0..2).map(|_| blocked(h, || h.semop(id, &[op(0, 0), op(0, 1)]).unwrap())).collect();
-            h.semop(id, &[op(0, -1)]).unwrap();
-            let mut lockers = lockers.into_iter();
-            lockers.next().unwrap().assert_ok();
-            let second = lockers.next().unwrap();
-            h.wait_blocked(second.pid());
-            holds(h, id, &[1]);
-            h.semop(id, &[op(0, -1)]).unwrap();
-            second.assert_ok();
-        }),
+        clause(
+            PAGE,
+            "zero_and_raise",
+            "of those that wait for zero and then raise it, one is served at a time",
+            |h: &H| {
+                let id = set(h, &[1]);
+                let lockers: Vec<_> =
+                    (0..2).map(|_| blocked(h, || h.semop(id, &[op(0, 0), op(0, 1)]).unwrap())).collect();
+                h.semop(id, &[op(0, -1)]).unwrap();
+                let mut lockers = lockers.into_iter();
+                lockers.next().unwrap().assert_ok();
+                let second = lockers.next().unwrap();
+                h.wait_blocked(second.pid());
+                holds(h, id, &[1]);
+                h.semop(id, &[op(0, -1)]).unwrap();
+                second.assert_ok();
+            },
+        ),
         clause(PAGE, "set_serves", "SETVAL and SETALL serve who waits", |h: &H| {
             let id = set(h, &[0, 5]);
             let taker = blocked(h, || h.semop(id, &[op(0, -2)]).unwrap());
@@ -135,34 +146,49 @@ fn served<H: SysvSemaphores>() -> Vec<Clause<H>> {
             [taker, zero].into_iter().for_each(|child| child.assert_ok());
             holds(h, id, &[0, 0]);
         }),
-        clause(PAGE, "late_overflow", "a waiting call that would overflow once it can go on ends with ERANGE", |h: &H| {
-            let id = set(h, &[0, MOST as u16]);
-            let taker = blocked(h, || fails(Errno::RANGE, h.semop(id, &[op(0, -1), op(1, 1)])));
-            h.semop(id, &[op(0, 1)]).unwrap();
-            taker.assert_ok();
-            holds(h, id, &[1, MOST as u16]);
-        }),
-        clause(PAGE, "late_nowait", "one whose next operation must not wait then ends with EAGAIN", |h: &H| {
-            let id = set(h, &[0, 0]);
-            let taker = blocked(h, || fails(Errno::AGAIN, h.semop(id, &[op(0, -1), at_once(1, -1)])));
-            h.semop(id, &[op(0, 1)]).unwrap();
-            taker.assert_ok();
-            holds(h, id, &[1, 0]);
-        }),
+        clause(
+            PAGE,
+            "late_overflow",
+            "a waiting call that would overflow once it can go on ends with ERANGE",
+            |h: &H| {
+                let id = set(h, &[0, MOST as u16]);
+                let taker = blocked(h, || fails(Errno::RANGE, h.semop(id, &[op(0, -1), op(1, 1)])));
+                h.semop(id, &[op(0, 1)]).unwrap();
+                taker.assert_ok();
+                holds(h, id, &[1, MOST as u16]);
+            },
+        ),
+        clause(
+            PAGE,
+            "late_nowait",
+            "one whose next operation must not wait then ends with EAGAIN",
+            |h: &H| {
+                let id = set(h, &[0, 0]);
+                let taker = blocked(h, || fails(Errno::AGAIN, h.semop(id, &[op(0, -1), at_once(1, -1)])));
+                h.semop(id, &[op(0, 1)]).unwrap();
+                taker.assert_ok();
+                holds(h, id, &[1, 0]);
+            },
+        ),
     ]
 }
 
 fn ended<H: SysvSemaphores>() -> Vec<Clause<H>> {
     vec![
-        clause(PAGE, "times_out", "semtimedop is EAGAIN when its time has passed, and not before", |h: &H| {
-            let id = set(h, &[0]);
-            let start = Instant::now();
-            fails(Errno::AGAIN, h.semtimedop(id, &[op(0, -1)], Some(SHORT)));
-            assert!(start.elapsed() >= SHORT);
-            assert_eq!(counts(h, id, 0), (0, 0));
-            h.semop(id, &[op(0, 1)]).unwrap();
-            holds(h, id, &[1]);
-        }),
+        clause(
+            PAGE,
+            "times_out",
+            "semtimedop is EAGAIN when its time has passed, and not before",
+            |h: &H| {
+                let id = set(h, &[0]);
+                let start = Instant::now();
+                fails(Errno::AGAIN, h.semtimedop(id, &[op(0, -1)], Some(SHORT)));
+                assert!(start.elapsed() >= SHORT);
+                assert_eq!(counts(h, id, 0), (0, 0));
+                h.semop(id, &[op(0, 1)]).unwrap();
+                holds(h, id, &[1]);
+            },
+        ),
         clause(PAGE, "no_time", "a time of 0 does not wait", |h: &H| {
             let id = set(h, &[0]);
             fails(Errno::AGAIN, h.semtimedop(id, &[op(0, -1)], Some(Duration::ZERO)));
@@ -174,27 +200,37 @@ fn ended<H: SysvSemaphores>() -> Vec<Clause<H>> {
             h.semop(id, &[op(0, 1)]).unwrap();
             taker.assert_ok();
         }),
-        clause(PAGE, "interrupted", "a handler that runs ends the wait with EINTR; nothing is done", |h: &H| {
-            let id = set(h, &[0, 1]);
-            interrupted(h, 0, || h.semop(id, &[op(1, -1), op(0, -1)]));
-            assert_eq!(counts(h, id, 0), (0, 0));
-            h.semop(id, &[op(0, 1)]).unwrap();
-            holds(h, id, &[1, 1]);
-        }),
+        clause(
+            PAGE,
+            "interrupted",
+            "a handler that runs ends the wait with EINTR; nothing is done",
+            |h: &H| {
+                let id = set(h, &[0, 1]);
+                interrupted(h, 0, || h.semop(id, &[op(1, -1), op(0, -1)]));
+                assert_eq!(counts(h, id, 0), (0, 0));
+                h.semop(id, &[op(0, 1)]).unwrap();
+                holds(h, id, &[1, 1]);
+            },
+        ),
         clause(PAGE, "never_restarted", "EINTR also where the handler has SA_RESTART", |h: &H| {
             let id = set(h, &[0]);
             interrupted(h, libc::SA_RESTART, || h.semop(id, &[op(0, -1)]));
             interrupted(h, libc::SA_RESTART, || h.semtimedop(id, &[op(0, -1)], Some(LONG)));
         }),
-        clause("signal(7)", "stopped", "a stop and a continuation end the wait with EINTR, without a handler", |h: &H| {
-            let id = set(h, &[0]);
-            let taker = blocked(h, || fails(Errno::INTR, h.semop(id, &[op(0, -1)])));
-            taker.signal(libc::SIGSTOP);
-            std::thread::sleep(SHORT);
-            taker.signal(libc::SIGCONT);
-            taker.assert_ok();
-            assert_eq!(counts(h, id, 0), (0, 0));
-        }),
+        clause(
+            "signal(7)",
+            "stopped",
+            "a stop and a continuation end the wait with EINTR, without a handler",
+            |h: &H| {
+                let id = set(h, &[0]);
+                let taker = blocked(h, || fails(Errno::INTR, h.semop(id, &[op(0, -1)])));
+                taker.signal(libc::SIGSTOP);
+                std::thread::sleep(SHORT);
+                taker.signal(libc::SIGCONT);
+                taker.assert_ok();
+                assert_eq!(counts(h, id, 0), (0, 0));
+            },
+        ),
         clause(PAGE, "ignored_signal", "an ignored signal ends no wait", |h: &H| {
             let id = set(h, &[0]);
             let taker = blocked(h, || h.semop(id, &[op(0, -1)]).unwrap());
@@ -215,14 +251,19 @@ fn ended<H: SysvSemaphores>() -> Vec<Clause<H>> {
             elsewhere(|| h.sem_remove(id).unwrap());
             waiting.into_iter().for_each(|child| child.assert_ok());
         }),
-        clause(PAGE, "killed", "a process killed while it waits has done nothing, and is not counted", |h: &H| {
-            let id = set(h, &[0, 7]);
-            let taker = blocked(h, || h.semop(id, &[op(1, -7), op(0, -1)]).unwrap());
-            taker.kill();
-            taker.wait();
-            ginnel_testkit::wait_until("it is not counted", || counts(h, id, 0) == (0, 0));
-            h.semop(id, &[op(0, 1)]).unwrap();
-            holds(h, id, &[1, 7]);
-        }),
+        clause(
+            PAGE,
+            "killed",
+            "a process killed while it waits has done nothing, and is not counted",
+            |h: &H| {
+                let id = set(h, &[0, 7]);
+                let taker = blocked(h, || h.semop(id, &[op(1, -7), op(0, -1)]).unwrap());
+                taker.kill();
+                taker.wait();
+                ginnel_testkit::wait_until("it is not counted", || counts(h, id, 0) == (0, 0));
+                h.semop(id, &[op(0, 1)]).unwrap();
+                holds(h, id, &[1, 7]);
+            },
+        ),
     ]
 }

@@ -244,7 +244,7 @@ impl PosixQueue {
             return Ok(());
         }
         let words = self.look_until(super::after_grace(), |guard| {
-            if guard.get(NOTICE)? != u64::from(thread) {
+            if guard.get(NOTICE)? as u32 != thread {
                 return Ok(None);
             }
             let mut words = [0; 6];

@@ -14,7 +14,8 @@
 //! # Priorities
 //! A *shelf* has 512 priorities: a line of bits that say which of them have messages, and for each the first and the last
 //! of its list, in one word. Another word says which shelves have messages. So the highest priority is found in three
-//! looks. A shelf is reserved when a message for it comes.
+//! looks. A shelf is reserved when a message for it comes. The list that was emptied last keeps its bits (`stale`): mostly
+//! the next message is for it.
 //!
 //! # What is journaled
 //! Only what says which slots are in use and which are in a list. A slot's own words are written while it is neither free
@@ -62,6 +63,8 @@ const SHELVES_MADE: usize = HEADER_BYTES + 0x88;
 const EPOCH: usize = HEADER_BYTES + 0x90;
 /// The thread that gives the other arena's memory back.
 pub(super) const GIVER: usize = HEADER_BYTES + 0x98;
+/// A priority, and one, whose bit may stand though its list is empty: that of the list that was emptied last.
+const STALE: usize = HEADER_BYTES + 0xa0;
 /// Where the words of the notices and of the bell begin: see `notify`, `doorbell`.
 pub(super) const MORE_WORDS: usize = HEADER_BYTES + 0xc0;
 pub(super) const WAITERS: usize = HEADER_BYTES + 0x180;
@@ -295,6 +298,9 @@ impl Store<'_> {
         let list = List::of(message.priority);
         guard.set(list.ends(), message.link << 32 | message.link)?;
         let bits = guard.get(list.bits())?;
+        if bits & list.bit() != 0 {
+            return Ok(()); // The stale one.
+        }
         guard.set(list.bits(), bits | list.bit())?;
         let top = guard.get(TOP)?;
         if top & list.shelf_bit() == 0 {
@@ -313,16 +319,37 @@ impl Store<'_> {
 
     #[inline]
     fn highest(&self, guard: &Guard<'_>) -> Result<List> {
-        let top = guard.get(TOP)? & guard.get(SHELVES_MADE)?;
-        let shelf = top.checked_ilog2().ok_or(Errno::UCLEAN)?;
-        let line = SHELVES + shelf as usize * SHELF;
-        for word in (0..8).rev() {
-            let bits = guard.get(line + 8 * word)?;
-            if let Some(bit) = bits.checked_ilog2() {
-                return Ok(List(shelf * SHELF_PRIORITIES + 64 * word as u32 + bit));
+        let mut top = guard.get(TOP)? & guard.get(SHELVES_MADE)?;
+        let stale = self.stale(guard)?;
+        // The stale one may have a shelf for itself.
+        for _ in 0..2 {
+            let shelf = top.checked_ilog2().ok_or(Errno::UCLEAN)?;
+            let line = SHELVES + shelf as usize * SHELF;
+            for word in (0..8).rev() {
+                let place = line + 8 * word;
+                let mut bits = guard.get(place)?;
+                if let Some(stale) = stale.filter(|stale| stale.bits() == place) {
+                    bits &= !stale.bit();
+                }
+                if let Some(bit) = bits.checked_ilog2() {
+                    return Ok(List(shelf * SHELF_PRIORITIES + 64 * word as u32 + bit));
+                }
             }
+            top &= !(1 << shelf);
         }
         Err(Errno::UCLEAN)
+    }
+
+    /// The list that has its bits and no message.
+    #[inline]
+    fn stale(&self, guard: &Guard<'_>) -> Result<Option<List>> {
+        match guard.get(STALE)? as u32 {
+            0 => Ok(None),
+            stale => {
+                let list = List::of(stale.wrapping_sub(1));
+                Ok(if guard.get(list.ends())? == 0 { Some(list) } else { None })
+            }
+        }
     }
 
     /// Takes what [`Store::first`] gave out of its list.
@@ -334,20 +361,26 @@ impl Store<'_> {
             let next = self.load(message.place + LIST_NEXT)? & 0xffff_ffff;
             return guard.set(list.ends(), ends >> 32 << 32 | next);
         }
-        guard.set(list.ends(), 0)?;
+        if guard.get(STALE)? as u32 != message.priority + 1 {
+            if let Some(stale) = self.stale(guard)? {
+                self.clear_bits(guard, stale)?;
+            }
+            guard.set(STALE, u64::from(message.priority) + 1)?;
+        }
+        guard.set(list.ends(), 0)
+    }
+
+    fn clear_bits(&self, guard: &mut Guard<'_>, list: List) -> Result<()> {
         let bits = guard.get(list.bits())? & !list.bit();
         guard.set(list.bits(), bits)?;
-        if bits == 0 {
-            let line = SHELVES + list.shelf() * SHELF;
-            for word in 0..8 {
-                if guard.get(line + 8 * word)? != 0 {
-                    return Ok(());
-                }
+        let line = SHELVES + list.shelf() * SHELF;
+        for word in 0..8 {
+            if guard.get(line + 8 * word)? != 0 {
+                return Ok(());
             }
-            let top = guard.get(TOP)?;
-            guard.set(TOP, top & !list.shelf_bit())?;
         }
-        Ok(())
+        let top = guard.get(TOP)?;
+        guard.set(TOP, top & !list.shelf_bit())
     }
 }
 

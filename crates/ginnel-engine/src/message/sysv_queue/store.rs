@@ -47,7 +47,6 @@ pub(super) const SHAPE: usize = 0x38;
 pub(super) const HEAP: usize = 0x40;
 const _: () = assert!(HEAP + HEAP_BYTES <= CHANGED);
 pub(super) const CHANGED: usize = 0xa0;
-pub(super) const REMOVED: usize = 0xa8;
 pub(super) const EXCEPT_TYPE: usize = 0xb0;
 pub(super) const EXCEPT_PLACE: usize = 0xb8;
 /// How many types stand in the heap of types.
@@ -133,6 +132,16 @@ pub(super) struct Found {
     pub(super) link: super::types::Link,
 }
 
+/// Messages and bytes.
+pub(super) fn counts_in(word: u64) -> (u64, u64) {
+    (word >> COUNT_SHIFT, word & BYTES)
+}
+
+/// The time and the process that [`Store::stamp`] has written.
+pub(super) fn stamp_in(word: u64) -> (i64, i32) {
+    ((word >> PROCESS_SHIFT) as i64, (word & ((1 << PROCESS_SHIFT) - 1)) as i32)
+}
+
 /// A queue's content. All that takes a guard is done under the lock.
 #[derive(Debug)]
 pub(super) struct Store<'a> {
@@ -201,10 +210,6 @@ impl<'a> Store<'a> {
         self.hot(COUNTS) >> COUNT_SHIFT
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.hot(COUNTS) & BYTES
-    }
-
     /// `msg_fits_inqueue` of the kernel.
     #[inline]
     pub(super) fn fits(&self, size: u64) -> bool {
@@ -219,12 +224,6 @@ impl<'a> Store<'a> {
     pub(super) fn stamp(&self, guard: &mut Guard<'_>, field: usize, process: u32) -> Result<()> {
         let word = seconds() << PROCESS_SHIFT | u64::from(process) & ((1 << PROCESS_SHIFT) - 1);
         if self.hot(field) == word { Ok(()) } else { self.set(guard, field, word) }
-    }
-
-    /// What [`Store::stamp`] has written: the time and the process.
-    pub(super) fn stamped(&self, field: usize) -> (i64, i32) {
-        let word = self.hot(field);
-        ((word >> PROCESS_SHIFT) as i64, (word & ((1 << PROCESS_SHIFT) - 1)) as i32)
     }
 
     /// Takes the memory for a message and writes its head.

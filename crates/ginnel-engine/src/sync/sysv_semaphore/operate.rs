@@ -151,8 +151,24 @@ impl SysvSemaphores {
         Ok(Verdict::Done)
     }
 
+    /// Does the calling process's own operations.
+    #[inline]
+    pub(super) fn attempt_all(
+        &self,
+        guard: &mut Guard<'_>,
+        operations: &[u64],
+        caller: Caller,
+    ) -> Result<Verdict> {
+        match operations {
+            [operation] => self.attempt_one(guard, *operation, caller),
+            operations => {
+                let operation = |at: usize| operations.get(at).copied().ok_or(Errno::UCLEAN);
+                self.attempt_many(guard, operations.len(), &operation, caller)
+            }
+        }
+    }
+
     /// Does several operations. `operation` gives each of the `count`.
-    #[cold]
     pub(super) fn attempt_many(
         &self,
         guard: &mut Guard<'_>,

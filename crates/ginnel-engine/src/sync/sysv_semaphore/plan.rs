@@ -55,12 +55,17 @@ impl Call<'_> {
     fn carry_out_list(&self, guard: &mut Guard<'_>, count: usize) -> Result<()> {
         let who = guard.get(PLAN_WHO)? as u32;
         let table = usize::try_from(guard.get(PLAN_TABLE)?).map_err(|_| Errno::UCLEAN)?;
+        if table != 0 {
+            self.waiters()?.slot_with(table)?;
+        }
         for at in 0..count {
             let entry = guard.get(list_of(self.set.count) + 8 * at)?;
             let index = self.set.checked_index(entry)?;
             self.store_value(index, (entry >> 16) as u16, who)?;
             if entry >> 48 & 1 != 0 {
-                self.waiters()?.slot_with(table)?;
+                if table == 0 {
+                    return Err(Errno::UCLEAN);
+                }
                 self.store_adjustment(table, index, (entry >> 32) as i16)?;
             }
         }

@@ -276,13 +276,7 @@ impl<'s> Call<'s> {
             }
             caller.table = Some(stake.room());
         }
-        let verdict = match self.operations {
-            [operation] => set.attempt_one(guard, *operation, caller)?,
-            operations => {
-                let operation = |at: usize| operations.get(at).copied().ok_or(Errno::UCLEAN);
-                set.attempt_many(guard, operations.len(), &operation, caller)?
-            }
-        };
+        let verdict = set.attempt_all(guard, self.operations, caller)?;
         if let Verdict::Blocked(at) = verdict {
             self.stopped.set(at);
             self.was_tried.set(true);

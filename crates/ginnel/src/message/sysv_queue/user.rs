@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use ginnel_engine::message::sysv_queue as engine;
-use ginnel_engine::namespace::{Kind, Namespace, REMOVED, Status as Object, state};
-use ginnel_engine::segment::Segment;
+use ginnel_engine::namespace::{Kind, Namespace};
 use rustix::io::Errno;
 
 use super::{Change, Limits, Received, Status};
@@ -15,28 +14,13 @@ use crate::sysv::{self, Permissions};
 type Result<T> = std::result::Result<T, Errno>;
 
 const KIND: Kind = Kind::SysvQueue;
-/// The most that a queue's file may grow to.
-const CAPACITY: usize = 1 << 34;
 
 /// A queue, opened by the first call that needs it: an id alone is not looked at.
 #[derive(Debug)]
 pub(super) struct Queue(Opened<engine::SysvQueue>);
 
 pub(super) fn get(home: &Namespace, key: i32, flags: i32) -> Result<i32> {
-    let mut is_new = false;
-    let id = home.get(KIND, key, flags, 0, |draft| {
-        is_new = true;
-        draft.segment(CAPACITY, engine::SysvQueue::fill)
-    })?;
-    if is_new {
-        // Its maker's mode may be one that lets nobody use it: then the limit matters to nobody.
-        let _ = open(home, id).and_then(|queue| queue.set_bytes_max(home.limits().msgmnb));
-    }
-    Ok(id)
-}
-
-fn open(home: &Namespace, id: i32) -> Result<engine::SysvQueue> {
-    home.open_id(KIND, id).map(engine::SysvQueue::over)
+    engine::SysvQueue::get(home, key, flags)
 }
 
 pub(super) fn list(home: &Namespace) -> Result<Vec<(i32, Status)>> {
@@ -59,8 +43,7 @@ pub(super) fn limits(home: &Namespace) -> Result<Limits> {
 }
 
 fn status(home: &Namespace, id: i32) -> Result<Status> {
-    let object = home.stat(KIND, id)?;
-    Ok(from_engine(&object, &open(home, id)?.status()?))
+    engine::SysvQueue::status(home, id).map(|status| from_engine(&status))
 }
 
 impl Queue {
@@ -70,9 +53,6 @@ impl Queue {
 
     #[inline]
     pub(super) fn send(&self, message_type: i64, payload: &[u8], deadline: Deadline) -> Result<()> {
-        if payload.len() as u64 > self.0.home.limits().msgmax {
-            return Err(Errno::INVAL);
-        }
         self.opened()?.send(message_type, payload, 0, deadline.patience())
     }
 
@@ -96,25 +76,27 @@ impl Queue {
 
     pub(super) fn set(&self, change: Change) -> Result<()> {
         let Opened { home, id, .. } = &self.0;
-        home.set(KIND, *id, changed(home, KIND, *id, (change.uid, change.gid, change.mode))?)?;
-        match change.bytes_max {
-            Some(bytes) => self.opened()?.set_bytes_max(bytes),
-            None => Ok(()),
-        }
+        let new = changed(home, KIND, *id, (change.uid, change.gid, change.mode))?;
+        // An owner whose mode does not let him read cannot know the limit, and need not to leave it as it is.
+        let bytes_max = match change.bytes_max {
+            Some(bytes) => bytes,
+            None => match engine::SysvQueue::status(home, *id) {
+                Ok(status) => status.bytes_max,
+                Err(Errno::ACCESS) => return home.set(KIND, *id, new),
+                Err(errno) => return Err(errno),
+            },
+        };
+        let change = engine::Change { uid: new.uid, gid: new.gid, mode: new.mode, bytes_max };
+        engine::SysvQueue::set(home, *id, change)
     }
 
     pub(super) fn remove(&self) -> Result<()> {
-        self.0.home.remove_id(KIND, self.0.id, |segment| {
-            let file = segment.file()?.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-            engine::SysvQueue::over(Segment::of(file)?).remove()
-        })
+        engine::SysvQueue::remove(&self.0.home, self.0.id)
     }
 
-    /// The queue, unless it was removed before: that is `EINVAL`, and `EIDRM` is for who waits meanwhile.
     #[inline]
     fn opened(&self) -> Result<&engine::SysvQueue> {
-        let queue = self.0.get(open)?;
-        if state(queue.segment()) & REMOVED == 0 { Ok(queue) } else { Err(Errno::INVAL) }
+        self.0.get(engine::SysvQueue::open)
     }
 
     /// If the size is what was wrong with a message.
@@ -125,9 +107,9 @@ impl Queue {
     }
 }
 
-fn from_engine(object: &Object, status: &engine::Status) -> Status {
+fn from_engine(status: &engine::Status) -> Status {
     Status {
-        permissions: Permissions::of_user(object),
+        permissions: Permissions::of_user(&status.object),
         messages: status.messages,
         bytes: status.bytes,
         bytes_max: status.bytes_max,
