@@ -35,6 +35,9 @@
 //! - Ids are random, and the number of objects is limited by the memory only. Limits are the namespace's ([`Limits`]), and no
 //!   privilege is asked for.
 //! - The programs that share it run in one PID namespace.
+//! - A handler installed with `SA_RESTART` lets a waiting call go on, where the kernel's System V calls give `EINTR` even so.
+//! - Lists show what the caller may read; the kernel's show all.
+//! - A queue's descriptor is polled and nothing else, and cannot be passed on as the queue.
 //!
 //! # How it works inside
 //! `ginnel_engine::namespace` says how the directory is the registry, and what is refused of it and why.

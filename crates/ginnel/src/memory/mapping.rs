@@ -545,7 +545,7 @@ impl Mapping<ReadWrite> {
     /// # Errors
     /// `EINVAL`: not within the mapping, or the mapping is private. `EFAULT`: the memory is gone.
     pub(crate) fn region(&self, operation: &'static str, offset: usize, len: usize) -> Result<Region<'_>> {
-        let end = offset.checked_add(len).unwrap_or(usize::MAX);
+        let end = offset.saturating_add(len);
         let bytes = self.bytes(operation, offset..end)?;
         if self.is_private() {
             let why = "the mapping is private: no other process would see it";
