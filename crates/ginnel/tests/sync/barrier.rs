@@ -14,7 +14,7 @@ const COUNT: usize = Barrier::size_bytes(3);
 fn nobody_goes_on_before_all_have_come() {
     isolated(|| {
         let memory = Anonymous::map(COUNT + 64).unwrap();
-        let barrier = Barrier::in_mapping(&memory, 0, 3).unwrap();
+        let _made = Barrier::in_mapping(&memory, 0, 3).unwrap();
         let parties: Vec<_> = (0..3)
             .map(|_| {
                 fork(|| {
@@ -32,7 +32,6 @@ fn nobody_goes_on_before_all_have_come() {
             .collect();
         parties.into_iter().for_each(|party| party.assert_ok());
         assert_eq!(memory.load_u32(COUNT + 4).unwrap(), 100, "one leads each round");
-        drop(barrier);
     });
 }
 
