@@ -13,7 +13,8 @@
 //! ```
 //! A page is *plain* (kind 0: free, a link of somebody's chain, or given back) or carved into units of one class. Pages of
 //! units with a free one stand in their class's list. So to take or free a unit changes one word, that of its page, and
-//! rarely the list. A page whose last unit is freed becomes plain, unless it is the only one of its list.
+//! rarely the list. A page whose last unit is freed becomes plain, unless it is the only one of its list. One unit of each
+//! class is kept at hand: to free it and take it again does not concern its page.
 //!
 //! Free pages are a chain: to take a thousand from its head is to change one word, and so is to put a chain before it.
 //! What is linked behind a chain's last page is of no meaning.
@@ -29,7 +30,7 @@
 //! | killed | what becomes of the pages |
 //! | --- | --- |
 //! | before the first transaction is committed | they are where they were |
-//! | with the stake, wherever | its heirs put them among the holes ([`Heap::forfeit`]): some may have space, which is harmless |
+//! | with the stake, wherever | its heirs put them among the holes ([`Heap::forfeit`]); some may have space: the next giver punches all holes |
 //! | after the second | they are holes, or free |
 //!
 //! A thread's death is told when it is in no system call any more: what it punched, it has punched.
@@ -78,9 +79,12 @@ const FREE: usize = 0x00;
 const END: usize = 0x08;
 /// How many pages have no space, and the first of them.
 const HOLES: usize = 0x10;
+/// For each class, the first page that has free units, and a unit that was freed last << 32.
 const LISTS: usize = 0x18;
+/// Whether some of the holes may have space.
+const DOUBTED: usize = LISTS + 8 * CLASSES.len();
 /// How many bytes the heap has in the object's own words.
-pub const HEAP_BYTES: usize = LISTS + 8 * CLASSES.len();
+pub const HEAP_BYTES: usize = DOUBTED + 8;
 
 const PAGES_A_TABLE: u64 = 256;
 const ENTRY_BYTES: usize = PAGE_BYTES / PAGES_A_TABLE as usize;
@@ -118,7 +122,7 @@ const ROUND_MAX: u32 = 1 << 16;
 /// segment.copy_in(unit.offset(), b"two hundred bytes at most")?;
 ///
 /// let mut guard = Lock::of(&segment).acquire(None)?;
-/// heap.free_unit(&mut guard, unit)?;
+/// heap.free_unit(&mut guard, unit, 200)?;
 /// guard.commit();
 /// # Ok::<(), ginnel_engine::Errno>(())
 /// ```
@@ -243,7 +247,13 @@ impl<'a> Heap<'a> {
     pub fn take_unit(&self, guard: &mut Guard<'_>, bytes: usize) -> Result<Unit> {
         let class = Self::class_for(bytes)?;
         let list = self.base + LISTS + 8 * class;
-        let page = guard.get(list)?;
+        let listed = self.segment.word64(list)?;
+        let word = listed.load(Ordering::Relaxed);
+        if word > HALF {
+            guard.change(listed, word, word & HALF)?;
+            return Ok(Unit((word >> 32) as u32));
+        }
+        let page = word;
         if page == 0 {
             return self.take_first_unit(guard, class);
         }
@@ -254,8 +264,9 @@ impl<'a> Heap<'a> {
         if word >> KIND_SHIFT != class as u64 + 1 || free == 0 {
             return Err(Errno::UCLEAN);
         }
-        let index = free.trailing_zeros();
-        guard.set(entry, word & !(1 << index))?;
+        // From the page's end: its beginning has the same place in the processor's cache as the object's own words.
+        let index = free.ilog2();
+        guard.change(&words[0], word, word & !(1 << index))?;
         if free.is_power_of_two() {
             self.unlist(guard, list, words[1].load(Ordering::Relaxed))?;
         }
@@ -274,10 +285,12 @@ impl<'a> Heap<'a> {
         let page = u64::from(self.take_pages(guard, 1)?.first);
         let entry = self.entry(page)?;
         let kind = (class as u64 + 1) << KIND_SHIFT;
-        guard.set(entry, kind | (all_free(class) & !1))?;
+        let last = units_a_page(class) - 1;
+        guard.set(entry, kind | (all_free(class) & !(1 << last)))?;
         guard.set(entry + 8, 0)?;
+        // There was neither a page nor a unit at hand.
         guard.set(self.base + LISTS + 8 * class, page)?;
-        Self::unit(page, class, 0)
+        Self::unit(page, class, last)
     }
 
     /// Takes a page with these links out of a list.
@@ -285,7 +298,8 @@ impl<'a> Heap<'a> {
     fn unlist(&self, guard: &mut Guard<'_>, list: usize, links: u64) -> Result<()> {
         let (next, previous) = (links & HALF, links >> 32);
         if previous == 0 {
-            guard.set(list, next)?;
+            let old = guard.get(list)?;
+            guard.set(list, old & !HALF | next)?;
         } else {
             let entry = self.entry(previous)? + 8;
             let old = guard.get(entry)?;
@@ -299,15 +313,28 @@ impl<'a> Heap<'a> {
         Ok(())
     }
 
-    /// Frees a unit.
+    /// Frees a unit that was taken for so many bytes.
     ///
     /// # Errors
     /// `EUCLEAN`: it is none, or free.
     #[inline]
-    pub fn free_unit(&self, guard: &mut Guard<'_>, unit: Unit) -> Result<()> {
+    pub fn free_unit(&self, guard: &mut Guard<'_>, unit: Unit, bytes: usize) -> Result<()> {
+        let class = Self::class_for(bytes)?;
+        let listed = self.segment.word64(self.base + LISTS + 8 * class)?;
+        let word = listed.load(Ordering::Relaxed);
+        if word <= HALF {
+            // For the next taker. Its page does not hear of it, nor does the page's list.
+            return guard.change(listed, word, word | u64::from(unit.0) << 32);
+        }
+        self.free_in_page(guard, unit)
+    }
+
+    /// Frees a unit so that its page shows it.
+    fn free_in_page(&self, guard: &mut Guard<'_>, unit: Unit) -> Result<()> {
         let page = u64::from(unit.0) / (PAGE_BYTES / 64) as u64;
         let entry = self.entry(page)?;
-        let word = guard.get(entry)?;
+        let place = self.segment.word64(entry)?;
+        let word = place.load(Ordering::Relaxed);
         let class = (word >> KIND_SHIFT).checked_sub(1).ok_or(Errno::UCLEAN)? as usize;
         let size = CLASSES.get(class).ok_or(Errno::UCLEAN)? / 64;
         let within = unit.0 as usize % (PAGE_BYTES / 64);
@@ -316,7 +343,7 @@ impl<'a> Heap<'a> {
             return Err(Errno::UCLEAN);
         }
         let freed = word | 1 << index;
-        guard.set(entry, freed)?;
+        guard.change(place, word, freed)?;
         if word & HALF == 0 || freed & HALF == all_free(class) {
             return self.relist(guard, page, entry, class, word & HALF == 0);
         }
@@ -335,14 +362,15 @@ impl<'a> Heap<'a> {
     ) -> Result<()> {
         let list = self.base + LISTS + 8 * class;
         if was_full {
-            let head = guard.get(list)?;
+            let listed = guard.get(list)?;
+            let head = listed & HALF;
             guard.set(entry + 8, head)?;
             if head != 0 {
                 let links = self.entry(head)? + 8;
                 let old = guard.get(links)?;
                 guard.set(links, old & HALF | page << 32)?;
             }
-            return guard.set(list, page);
+            return guard.set(list, listed & !HALF | page);
         }
         let links = guard.get(entry + 8)?;
         if links == 0 {
@@ -514,12 +542,18 @@ impl<'a> Heap<'a> {
             let mut guard = waiters.enter(deadline)?;
             self.empty_lists(&mut guard)?;
             let free = (self.get(&guard, FREE)? & HALF) as u32;
-            let count = free.saturating_sub(keep).min(ROUND_MAX);
+            let holes = (self.get(&guard, HOLES)? & HALF) as u32;
+            let is_doubted = self.get(&guard, DOUBTED)? != 0 && holes != 0;
+            let (from, count) =
+                if is_doubted { (HOLES, holes) } else { (FREE, free.saturating_sub(keep).min(ROUND_MAX)) };
             if count == 0 {
                 waiters.serve_others(guard)?;
                 return Ok(gave);
             }
-            let chain = self.pop(&mut guard, FREE, count)?;
+            let chain = self.pop(&mut guard, from, count)?;
+            if is_doubted {
+                guard.set(self.base + DOUBTED, 0)?;
+            }
             let stake = match waiters.stake(&mut guard, &words_of(kind, chain)) {
                 Ok(stake) => stake,
                 Err(errno) => {
@@ -585,6 +619,7 @@ impl<'a> Heap<'a> {
     /// # Errors
     /// `EUCLEAN`.
     pub fn forfeit(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
+        guard.set(self.base + DOUBTED, 1)?;
         self.push(guard, HOLES, chain_of(words)?)
     }
 
@@ -598,7 +633,8 @@ impl<'a> Heap<'a> {
     pub(crate) fn has_spare(&self) -> Result<bool> {
         let lists = self.segment.words::<{ CLASSES.len() }>(self.base + LISTS)?;
         let kept = lists.iter().filter(|list| list.load(Ordering::Relaxed) != 0).count();
-        Ok(kept > 1 || self.free_pages_now()? != 0)
+        let is_doubted = self.segment.word64(self.base + DOUBTED)?.load(Ordering::Relaxed) != 0;
+        Ok(kept > 1 || self.free_pages_now()? != 0 || is_doubted)
     }
 
     /// How many pages are free, and how many have been given back.
@@ -613,6 +649,11 @@ impl<'a> Heap<'a> {
     fn empty_lists(&self, guard: &mut Guard<'_>) -> Result<()> {
         for class in 0..CLASSES.len() {
             let list = self.base + LISTS + 8 * class;
+            let word = guard.get(list)?;
+            if word > HALF {
+                guard.set(list, word & HALF)?;
+                self.free_in_page(guard, Unit((word >> 32) as u32))?;
+            }
             let page = guard.get(list)?;
             if page == 0 {
                 continue;

@@ -48,7 +48,7 @@
 use std::time::{Duration, Instant};
 
 use crate::primitive::{
-    AtomicU32, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, Watch, compiler_fence, fence_all,
+    AtomicU32, AtomicU64, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, Watch, compiler_fence, fence_all,
     futex_wait_any, futex_wake, thread_exists,
 };
 use crate::segment::{HEADER_BYTES, JOURNAL_OFFSET, Segment};
@@ -335,6 +335,29 @@ impl Guard<'_> {
         let (place, old) = self.segment.journal_entry(self.changes);
         place.store(offset as u64, Ordering::Release);
         old.store(word.load(Ordering::Relaxed), Ordering::Release);
+        self.changes += 1;
+        // J1 above, J2 below.
+        self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);
+        word.store(value, Ordering::Release);
+        Ok(())
+    }
+
+    /// [`Guard::set`], for who has the word at hand and has read it.
+    ///
+    /// # Errors
+    /// As [`Guard::set`].
+    #[inline]
+    pub(crate) fn change(&mut self, word: &AtomicU64, old: u64, value: u64) -> Result<()> {
+        let offset = self.segment.offset_of(word);
+        if offset < self.segment.header_bytes() {
+            return Err(Errno::UCLEAN);
+        }
+        if self.changes == self.segment.changes_max() {
+            return Err(Errno::TOOBIG);
+        }
+        let entry = self.segment.journal_entry(self.changes);
+        entry.0.store(offset as u64, Ordering::Release);
+        entry.1.store(old, Ordering::Release);
         self.changes += 1;
         // J1 above, J2 below.
         self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);

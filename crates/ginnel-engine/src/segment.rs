@@ -398,6 +398,13 @@ impl Segment {
         Ok(unsafe { address.cast().as_ref() })
     }
 
+    /// Where a word lies that this segment gave. One of another's lies nowhere: beyond all offsets, or in the header's.
+    #[inline]
+    pub(crate) fn offset_of(&self, word: &AtomicU64) -> usize {
+        let offset = word.as_ptr().addr().wrapping_sub(self.base.addr().get());
+        if offset < self.capacity { offset } else { 0 }
+    }
+
     /// A word of the header, which is always mapped.
     #[inline]
     pub(crate) fn header64(&self, offset: usize) -> &AtomicU64 {
