@@ -196,4 +196,19 @@ mod kernel_and_user_space {
     fn sysv_memory() {
         isolated_for(limit(), both::<Segments>);
     }
+
+    #[test]
+    fn sysv_queues() {
+        isolated_for(limit(), both::<Messages>);
+    }
+
+    #[test]
+    fn posix_queues() {
+        isolated_for(limit(), both::<Queues>);
+    }
+
+    #[test]
+    fn posix_semaphores() {
+        isolated_for(limit(), both::<Semaphores>);
+    }
 }
