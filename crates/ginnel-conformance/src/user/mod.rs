@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ginnel_engine::message::sysv_queue::SysvQueue;
-use ginnel_engine::namespace::{Change, Namespace, Status};
+use ginnel_engine::namespace::{Change, Limits, Namespace, Status};
 use ginnel_engine::sync::sysv_semaphore::SysvSemaphores;
 use ginnel_engine::wait::Patience;
 
@@ -40,9 +40,20 @@ impl Home for User {
     const SEMAPHORES_IN_TURN: bool = false;
 
     fn fresh() -> User {
+        User::with(Limits::default())
+    }
+}
+
+impl User {
+    /// A new home that grants a queue what the kernel does when nothing is said: for comparing the two.
+    pub fn as_narrow_as_the_kernel() -> User {
+        User::with(Limits { msgmax: 8192, msgmnb: 16384, ..Limits::default() })
+    }
+
+    fn with(limits: Limits) -> User {
         let path = "/dev/shm/ginnel-conformance";
         let _ = std::fs::remove_dir_all(path);
-        let namespace = Namespace::options().create(true).mode(0o1777).open(path);
+        let namespace = Namespace::options().create(true).mode(0o1777).limits(limits).open(path);
         User {
             namespace: namespace.unwrap_or_else(|error| panic!("{error:?}")),
             sets: Open::default(),

@@ -2,22 +2,24 @@
 
 use std::sync::Arc;
 
-use ginnel_engine::message::sysv_queue::SysvQueue as Queue;
-use ginnel_engine::namespace::{Kind, REMOVED, mark_removed, state};
+use ginnel_engine::message::sysv_queue::{Change, SysvQueue as Queue};
 
-use super::{User, change, patience, permissions};
+use super::{User, patience, permissions};
 use crate::home::{Owner, QueueStatus, SysvMessages};
 use crate::{Errno, Result};
 
 impl User {
     fn queue(&self, id: i32) -> Result<Arc<Queue>> {
-        let queue =
-            self.queues_by_id.get(id, || self.namespace.open_id(Kind::SysvQueue, id).map(Queue::over))?;
-        if state(queue.segment()) & REMOVED != 0 {
+        self.queues_by_id.get(id, || Queue::open(&self.namespace, id))
+    }
+
+    /// A call on an open queue. One that is removed is open no more.
+    fn on_queue<T>(&self, id: i32, call: impl FnOnce(&Queue) -> Result<T>) -> Result<T> {
+        let outcome = call(&*self.queue(id)?);
+        if matches!(outcome, Err(Errno::INVAL | Errno::IDRM)) {
             self.queues_by_id.forget(id);
-            return Err(Errno::INVAL);
         }
-        Ok(queue)
+        outcome
     }
 }
 
@@ -25,31 +27,31 @@ impl SysvMessages for User {
     const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
     fn msgget(&self, key: i32, flags: i32) -> Result<i32> {
-        self.namespace.get(Kind::SysvQueue, key, flags, 0, |draft| draft.segment(1 << 34, Queue::fill))
+        Queue::get(&self.namespace, key, flags)
     }
 
     fn msgsnd(&self, id: i32, mtype: i64, text: &[u8], flags: i32) -> Result<()> {
-        if id < 0 || mtype < 1 || text.len() > Self::MESSAGE_BYTES_MAX {
+        // As the kernel does, before it looks for the queue.
+        if id < 0 || mtype < 1 || text.len() as u64 > self.namespace.limits().msgmax {
             return Err(Errno::INVAL);
         }
-        self.queue(id)?.send(mtype, text, flags, patience(None))
+        self.on_queue(id, |queue| queue.send(mtype, text, flags, patience(None)))
     }
 
     fn msgrcv(&self, id: i32, text: &mut [u8], mtype: i64, flags: i32) -> Result<(i64, usize)> {
         if id < 0 {
             return Err(Errno::INVAL);
         }
-        self.queue(id)?.recv(text, mtype, flags, patience(None))
+        self.on_queue(id, |queue| queue.recv(text, mtype, flags, patience(None)))
     }
 
     fn msg_status(&self, id: i32) -> Result<QueueStatus> {
-        let object = self.namespace.stat(Kind::SysvQueue, id)?;
-        let status = self.queue(id)?.status()?;
+        let status = Queue::status(&self.namespace, id)?;
         Ok(QueueStatus {
-            perm: permissions(&object),
+            perm: permissions(&status.object),
             stime: status.sent,
             rtime: status.received,
-            ctime: status.changed.max(object.ctime),
+            ctime: status.changed,
             cbytes: status.bytes,
             qnum: status.messages,
             qbytes: status.bytes_max,
@@ -59,19 +61,12 @@ impl SysvMessages for User {
     }
 
     fn msg_set(&self, id: i32, owner: Owner, qbytes: u64) -> Result<()> {
-        self.namespace.set(Kind::SysvQueue, id, change(owner))?;
-        self.queue(id)?.set_bytes_max(qbytes)
+        let change = Change { uid: owner.uid, gid: owner.gid, mode: owner.mode, bytes_max: qbytes };
+        Queue::set(&self.namespace, id, change)
     }
 
     fn msg_remove(&self, id: i32) -> Result<()> {
-        let queue = self.queue(id);
-        self.namespace.remove_id(Kind::SysvQueue, id, |segment| {
-            mark_removed(segment);
-            if let Ok(queue) = queue {
-                queue.remove()?;
-            }
-            Ok(())
-        })?;
+        Queue::remove(&self.namespace, id)?;
         self.queues_by_id.forget(id);
         Ok(())
     }
