@@ -205,6 +205,12 @@ impl Segment {
         self.pinned.store(true, Ordering::Relaxed);
     }
 
+    /// The kernel knows of no word in here any more.
+    #[cfg(not(ginnel_model))]
+    pub(crate) fn unpin(&self) {
+        self.pinned.store(false, Ordering::Relaxed);
+    }
+
     /// The object's file.
     ///
     /// # Errors
