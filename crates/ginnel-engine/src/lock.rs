@@ -149,6 +149,17 @@ pub enum Change {
     Any,
 }
 
+thread_local! {
+    /// Whether a signal handler has run while this thread slept for a lock, and it went on.
+    static INTERRUPTED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether a signal handler has run, since this was last asked, while this thread slept for a lock that it then waited on
+/// for.
+pub(crate) fn was_interrupted() -> bool {
+    INTERRUPTED.replace(false)
+}
+
 impl<'a> Lock<'a> {
     /// The lock of this segment.
     pub fn of(segment: &'a Segment) -> Lock<'a> {
@@ -275,8 +286,8 @@ impl<'a> Lock<'a> {
             if !is_free(value) {
                 match sleep(&[(turn, seen), (word, value)], deadline) {
                     // Not to wait for the operation, but for the lock: that is nothing to be interrupted, unless its
-                    // holder has been stopped.
-                    Err(Errno::INTR) if sleeps < SLEEPS_FIRM => {}
+                    // holder has been stopped. Who is blocked in an operation asks afterwards.
+                    Err(Errno::INTR) if sleeps < SLEEPS_FIRM => INTERRUPTED.set(true),
                     outcome => outcome?,
                 }
                 sleeps += 1;

@@ -154,6 +154,18 @@ pub struct Status {
     pub last_change: u64,
 }
 
+#[cfg(not(ginnel_model))]
+impl Drop for SysvSemaphores {
+    /// A process may use `SEM_UNDO` on any number of sets, one after the other.
+    fn drop(&mut self) {
+        if self.is_removed()
+            && let Some(stake) = self.accounts.stake()
+        {
+            stake.let_go(&self.segment);
+        }
+    }
+}
+
 impl SysvSemaphores {
     /// Finds a set of at least `count` semaphores, or makes one, all 0; `semget(2)`. Gives its id.
     ///

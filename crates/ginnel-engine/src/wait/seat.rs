@@ -7,7 +7,7 @@ use super::slots::{
     SLOT, SLOT_FREE, STATE, TAIL, UNWATCHED,
 };
 use super::{GRACE, Object, Waiters, Words};
-use crate::lock::Guard;
+use crate::lock::{self, Guard};
 use crate::primitive::{
     AtomicU32, AtomicU64, OWNER_DIED, Ordering, Thread, WAITERS, futex_wait_any, futex_wake,
 };
@@ -59,6 +59,8 @@ impl<'a, O: Object> Waiters<'a, O> {
         };
         guard.checkpoint();
         let mut ask = ASK_SOON;
+        // What came before it was blocked interrupts nothing.
+        lock::was_interrupted();
         loop {
             let view = seat.view(&guard);
             self.leave(guard);
@@ -69,13 +71,19 @@ impl<'a, O: Object> Waiters<'a, O> {
                 std::mem::forget(seat); // The parent's.
                 return Err(Errno::INTR);
             }
+            let mut interrupted = false;
             // Without the lock in time, it ends for the reason for which it came back.
-            guard = seat.come_back(deadline, woken.is_err()).map_err(|errno| {
+            guard = seat.come_back(deadline, woken.is_err(), &mut interrupted).map_err(|errno| {
                 if errno == Errno::TIMEDOUT { woken.err().unwrap_or(errno) } else { errno }
             })?;
             match guard.get(seat.slot + STATE)? {
                 SLEEPING => {
-                    let Err(errno) = woken else { continue };
+                    // A handler that ran while it slept for the lock ends the operation too.
+                    let errno = match woken {
+                        Err(errno) => errno,
+                        Ok(()) if interrupted || lock::was_interrupted() => Errno::INTR,
+                        Ok(()) => continue,
+                    };
                     let words = self.words(&guard, seat.slot)?;
                     self.object.abandon(&mut guard, &words)?;
                     self.unlink(&mut guard, seat.slot)?;
@@ -93,7 +101,7 @@ impl<'a, O: Object> Waiters<'a, O> {
                             // Its slot stays as it is: nobody else ends it while this thread lives.
                             self.leave(guard);
                             self.object.fetch(&words)?;
-                            guard = seat.come_back(deadline, deadline.is_some())?;
+                            guard = seat.come_back(deadline, deadline.is_some(), &mut interrupted)?;
                         }
                         self.object.collect(&mut guard, &mut words)?;
                     } else {
@@ -235,7 +243,12 @@ impl<'a, O: Object> Seat<'_, 'a, O> {
     }
 
     /// Takes the lock again. Without the time for it, or to end the sleep, only for a moment longer than allowed.
-    fn come_back(&self, deadline: Option<Instant>, leaving: bool) -> Result<Guard<'a>> {
+    fn come_back(
+        &self,
+        deadline: Option<Instant>,
+        leaving: bool,
+        interrupted: &mut bool,
+    ) -> Result<Guard<'a>> {
         let limit = if leaving {
             Some(Instant::now() + GRACE)
         } else {
@@ -243,7 +256,7 @@ impl<'a, O: Object> Seat<'_, 'a, O> {
         };
         loop {
             match self.waiters.enter(limit) {
-                Err(Errno::INTR) if limit.is_some() => {}
+                Err(Errno::INTR) if limit.is_some() => *interrupted = true,
                 outcome => return outcome,
             }
         }

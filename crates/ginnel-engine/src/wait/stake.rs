@@ -22,6 +22,8 @@
 //! | having committed that it gives it up | a free slot; the mark says nothing |
 //! | in the middle of a `forfeit` | done again by the next, from its last checkpoint |
 
+#[cfg(not(ginnel_model))]
+use super::slots::ENTRY;
 use super::slots::{
     DIRTY, EPOCH, FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, Link, PROCESS, SLEEPERS, SLOT,
     START_WORD, STATE, UNWATCHED,
@@ -148,6 +150,15 @@ impl ProcessStake {
         Ok(guard.get(self.0 + STATE)? == HELD_BY_PROCESS
             && guard.get(self.0 + PROCESS)? == u64::from(guard.process())
             && guard.get(self.word_offset(START_WORD))? == Process::current().start)
+    }
+
+    /// The object has been removed: nobody asks for this stake any more, and this thread has room for another. Where
+    /// another thread has taken it, nothing changes.
+    #[cfg(not(ginnel_model))]
+    pub(crate) fn let_go(self, segment: &Segment) {
+        if segment.word64(self.0 + ENTRY).is_ok_and(|entry| Thread::current().unlink_entry(entry)) {
+            segment.unpin();
+        }
     }
 
     /// As a number, for a cell that threads share: none is 0.
