@@ -38,7 +38,7 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use crate::lock::Guard;
-use crate::primitive::Ordering;
+use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::{PAGE_BYTES, Segment};
 use crate::wait::{Object, Waiters, Words};
 use crate::{Errno, Result};
@@ -70,6 +70,33 @@ const fn units_a_page(class: usize) -> u32 {
 const fn all_free(class: usize) -> u64 {
     (1 << units_a_page(class)) - 1
 }
+
+/// How a page of units of a class is divided.
+struct Layout {
+    /// A unit's lines of 64 bytes.
+    lines: u32,
+    /// 2^16 / lines, rounded up.
+    inverse: u32,
+    units: u32,
+    all_free: u64,
+}
+
+const LAYOUTS: [Layout; CLASSES.len()] = {
+    const NONE: Layout = Layout { lines: 0, inverse: 0, units: 0, all_free: 0 };
+    let mut layouts = [NONE; CLASSES.len()];
+    let mut class = 0;
+    while class < CLASSES.len() {
+        let lines = (CLASSES[class] / 64) as u32;
+        layouts[class] = Layout {
+            lines,
+            inverse: (1u32 << 16).div_ceil(lines),
+            units: units_a_page(class),
+            all_free: all_free(class),
+        };
+        class += 1;
+    }
+    layouts
+};
 
 // The heap's words, relative to its place.
 /// How many pages are free, and the first of them.
@@ -195,7 +222,7 @@ impl<'a> Heap<'a> {
     ///
     /// # Errors
     /// `EINVAL`: more than [`UNIT_BYTES_MAX`].
-    #[inline]
+    #[inline(always)]
     fn class_for(bytes: usize) -> Result<usize> {
         CLASS_FOR.get(bytes.div_ceil(64)).map(|class| *class as usize).ok_or(Errno::INVAL)
     }
@@ -206,7 +233,7 @@ impl<'a> Heap<'a> {
     }
 
     /// Where the two words of a page stand.
-    #[inline]
+    #[inline(always)]
     fn entry(&self, page: u64) -> Result<usize> {
         let index = page.checked_sub(self.first).ok_or(Errno::UCLEAN)?;
         let within = index % PAGES_A_TABLE;
@@ -241,6 +268,36 @@ impl<'a> Heap<'a> {
     /// `EUCLEAN`: the heap does not hold what it must.
     #[inline]
     pub fn take_unit(&self, guard: &mut Guard<'_>, bytes: usize) -> Result<Unit> {
+        match self.find_unit(bytes)? {
+            Some((unit, word, value)) => guard.put(word, value).map(|()| unit),
+            None => self.take_last_unit(guard, bytes),
+        }
+    }
+
+    /// A free unit, and the word that says so, and what it says once the unit is taken. None if that is not all.
+    #[inline(always)]
+    pub(crate) fn find_unit(&self, bytes: usize) -> Result<Option<(Unit, &'a AtomicU64, u64)>> {
+        let class = Self::class_for(bytes)?;
+        let page = self.segment.word64(self.base + LISTS + 8 * class)?.load(Ordering::Relaxed);
+        if page == 0 {
+            return Ok(None);
+        }
+        let word = self.segment.word64(self.entry(page)?)?;
+        let value = word.load(Ordering::Relaxed);
+        let free = value & LAYOUTS[class].all_free;
+        if value >> KIND_SHIFT != class as u64 + 1 {
+            return Err(Errno::UCLEAN);
+        }
+        let left = free & free.wrapping_sub(1);
+        if left == 0 {
+            return Ok(None);
+        }
+        Ok(Some((Self::unit(page, class, free.trailing_zeros())?, word, value & !free | left)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn take_last_unit(&self, guard: &mut Guard<'_>, bytes: usize) -> Result<Unit> {
         let class = Self::class_for(bytes)?;
         let list = self.base + LISTS + 8 * class;
         let page = guard.get(list)?;
@@ -255,16 +312,16 @@ impl<'a> Heap<'a> {
             return Err(Errno::UCLEAN);
         }
         let index = free.trailing_zeros();
-        guard.set(entry, word & !(1 << index))?;
+        guard.put(&words[0], word & !(1 << index))?;
         if free.is_power_of_two() {
             self.unlist(guard, list, words[1].load(Ordering::Relaxed))?;
         }
         Self::unit(page, class, index)
     }
 
-    #[inline]
+    #[inline(always)]
     fn unit(page: u64, class: usize, index: u32) -> Result<Unit> {
-        let raw = page * (PAGE_BYTES / 64) as u64 + u64::from(index) * (CLASSES[class] / 64) as u64;
+        let raw = page * (PAGE_BYTES / 64) as u64 + u64::from(index) * u64::from(LAYOUTS[class].lines);
         u32::try_from(raw).map(Unit).map_err(|_| Errno::UCLEAN)
     }
 
@@ -305,25 +362,39 @@ impl<'a> Heap<'a> {
     /// `EUCLEAN`: it is none, or free.
     #[inline]
     pub fn free_unit(&self, guard: &mut Guard<'_>, unit: Unit) -> Result<()> {
+        let (word, value, is_all) = self.find_freed(unit)?;
+        let before = word.load(Ordering::Relaxed);
+        guard.put(word, value)?;
+        if is_all {
+            return Ok(());
+        }
+        let page = u64::from(unit.0) / (PAGE_BYTES / 64) as u64;
+        let class = (before >> KIND_SHIFT).checked_sub(1).ok_or(Errno::UCLEAN)? as usize;
+        self.relist(guard, page, self.entry(page)?, class, before & HALF == 0)
+    }
+
+    /// The word that says that a unit is taken, and what it says once the unit is free; whether that is all.
+    #[inline(always)]
+    pub(crate) fn find_freed(&self, unit: Unit) -> Result<(&'a AtomicU64, u64, bool)> {
         let page = u64::from(unit.0) / (PAGE_BYTES / 64) as u64;
         let entry = self.entry(page)?;
-        let word = guard.get(entry)?;
+        let words = self.segment.words::<2>(entry)?;
+        let word = words[0].load(Ordering::Relaxed);
         let class = (word >> KIND_SHIFT).checked_sub(1).ok_or(Errno::UCLEAN)? as usize;
-        let size = CLASSES.get(class).ok_or(Errno::UCLEAN)? / 64;
-        let within = unit.0 as usize % (PAGE_BYTES / 64);
-        let index = within / size;
-        if index * size != within || index >= units_a_page(class) as usize || word >> index & 1 != 0 {
+        let layout = LAYOUTS.get(class).ok_or(Errno::UCLEAN)?;
+        let within = unit.0 % (PAGE_BYTES / 64) as u32;
+        // Without dividing, which takes as long as all else here.
+        let index = within * layout.inverse >> 16;
+        if index * layout.lines != within || index >= layout.units || word >> index & 1 != 0 {
             return Err(Errno::UCLEAN);
         }
         let freed = word | 1 << index;
-        guard.set(entry, freed)?;
-        if word & HALF == 0 || freed & HALF == all_free(class) {
-            return self.relist(guard, page, entry, class, word & HALF == 0);
-        }
-        Ok(())
+        let is_first = word & HALF == 0;
+        let is_last = freed & HALF == layout.all_free && words[1].load(Ordering::Relaxed) != 0;
+        Ok((&words[0], freed, !is_first && !is_last))
     }
 
-    /// A page of units has its first free one, or its last used one is freed.
+    /// A page of units has its first free one, or its last used one is freed and it is not the only one of its list.
     #[cold]
     fn relist(
         &self,
@@ -345,9 +416,6 @@ impl<'a> Heap<'a> {
             return guard.set(list, page);
         }
         let links = guard.get(entry + 8)?;
-        if links == 0 {
-            return Ok(());
-        }
         self.unlist(guard, list, links)?;
         self.make_plain(guard, page, entry)
     }
@@ -589,16 +657,32 @@ impl<'a> Heap<'a> {
     }
 
     /// How many pages are free, as far as can be seen without the lock.
+    #[inline]
     pub(crate) fn free_pages_now(&self) -> Result<u32> {
         Ok(self.segment.word64(self.base + FREE)?.load(Ordering::Relaxed) as u32)
     }
 
     /// Whether there are free pages, or pages of units of several classes: more than an empty object should keep.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has_spare(&self) -> Result<bool> {
         let lists = self.segment.words::<{ CLASSES.len() }>(self.base + LISTS)?;
-        let kept = lists.iter().filter(|list| list.load(Ordering::Relaxed) != 0).count();
+        let mut kept = 0;
+        for list in lists {
+            kept += u32::from(list.load(Ordering::Relaxed) != 0);
+        }
         Ok(kept > 1 || self.free_pages_now()? != 0)
+    }
+
+    /// [`Heap::has_spare`] when all units have been freed, this one last: fewer steps.
+    #[inline(always)]
+    pub(crate) fn has_spare_beside(&self, last: Unit) -> Result<bool> {
+        let lists = self.segment.words::<{ CLASSES.len() }>(self.base + LISTS)?;
+        // Pages have numbers: if the sum is its page's, there is no other.
+        let mut sum = u64::from(self.free_pages_now()?);
+        for list in lists {
+            sum = sum.wrapping_add(list.load(Ordering::Relaxed));
+        }
+        Ok(sum != u64::from(last.0) / (PAGE_BYTES / 64) as u64)
     }
 
     /// How many pages are free, and how many have been given back.

@@ -48,7 +48,7 @@
 use std::time::{Duration, Instant};
 
 use crate::primitive::{
-    AtomicU32, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, Watch, compiler_fence, fence_all,
+    AtomicU32, AtomicU64, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, Watch, compiler_fence, fence_all,
     futex_wait_any, futex_wake, thread_exists,
 };
 use crate::segment::{HEADER_BYTES, JOURNAL_OFFSET, Segment};
@@ -325,13 +325,19 @@ impl Guard<'_> {
     /// [`Segment::changes_max`] changes.
     #[inline]
     pub fn set(&mut self, offset: usize, value: u64) -> Result<()> {
+        self.put(self.segment.word64(offset)?, value)
+    }
+
+    /// [`Guard::set`] of a word that was found already: one of this segment, and not of its header.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, word: &AtomicU64, value: u64) -> Result<()> {
+        let offset = self.segment.offset_of(word);
         if offset < self.segment.header_bytes() {
             return Err(Errno::UCLEAN);
         }
         if self.changes == self.segment.changes_max() {
             return Err(Errno::TOOBIG);
         }
-        let word = self.segment.word64(offset)?;
         let (place, old) = self.segment.journal_entry(self.changes);
         place.store(offset as u64, Ordering::Release);
         old.store(word.load(Ordering::Relaxed), Ordering::Release);
@@ -339,6 +345,30 @@ impl Guard<'_> {
         // J1 above, J2 below.
         self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);
         word.store(value, Ordering::Release);
+        Ok(())
+    }
+
+    /// [`Guard::put`] of several different words.
+    #[inline(always)]
+    pub(crate) fn put_all<const COUNT: usize>(&mut self, changes: [(&AtomicU64, u64); COUNT]) -> Result<()> {
+        if self.changes + COUNT > self.segment.changes_max() {
+            return Err(Errno::TOOBIG);
+        }
+        for (index, (word, _)) in changes.iter().enumerate() {
+            let offset = self.segment.offset_of(word);
+            if offset < self.segment.header_bytes() {
+                return Err(Errno::UCLEAN);
+            }
+            let (place, old) = self.segment.journal_entry(self.changes + index);
+            place.store(offset as u64, Ordering::Release);
+            old.store(word.load(Ordering::Relaxed), Ordering::Release);
+        }
+        self.changes += COUNT;
+        // J1 above, J2 below.
+        self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);
+        for (word, value) in changes {
+            word.store(value, Ordering::Release);
+        }
         Ok(())
     }
 

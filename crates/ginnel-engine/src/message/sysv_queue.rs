@@ -38,18 +38,20 @@ use crate::lock::{self, Guard, Lock};
 use crate::namespace::{self, Kind, Namespace, REMOVED, Rights};
 use crate::primitive::{Ordering, Thread, seconds};
 use crate::segment::{HEADER_BYTES, PAGE_BYTES, Segment};
-use crate::wait::{Object, Patience, Stake, Waiters, Words};
+use crate::wait::{Alone, General, Object, Patience, Place, Stake, Waiters, Words};
 use crate::{Errno, Result};
 
 mod least;
 mod order;
+mod quick;
 mod store;
 mod table;
 mod types;
 
+use quick::Got;
 use store::{
     AWAY, BLOCKED_MAX, CHANGED, COUNTS, FIRST_PAGE, Found, LIMIT, RECEIVED, REGROWN, SENT, SHAPE, Select,
-    Store, TYPE, WAITERS, half,
+    Store, TYPE, WAITERS, WHOLE_MAX, half,
 };
 
 /// The largest message.
@@ -559,10 +561,31 @@ impl SysvQueue {
             return Err(Errno::INVAL);
         }
         let store = Store::of(&self.segment)?;
-        let call = Call::new(&store, kind, payload, &mut []);
+        let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
+        let how = if payload.len() <= WHOLE_MAX {
+            match self.send_alone(&store, kind, payload, patience)? {
+                Alone::Done => return Ok(()),
+                Alone::Otherwise(how) => how,
+            }
+        } else {
+            General::new()
+        };
+        self.send_among_others(&store, kind, payload, patience, how)
+    }
+
+    #[inline(never)]
+    fn send_among_others(
+        &self,
+        store: &Store<'_>,
+        kind: i64,
+        payload: &[u8],
+        patience: Patience,
+        how: General,
+    ) -> Result<()> {
+        let mut how = Some(how);
+        let call = Call::new(store, kind, payload, &mut []);
         self.rights.check(&self.segment, WRITE)?;
         let waiters = self.waiters(&call)?;
-        let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
         if payload.len() > LARGE_BYTES {
             return self.send_large(&call, &waiters, patience);
         }
@@ -571,7 +594,8 @@ impl SysvQueue {
         let request =
             [SEND, 0, kind as u64, u64::from(size), u64::from(Thread::current().process()), state, 0];
         loop {
-            let outcome = waiters.run_own(request, patience, |guard, words| {
+            let how = how.take().unwrap_or_default();
+            let outcome = waiters.run_on(how, &mut { request }, patience, |guard, words| {
                 call.begin()?;
                 if !store.fits(u64::from(size)) {
                     return Ok(false);
@@ -585,7 +609,7 @@ impl SysvQueue {
             });
             match outcome {
                 Ok(_) => return Ok(()),
-                Err(Errno::NOBUFS) => self.make_memory(&store, &waiters)?,
+                Err(Errno::NOBUFS) => self.make_memory(store, &waiters)?,
                 Err(Errno::NOSPC) => return Err(Errno::NOMEM),
                 Err(errno) => return Err(errno),
             }
@@ -711,11 +735,42 @@ impl SysvQueue {
     #[inline]
     fn try_recv(&self, out: &mut [u8], kind: i64, flags: i32, patience: Patience) -> Result<(i64, usize)> {
         let store = Store::of(&self.segment)?;
+        let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
+        let how = if kind >= 0 && flags & libc::MSG_EXCEPT == 0 {
+            let got = Got { kind: Cell::new(0), len: Cell::new(0), has_drained: Cell::new(false) };
+            let may_cut = flags & libc::MSG_NOERROR != 0;
+            match self.recv_alone(&store, out, kind, may_cut, patience, &got) {
+                Ok(Alone::Done) => {
+                    if got.has_drained.get() {
+                        self.tidy_now(&store);
+                    }
+                    return Ok((got.kind.get(), got.len.get()));
+                }
+                Ok(Alone::Otherwise(how)) => how,
+                Err(Errno::AGAIN) => return Err(Errno::NOMSG),
+                Err(errno) => return Err(errno),
+            }
+        } else {
+            General::new()
+        };
+        self.recv_among_others(&store, out, kind, flags, patience, how)
+    }
+
+    #[inline(never)]
+    fn recv_among_others(
+        &self,
+        store: &Store<'_>,
+        out: &mut [u8],
+        kind: i64,
+        flags: i32,
+        patience: Patience,
+        how: General,
+    ) -> Result<(i64, usize)> {
+        let mut how = Some(how);
         let room = out.len() as u64;
-        let call = Call::new(&store, kind, &[], out);
+        let call = Call::new(store, kind, &[], out);
         self.rights.check(&self.segment, READ)?;
         let waiters = self.waiters(&call)?;
-        let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
         let process = Thread::current().process();
         let marks = u64::from(flags.cast_unsigned()) | u64::from(call.state) << 32;
         let request = [RECEIVE, 0, kind as u64, room, u64::from(process), marks, 0];
@@ -723,7 +778,8 @@ impl SysvQueue {
         let mut lacks_place = false;
         let mut claimed = None;
         loop {
-            let outcome = waiters.run_own(request, patience, |guard, _| {
+            let how = how.take().unwrap_or_default();
+            let outcome = waiters.run_on(how, &mut { request }, patience, |guard, _| {
                 call.begin()?;
                 if may_index && !store.is_small() {
                     store.make_least(guard)?;
@@ -747,7 +803,7 @@ impl SysvQueue {
                     waiters.make_room()?;
                 }
                 // The index is for speed: it can be done without.
-                Err(Errno::NOBUFS) => may_index = may_index && self.make_memory(&store, &waiters).is_ok(),
+                Err(Errno::NOBUFS) => may_index = may_index && self.make_memory(store, &waiters).is_ok(),
                 Err(Errno::NOMEM) if may_index => may_index = false,
                 Err(Errno::AGAIN) => return Err(Errno::NOMSG),
                 Err(errno) => return Err(errno),
@@ -757,7 +813,7 @@ impl SysvQueue {
             Self::fetch_claimed(&call, &waiters, stake, &found)?;
         }
         if call.has_drained.get() {
-            self.tidy(&store, &waiters);
+            self.tidy(store, &waiters);
         }
         Ok(call.got.get())
     }
@@ -817,6 +873,21 @@ impl SysvQueue {
             }
         }
         Err(Errno::UCLEAN)
+    }
+
+    /// [`SysvQueue::tidy`] after the short way.
+    #[cold]
+    #[inline(never)]
+    fn tidy_now(&self, store: &Store<'_>) {
+        let call = Call::new(store, 0, &[], &mut []);
+        if let Ok(waiters) = self.waiters(&call) {
+            self.tidy(store, &waiters);
+        }
+    }
+
+    #[inline]
+    fn place(&self) -> Place {
+        Place { base: HEADER_BYTES + WAITERS, capacity: BLOCKED_MAX, room: 0 }
     }
 
     #[inline]
