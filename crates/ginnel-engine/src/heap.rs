@@ -13,7 +13,8 @@
 //! ```
 //! A page is *plain* (kind 0: free, a link of somebody's chain, or given back) or carved into units of one class. Pages of
 //! units with a free one stand in their class's list. So to take or free a unit changes one word, that of its page, and
-//! rarely the list. A page whose last unit is freed becomes plain, unless it is the only one of its list.
+//! rarely the list. A page whose last unit is freed becomes plain, unless it is the only one of its list. One unit of each
+//! class is kept at hand: to free it and take it again does not concern its page.
 //!
 //! Free pages are a chain: to take a thousand from its head is to change one word, and so is to put a chain before it.
 //! What is linked behind a chain's last page is of no meaning.
@@ -29,7 +30,7 @@
 //! | killed | what becomes of the pages |
 //! | --- | --- |
 //! | before the first transaction is committed | they are where they were |
-//! | with the stake, wherever | its heirs put them among the holes ([`Heap::forfeit`]): some may have space, which is harmless |
+//! | with the stake, wherever | its heirs put them among the holes ([`Heap::forfeit`]); some may have space: the next giver punches all holes |
 //! | after the second | they are holes, or free |
 //!
 //! A thread's death is told when it is in no system call any more: what it punched, it has punched.
@@ -71,33 +72,6 @@ const fn all_free(class: usize) -> u64 {
     (1 << units_a_page(class)) - 1
 }
 
-/// How a page of units of a class is divided.
-struct Layout {
-    /// A unit's lines of 64 bytes.
-    lines: u32,
-    /// 2^16 / lines, rounded up.
-    inverse: u32,
-    units: u32,
-    all_free: u64,
-}
-
-const LAYOUTS: [Layout; CLASSES.len()] = {
-    const NONE: Layout = Layout { lines: 0, inverse: 0, units: 0, all_free: 0 };
-    let mut layouts = [NONE; CLASSES.len()];
-    let mut class = 0;
-    while class < CLASSES.len() {
-        let lines = (CLASSES[class] / 64) as u32;
-        layouts[class] = Layout {
-            lines,
-            inverse: (1u32 << 16).div_ceil(lines),
-            units: units_a_page(class),
-            all_free: all_free(class),
-        };
-        class += 1;
-    }
-    layouts
-};
-
 // The heap's words, relative to its place.
 /// How many pages are free, and the first of them.
 const FREE: usize = 0x00;
@@ -105,9 +79,12 @@ const FREE: usize = 0x00;
 const END: usize = 0x08;
 /// How many pages have no space, and the first of them.
 const HOLES: usize = 0x10;
+/// For each class, the first page that has free units, and a unit that was freed last << 32.
 const LISTS: usize = 0x18;
+/// Whether some of the holes may have space.
+const DOUBTED: usize = LISTS + 8 * CLASSES.len();
 /// How many bytes the heap has in the object's own words.
-pub const HEAP_BYTES: usize = LISTS + 8 * CLASSES.len();
+pub const HEAP_BYTES: usize = DOUBTED + 8;
 
 const PAGES_A_TABLE: u64 = 256;
 const ENTRY_BYTES: usize = PAGE_BYTES / PAGES_A_TABLE as usize;
@@ -145,7 +122,7 @@ const ROUND_MAX: u32 = 1 << 16;
 /// segment.copy_in(unit.offset(), b"two hundred bytes at most")?;
 ///
 /// let mut guard = Lock::of(&segment).acquire(None)?;
-/// heap.free_unit(&mut guard, unit)?;
+/// heap.free_unit(&mut guard, unit, 200)?;
 /// guard.commit();
 /// # Ok::<(), ginnel_engine::Errno>(())
 /// ```
@@ -233,7 +210,7 @@ impl<'a> Heap<'a> {
     }
 
     /// Where the two words of a page stand.
-    #[inline(always)]
+    #[inline]
     fn entry(&self, page: u64) -> Result<usize> {
         let index = page.checked_sub(self.first).ok_or(Errno::UCLEAN)?;
         let within = index % PAGES_A_TABLE;
@@ -261,6 +238,28 @@ impl<'a> Heap<'a> {
         Ok(offset)
     }
 
+    /// The word that names the unit at hand for so many bytes, if there is one, and what it says.
+    ///
+    /// # Errors
+    /// `EINVAL`: more than [`UNIT_BYTES_MAX`].
+    #[inline(always)]
+    pub(crate) fn at_hand(&self, bytes: usize) -> Result<(&'a AtomicU64, u64)> {
+        let listed = self.segment.word64(self.base + LISTS + 8 * Self::class_for(bytes)?)?;
+        Ok((listed, listed.load(Ordering::Relaxed)))
+    }
+
+    /// The unit that [`Heap::at_hand`] tells of, and what is to be said once it is taken.
+    #[inline(always)]
+    pub(crate) fn unit_at_hand(listed: u64) -> Option<(Unit, u64)> {
+        if listed > HALF { Some((Unit((listed >> 32) as u32), listed & HALF)) } else { None }
+    }
+
+    /// What is to be said once this unit is at hand, if none is.
+    #[inline(always)]
+    pub(crate) fn with_unit_at_hand(listed: u64, unit: Unit) -> Option<u64> {
+        if listed > HALF { None } else { Some(listed | u64::from(unit.0) << 32) }
+    }
+
     /// Takes a unit that holds so many bytes.
     ///
     /// # Errors
@@ -268,39 +267,15 @@ impl<'a> Heap<'a> {
     /// `EUCLEAN`: the heap does not hold what it must.
     #[inline]
     pub fn take_unit(&self, guard: &mut Guard<'_>, bytes: usize) -> Result<Unit> {
-        match self.find_unit(bytes)? {
-            Some((unit, word, value)) => guard.put(word, value).map(|()| unit),
-            None => self.take_last_unit(guard, bytes),
-        }
-    }
-
-    /// A free unit, and the word that says so, and what it says once the unit is taken. None if that is not all.
-    #[inline(always)]
-    pub(crate) fn find_unit(&self, bytes: usize) -> Result<Option<(Unit, &'a AtomicU64, u64)>> {
-        let class = Self::class_for(bytes)?;
-        let page = self.segment.word64(self.base + LISTS + 8 * class)?.load(Ordering::Relaxed);
-        if page == 0 {
-            return Ok(None);
-        }
-        let word = self.segment.word64(self.entry(page)?)?;
-        let value = word.load(Ordering::Relaxed);
-        let free = value & LAYOUTS[class].all_free;
-        if value >> KIND_SHIFT != class as u64 + 1 {
-            return Err(Errno::UCLEAN);
-        }
-        let left = free & free.wrapping_sub(1);
-        if left == 0 {
-            return Ok(None);
-        }
-        Ok(Some((Self::unit(page, class, free.trailing_zeros())?, word, value & !free | left)))
-    }
-
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn take_last_unit(&self, guard: &mut Guard<'_>, bytes: usize) -> Result<Unit> {
         let class = Self::class_for(bytes)?;
         let list = self.base + LISTS + 8 * class;
-        let page = guard.get(list)?;
+        let listed = self.segment.word64(list)?;
+        let word = listed.load(Ordering::Relaxed);
+        if word > HALF {
+            guard.change(listed, word, word & HALF)?;
+            return Ok(Unit((word >> 32) as u32));
+        }
+        let page = word;
         if page == 0 {
             return self.take_first_unit(guard, class);
         }
@@ -311,17 +286,18 @@ impl<'a> Heap<'a> {
         if word >> KIND_SHIFT != class as u64 + 1 || free == 0 {
             return Err(Errno::UCLEAN);
         }
-        let index = free.trailing_zeros();
-        guard.put(&words[0], word & !(1 << index))?;
+        // From the page's end: its beginning has the same place in the processor's cache as the object's own words.
+        let index = free.ilog2();
+        guard.change(&words[0], word, word & !(1 << index))?;
         if free.is_power_of_two() {
             self.unlist(guard, list, words[1].load(Ordering::Relaxed))?;
         }
         Self::unit(page, class, index)
     }
 
-    #[inline(always)]
+    #[inline]
     fn unit(page: u64, class: usize, index: u32) -> Result<Unit> {
-        let raw = page * (PAGE_BYTES / 64) as u64 + u64::from(index) * u64::from(LAYOUTS[class].lines);
+        let raw = page * (PAGE_BYTES / 64) as u64 + u64::from(index) * (CLASSES[class] / 64) as u64;
         u32::try_from(raw).map(Unit).map_err(|_| Errno::UCLEAN)
     }
 
@@ -331,10 +307,12 @@ impl<'a> Heap<'a> {
         let page = u64::from(self.take_pages(guard, 1)?.first);
         let entry = self.entry(page)?;
         let kind = (class as u64 + 1) << KIND_SHIFT;
-        guard.set(entry, kind | (all_free(class) & !1))?;
+        let last = units_a_page(class) - 1;
+        guard.set(entry, kind | (all_free(class) & !(1 << last)))?;
         guard.set(entry + 8, 0)?;
+        // There was neither a page nor a unit at hand.
         guard.set(self.base + LISTS + 8 * class, page)?;
-        Self::unit(page, class, 0)
+        Self::unit(page, class, last)
     }
 
     /// Takes a page with these links out of a list.
@@ -342,7 +320,8 @@ impl<'a> Heap<'a> {
     fn unlist(&self, guard: &mut Guard<'_>, list: usize, links: u64) -> Result<()> {
         let (next, previous) = (links & HALF, links >> 32);
         if previous == 0 {
-            guard.set(list, next)?;
+            let old = guard.get(list)?;
+            guard.set(list, old & !HALF | next)?;
         } else {
             let entry = self.entry(previous)? + 8;
             let old = guard.get(entry)?;
@@ -356,45 +335,44 @@ impl<'a> Heap<'a> {
         Ok(())
     }
 
-    /// Frees a unit.
+    /// Frees a unit that was taken for so many bytes.
     ///
     /// # Errors
     /// `EUCLEAN`: it is none, or free.
     #[inline]
-    pub fn free_unit(&self, guard: &mut Guard<'_>, unit: Unit) -> Result<()> {
-        let (word, value, is_all) = self.find_freed(unit)?;
-        let before = word.load(Ordering::Relaxed);
-        guard.put(word, value)?;
-        if is_all {
-            return Ok(());
+    pub fn free_unit(&self, guard: &mut Guard<'_>, unit: Unit, bytes: usize) -> Result<()> {
+        let class = Self::class_for(bytes)?;
+        let listed = self.segment.word64(self.base + LISTS + 8 * class)?;
+        let word = listed.load(Ordering::Relaxed);
+        if word <= HALF {
+            // For the next taker. Its page does not hear of it, nor does the page's list.
+            return guard.change(listed, word, word | u64::from(unit.0) << 32);
         }
-        let page = u64::from(unit.0) / (PAGE_BYTES / 64) as u64;
-        let class = (before >> KIND_SHIFT).checked_sub(1).ok_or(Errno::UCLEAN)? as usize;
-        self.relist(guard, page, self.entry(page)?, class, before & HALF == 0)
+        self.free_in_page(guard, unit)
     }
 
-    /// The word that says that a unit is taken, and what it says once the unit is free; whether that is all.
-    #[inline(always)]
-    pub(crate) fn find_freed(&self, unit: Unit) -> Result<(&'a AtomicU64, u64, bool)> {
+    /// Frees a unit so that its page shows it.
+    fn free_in_page(&self, guard: &mut Guard<'_>, unit: Unit) -> Result<()> {
         let page = u64::from(unit.0) / (PAGE_BYTES / 64) as u64;
         let entry = self.entry(page)?;
-        let words = self.segment.words::<2>(entry)?;
-        let word = words[0].load(Ordering::Relaxed);
+        let place = self.segment.word64(entry)?;
+        let word = place.load(Ordering::Relaxed);
         let class = (word >> KIND_SHIFT).checked_sub(1).ok_or(Errno::UCLEAN)? as usize;
-        let layout = LAYOUTS.get(class).ok_or(Errno::UCLEAN)?;
-        let within = unit.0 % (PAGE_BYTES / 64) as u32;
-        // Without dividing, which takes as long as all else here.
-        let index = within * layout.inverse >> 16;
-        if index * layout.lines != within || index >= layout.units || word >> index & 1 != 0 {
+        let size = CLASSES.get(class).ok_or(Errno::UCLEAN)? / 64;
+        let within = unit.0 as usize % (PAGE_BYTES / 64);
+        let index = within / size;
+        if index * size != within || index >= units_a_page(class) as usize || word >> index & 1 != 0 {
             return Err(Errno::UCLEAN);
         }
         let freed = word | 1 << index;
-        let is_first = word & HALF == 0;
-        let is_last = freed & HALF == layout.all_free && words[1].load(Ordering::Relaxed) != 0;
-        Ok((&words[0], freed, !is_first && !is_last))
+        guard.change(place, word, freed)?;
+        if word & HALF == 0 || freed & HALF == all_free(class) {
+            return self.relist(guard, page, entry, class, word & HALF == 0);
+        }
+        Ok(())
     }
 
-    /// A page of units has its first free one, or its last used one is freed and it is not the only one of its list.
+    /// A page of units has its first free one, or its last used one is freed.
     #[cold]
     fn relist(
         &self,
@@ -406,16 +384,20 @@ impl<'a> Heap<'a> {
     ) -> Result<()> {
         let list = self.base + LISTS + 8 * class;
         if was_full {
-            let head = guard.get(list)?;
+            let listed = guard.get(list)?;
+            let head = listed & HALF;
             guard.set(entry + 8, head)?;
             if head != 0 {
                 let links = self.entry(head)? + 8;
                 let old = guard.get(links)?;
                 guard.set(links, old & HALF | page << 32)?;
             }
-            return guard.set(list, page);
+            return guard.set(list, listed & !HALF | page);
         }
         let links = guard.get(entry + 8)?;
+        if links == 0 {
+            return Ok(());
+        }
         self.unlist(guard, list, links)?;
         self.make_plain(guard, page, entry)
     }
@@ -582,12 +564,18 @@ impl<'a> Heap<'a> {
             let mut guard = waiters.enter(deadline)?;
             self.empty_lists(&mut guard)?;
             let free = (self.get(&guard, FREE)? & HALF) as u32;
-            let count = free.saturating_sub(keep).min(ROUND_MAX);
+            let holes = (self.get(&guard, HOLES)? & HALF) as u32;
+            let is_doubted = self.get(&guard, DOUBTED)? != 0 && holes != 0;
+            let (from, count) =
+                if is_doubted { (HOLES, holes) } else { (FREE, free.saturating_sub(keep).min(ROUND_MAX)) };
             if count == 0 {
                 waiters.serve_others(guard)?;
                 return Ok(gave);
             }
-            let chain = self.pop(&mut guard, FREE, count)?;
+            let chain = self.pop(&mut guard, from, count)?;
+            if is_doubted {
+                guard.set(self.base + DOUBTED, 0)?;
+            }
             let stake = match waiters.stake(&mut guard, &words_of(kind, chain)) {
                 Ok(stake) => stake,
                 Err(errno) => {
@@ -653,6 +641,7 @@ impl<'a> Heap<'a> {
     /// # Errors
     /// `EUCLEAN`.
     pub fn forfeit(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
+        guard.set(self.base + DOUBTED, 1)?;
         self.push(guard, HOLES, chain_of(words)?)
     }
 
@@ -663,26 +652,23 @@ impl<'a> Heap<'a> {
     }
 
     /// Whether there are free pages, or pages of units of several classes: more than an empty object should keep.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn has_spare(&self) -> Result<bool> {
         let lists = self.segment.words::<{ CLASSES.len() }>(self.base + LISTS)?;
-        let mut kept = 0;
-        for list in lists {
-            kept += u32::from(list.load(Ordering::Relaxed) != 0);
-        }
-        Ok(kept > 1 || self.free_pages_now()? != 0)
+        let kept = lists.iter().filter(|list| list.load(Ordering::Relaxed) != 0).count();
+        let is_doubted = self.segment.word64(self.base + DOUBTED)?.load(Ordering::Relaxed) != 0;
+        Ok(kept > 1 || self.free_pages_now()? != 0 || is_doubted)
     }
 
-    /// [`Heap::has_spare`] when all units have been freed, this one last: fewer steps.
+    /// [`Heap::has_spare`], if all units have been freed and this is what the last one's list says: fewer steps.
     #[inline(always)]
-    pub(crate) fn has_spare_beside(&self, last: Unit) -> Result<bool> {
-        let lists = self.segment.words::<{ CLASSES.len() }>(self.base + LISTS)?;
-        // Pages have numbers: if the sum is its page's, there is no other.
+    pub(crate) fn has_spare_beside(&self, listed: u64) -> Result<bool> {
+        let lists = self.segment.words::<{ CLASSES.len() + 1 }>(self.base + LISTS)?;
         let mut sum = u64::from(self.free_pages_now()?);
         for list in lists {
             sum = sum.wrapping_add(list.load(Ordering::Relaxed));
         }
-        Ok(sum != u64::from(last.0) / (PAGE_BYTES / 64) as u64)
+        Ok(sum != listed)
     }
 
     /// How many pages are free, and how many have been given back.
@@ -697,6 +683,11 @@ impl<'a> Heap<'a> {
     fn empty_lists(&self, guard: &mut Guard<'_>) -> Result<()> {
         for class in 0..CLASSES.len() {
             let list = self.base + LISTS + 8 * class;
+            let word = guard.get(list)?;
+            if word > HALF {
+                guard.set(list, word & HALF)?;
+                self.free_in_page(guard, Unit((word >> 32) as u32))?;
+            }
             let page = guard.get(list)?;
             if page == 0 {
                 continue;

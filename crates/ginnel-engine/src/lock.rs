@@ -325,19 +325,13 @@ impl Guard<'_> {
     /// [`Segment::changes_max`] changes.
     #[inline]
     pub fn set(&mut self, offset: usize, value: u64) -> Result<()> {
-        self.put(self.segment.word64(offset)?, value)
-    }
-
-    /// [`Guard::set`] of a word that was found already: one of this segment, and not of its header.
-    #[inline(always)]
-    pub(crate) fn put(&mut self, word: &AtomicU64, value: u64) -> Result<()> {
-        let offset = self.segment.offset_of(word);
         if offset < self.segment.header_bytes() {
             return Err(Errno::UCLEAN);
         }
         if self.changes == self.segment.changes_max() {
             return Err(Errno::TOOBIG);
         }
+        let word = self.segment.word64(offset)?;
         let (place, old) = self.segment.journal_entry(self.changes);
         place.store(offset as u64, Ordering::Release);
         old.store(word.load(Ordering::Relaxed), Ordering::Release);
@@ -348,25 +342,54 @@ impl Guard<'_> {
         Ok(())
     }
 
-    /// [`Guard::put`] of several different words.
+    /// [`Guard::set`], for who has the word at hand and has read it.
+    ///
+    /// # Errors
+    /// As [`Guard::set`].
     #[inline(always)]
-    pub(crate) fn put_all<const COUNT: usize>(&mut self, changes: [(&AtomicU64, u64); COUNT]) -> Result<()> {
+    pub(crate) fn change(&mut self, word: &AtomicU64, old: u64, value: u64) -> Result<()> {
+        let offset = self.segment.offset_of(word);
+        if offset < self.segment.header_bytes() {
+            return Err(Errno::UCLEAN);
+        }
+        if self.changes == self.segment.changes_max() {
+            return Err(Errno::TOOBIG);
+        }
+        let entry = self.segment.journal_entry(self.changes);
+        entry.0.store(offset as u64, Ordering::Release);
+        entry.1.store(old, Ordering::Release);
+        self.changes += 1;
+        // J1 above, J2 below.
+        self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);
+        word.store(value, Ordering::Release);
+        Ok(())
+    }
+
+    /// [`Guard::change`] of several different words.
+    ///
+    /// # Errors
+    /// As [`Guard::set`]. Nothing has been changed then.
+    #[inline(always)]
+    pub(crate) fn change_all<const COUNT: usize>(
+        &mut self,
+        changes: [(&AtomicU64, u64, u64); COUNT],
+    ) -> Result<()> {
         if self.changes + COUNT > self.segment.changes_max() {
             return Err(Errno::TOOBIG);
         }
-        for (index, (word, _)) in changes.iter().enumerate() {
+        for (index, (word, old, _)) in changes.iter().enumerate() {
             let offset = self.segment.offset_of(word);
             if offset < self.segment.header_bytes() {
                 return Err(Errno::UCLEAN);
             }
-            let (place, old) = self.segment.journal_entry(self.changes + index);
-            place.store(offset as u64, Ordering::Release);
-            old.store(word.load(Ordering::Relaxed), Ordering::Release);
+            let entry = self.segment.journal_entry(self.changes + index);
+            entry.0.store(offset as u64, Ordering::Release);
+            entry.1.store(*old, Ordering::Release);
         }
         self.changes += COUNT;
         // J1 above, J2 below.
         self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);
-        for (word, value) in changes {
+        for (word, _, value) in changes {
             word.store(value, Ordering::Release);
         }
         Ok(())

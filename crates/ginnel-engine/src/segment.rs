@@ -397,10 +397,11 @@ impl Segment {
         Ok(unsafe { self.base.add(offset).cast().as_ref() })
     }
 
-    /// Where a word of this segment stands.
-    #[inline]
+    /// Where a word lies that this segment gave. One of another's lies nowhere: beyond all offsets, or in the header's.
+    #[inline(always)]
     pub(crate) fn offset_of(&self, word: &AtomicU64) -> usize {
-        std::ptr::from_ref(word).addr().wrapping_sub(self.base.addr().get())
+        let offset = word.as_ptr().addr().wrapping_sub(self.base.addr().get());
+        if offset < self.capacity { offset } else { 0 }
     }
 
     /// A word of the header, which is always mapped.

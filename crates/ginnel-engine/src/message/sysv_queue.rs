@@ -8,6 +8,9 @@
 //! somebody is blocked for is that receiver's the moment it is sent, and nobody else ever sees it, unless the receiver
 //! is killed before it could return: then it is back in its place in the order.
 //!
+//! A drained queue gives its memory back, but for a page in 256 of what it had. One that is filled and drained several
+//! times a second keeps up to 16 MiB until that ends.
+//!
 //! Deliberate differences: `msg_lrpid` is always a process's id (the kernel puts a thread's there if the receiver was
 //! blocked). `MSG_COPY` works whatever the kernel was built with.
 //!
@@ -31,16 +34,16 @@
 //! | after that | it was received |
 //! | giving memory back, or making it | see `heap` |
 
-use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use crate::lock::{self, Guard, Lock};
 use crate::namespace::{self, Kind, Namespace, REMOVED, Rights};
 use crate::primitive::{Ordering, Thread, seconds};
-use crate::segment::{HEADER_BYTES, PAGE_BYTES, Segment};
+use crate::segment::{HEADER_BYTES, PAGE_BYTES, Reader, Segment};
 use crate::wait::{Alone, General, Object, Patience, Place, Stake, Waiters, Words};
 use crate::{Errno, Result};
 
+mod call;
 mod least;
 mod order;
 mod quick;
@@ -48,10 +51,11 @@ mod store;
 mod table;
 mod types;
 
+use call::{CLAIMED, Call, PAGES, PREPARED, PROCESS, RECEIVE, SEND, UNIT};
 use quick::Got;
 use store::{
-    AWAY, BLOCKED_MAX, CHANGED, COUNTS, FIRST_PAGE, Found, LIMIT, RECEIVED, REGROWN, SENT, SHAPE, Select,
-    Store, TYPE, WAITERS, WHOLE_MAX, half,
+    BLOCKED_MAX, CHANGED, COUNTS, FIRST_PAGE, Found, LIMIT, RECEIVED, REGROWN, SENT, SHAPE, Store, WAITERS,
+    WHOLE_MAX,
 };
 
 /// The largest message.
@@ -74,22 +78,6 @@ const REGROWN_SINCE: u64 = 0x80;
 const KEPT_PAGES: u32 = 4096;
 /// How often a large message that stays is copied without the lock before it is copied with it.
 const COPIES_MAX: u32 = 8;
-
-// The first word of a request, and of a stake.
-const SEND: u64 = 1;
-const RECEIVE: u64 = 2;
-const PREPARED: u64 = 3;
-const CLAIMED: u64 = 4;
-const PAGES: u64 = 5;
-// A request's other words.
-const UNIT: usize = 1;
-const KIND: usize = 2;
-const SIZE: usize = 3;
-const PROCESS: usize = 4;
-const FLAGS: usize = 5;
-/// Where a sender's stake names its message; the message that a receiver got, and its size.
-const STAKE: usize = 6;
-const GOT: usize = 6;
 
 /// What `IPC_STAT` tells.
 ///
@@ -191,239 +179,6 @@ pub struct SysvQueue {
     message_max: usize,
 }
 
-/// One call, as those it waits for may find it.
-struct Call<'s, 'a, 'b> {
-    store: &'s Store<'a>,
-    /// What the object's state was when the caller's rights were checked.
-    state: u32,
-    /// Whether the queue was there when the call began.
-    has_begun: Cell<bool>,
-    kind: i64,
-    payload: &'b [u8],
-    out: RefCell<&'b mut [u8]>,
-    got: Cell<(i64, usize)>,
-    is_fetched: Cell<bool>,
-    has_drained: Cell<bool>,
-}
-
-impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
-    #[inline]
-    fn new(store: &'s Store<'a>, kind: i64, payload: &'b [u8], out: &'b mut [u8]) -> Call<'s, 'a, 'b> {
-        Call {
-            store,
-            state: state_of(store.segment),
-            has_begun: Cell::new(false),
-            kind,
-            payload,
-            out: RefCell::new(out),
-            got: Cell::new((0, 0)),
-            is_fetched: Cell::new(false),
-            has_drained: Cell::new(false),
-        }
-    }
-
-    /// Whether the caller may go on: the queue is there, and nobody has changed who may use it since that was checked.
-    #[inline]
-    fn begin(&self) -> Result<()> {
-        let state = namespace::state(self.store.segment);
-        if state & REMOVED != 0 {
-            // Its id leads nowhere; but who has waited for it is told.
-            return Err(if self.has_begun.get() { Errno::IDRM } else { Errno::INVAL });
-        }
-        self.has_begun.set(true);
-        if state == self.state { Ok(()) } else { Err(Errno::RESTART) }
-    }
-
-    /// The message for a receiver, if there is one that it can have.
-    #[inline]
-    fn find(&self, guard: &mut Guard<'_>, kind: i64, flags: i32, room: u64) -> Result<Option<Found>> {
-        let select = Select::of(kind, flags);
-        if matches!(select, Select::AtMost(_)) {
-            self.store.clear_top(guard)?;
-        }
-        match self.store.find(guard, select)? {
-            Some(found) if u64::from(found.size) > room && flags & libc::MSG_NOERROR == 0 => {
-                Err(Errno::TOOBIG)
-            }
-            found => Ok(found),
-        }
-    }
-
-    /// How much of a message of this size the caller gets.
-    #[inline]
-    fn wanted(&self, size: u32) -> usize {
-        self.out.try_borrow().map_or(0, |out| out.len()).min(size as usize)
-    }
-
-    /// Whether the queue is empty, and holds memory that it may give back.
-    #[inline]
-    fn note_drained(&self) -> Result<()> {
-        if self.store.messages() == 0 && self.store.hot(AWAY) == 0 {
-            self.has_drained.set(!self.store.is_small() || self.store.heap.has_spare()?);
-        }
-        Ok(())
-    }
-
-    /// Receives, by the caller's own hand, what is not large.
-    #[inline]
-    fn take(&self, guard: &mut Guard<'_>, found: &Found, process: u32) -> Result<()> {
-        let len = self.store.read_payload(found.unit, found.size, &self.out)?;
-        self.store.remove(guard, found)?;
-        self.store.stamp(guard, RECEIVED, process)?;
-        self.got.set((found.kind, len));
-        guard.makes(lock::Change::Less);
-        self.note_drained()
-    }
-
-    /// The message at an index, its type and its size, for one who copies it.
-    fn see(&self, _guard: &Guard<'_>, index: i64, room: usize, flags: i32) -> Result<(u32, i64, u32)> {
-        self.begin()?;
-        let index = u64::try_from(index).map_err(|_| Errno::NOMSG)?;
-        let unit = self.store.message_at(index)?.ok_or(Errno::NOMSG)?;
-        let block = self.store.block(unit)?;
-        let size = half(block[store::SIZE].load(Ordering::Relaxed), 0);
-        if room < size as usize {
-            // The kernel copies into a message of the buffer's size, which this one does not fit.
-            let may_be_cut = flags & libc::MSG_NOERROR != 0;
-            return Err(if may_be_cut { Errno::INVAL } else { Errno::TOOBIG });
-        }
-        Ok((unit, block[TYPE].load(Ordering::Relaxed) as i64, size))
-    }
-
-    /// Takes the memory for a message that others will enqueue, and counts it.
-    fn prepare(&self, guard: &mut Guard<'_>) -> Result<u32> {
-        let unit = self.store.reserve(guard, self.kind, self.payload.len())?;
-        self.store.count_away(guard, 0, 1)?;
-        Ok(unit)
-    }
-
-    fn unprepare(&self, guard: &mut Guard<'_>, unit: u32) -> Result<()> {
-        self.store.count_away(guard, 0, -1)?;
-        self.store.free(guard, unit)
-    }
-}
-
-/// The state of an object but for whether it is removed.
-#[inline]
-fn state_of(segment: &Segment) -> u32 {
-    namespace::state(segment) & !REMOVED
-}
-
-/// What stands in a request about a message that was got.
-fn got_of(words: &Words) -> (u32, u32) {
-    (half(words[GOT], 0), half(words[GOT], 1))
-}
-
-impl Object for Call<'_, '_, '_> {
-    fn attempt(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<bool> {
-        let state = namespace::state(self.store.segment);
-        if state & REMOVED != 0 {
-            return Err(Errno::IDRM);
-        }
-        // Who may use the queue has changed: each looks for itself.
-        let is_sure = u64::from(state) == words[FLAGS] >> 32;
-        let process = words[PROCESS] as u32;
-        match words[0] {
-            SEND => {
-                let size = u32::try_from(words[SIZE]).map_err(|_| Errno::UCLEAN)?;
-                if !self.store.fits(words[SIZE]) {
-                    return Ok(false);
-                }
-                if !is_sure {
-                    return Err(Errno::RESTART);
-                }
-                self.store.enqueue(guard, words[UNIT] as u32, words[KIND] as i64, size)?;
-                self.store.count_away(guard, 0, -1)?;
-                self.store.stamp(guard, SENT, process)?;
-                if words[STAKE] != 0 {
-                    let stake = usize::try_from(words[STAKE]).map_err(|_| Errno::UCLEAN)?;
-                    if !(HEADER_BYTES + WAITERS..FIRST_PAGE as usize * PAGE_BYTES).contains(&stake) {
-                        return Err(Errno::UCLEAN);
-                    }
-                    guard.set(stake, 0)?;
-                }
-                Ok(true)
-            }
-            RECEIVE if !is_sure => Err(Errno::RESTART),
-            RECEIVE => {
-                let found = self.find(guard, words[KIND] as i64, words[FLAGS] as i32, words[SIZE])?;
-                let Some(found) = found else { return Ok(false) };
-                self.store.claim(guard, &found)?;
-                self.store.stamp(guard, RECEIVED, process)?;
-                words[GOT] = u64::from(found.unit) | u64::from(found.size) << 32;
-                Ok(true)
-            }
-            _ => Err(Errno::UCLEAN),
-        }
-    }
-
-    #[inline]
-    fn awaits(&self, words: &Words) -> lock::Change {
-        match words[0] {
-            SEND => lock::Change::Less,
-            RECEIVE => lock::Change::More,
-            _ => lock::Change::Any,
-        }
-    }
-
-    fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
-        // A message that was sent is sent, whoever knows.
-        if words[0] == RECEIVE { self.store.put_back(guard, got_of(words).0) } else { Ok(()) }
-    }
-
-    fn is_to_be_fetched(&self, words: &Words) -> bool {
-        words[0] == RECEIVE && self.wanted(got_of(words).1) > LARGE_BYTES
-    }
-
-    fn fetch(&self, words: &Words) -> Result<()> {
-        let (unit, size) = got_of(words);
-        self.store.read_payload(unit, size, &self.out)?;
-        self.is_fetched.set(true);
-        Ok(())
-    }
-
-    fn collect(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<()> {
-        if words[0] != RECEIVE {
-            return Ok(());
-        }
-        let (unit, size) = got_of(words);
-        let kind = self.store.block(unit)?[TYPE].load(Ordering::Relaxed) as i64;
-        if !self.is_fetched.get() {
-            self.store.read_payload(unit, size, &self.out)?;
-        }
-        self.got.set((kind, self.wanted(size)));
-        self.store.finish_claim(guard, unit)?;
-        self.note_drained()
-    }
-
-    fn enlist(&self, guard: &mut Guard<'_>, _room: usize, words: &mut Words) -> Result<()> {
-        if words[0] == SEND && words[UNIT] == 0 {
-            let unit = self.prepare(guard)?;
-            self.store.write_payload(unit, self.payload)?;
-            words[UNIT] = u64::from(unit);
-        }
-        Ok(())
-    }
-
-    fn abandon(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
-        // A large message is its sender's stake.
-        if words[0] == SEND && words[STAKE] == 0 {
-            self.unprepare(guard, words[UNIT] as u32)?;
-        }
-        Ok(())
-    }
-
-    fn forfeit(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {
-        match (words[0], words[UNIT] as u32) {
-            (PREPARED, 0) => Ok(()),
-            (PREPARED, unit) => self.unprepare(guard, unit),
-            (CLAIMED, unit) => self.store.put_back(guard, unit),
-            (PAGES, _) => self.store.heap.forfeit(guard, words),
-            _ => Err(Errno::UCLEAN),
-        }
-    }
-}
-
 impl SysvQueue {
     /// Finds a queue or makes one; `msgget(2)`. Gives its id.
     ///
@@ -457,13 +212,29 @@ impl SysvQueue {
     /// As [`Namespace::stat`].
     pub fn status(home: &Namespace, id: i32) -> Result<Status> {
         let object = home.stat(Kind::SysvQueue, id)?;
-        let reader = home.read_id(Kind::SysvQueue, id)?;
+        // Who may write it as well takes the lock: what somebody is just doing, or has died in, does not show.
+        let queue = SysvQueue::open(home, id);
+        let call_store = queue.as_ref().ok().and_then(|queue| Store::of(&queue.segment).ok());
+        let call = call_store.as_ref().map(|store| Call::new(store, 0, &[], &mut []));
+        let waiters = match (&queue, &call) {
+            (Ok(queue), Some(call)) => queue.waiters(call).ok(),
+            _ => None,
+        };
+        let guard = waiters.as_ref().and_then(|waiters| Self::enter_again(waiters).ok());
+        let status = Self::read_status(&object, &home.read_id(Kind::SysvQueue, id)?);
+        if let (Some(waiters), Some(guard)) = (&waiters, guard) {
+            waiters.leave(guard);
+        }
+        status
+    }
+
+    fn read_status(object: &namespace::Status, reader: &Reader) -> Result<Status> {
         let word = |field: usize| reader.word64(HEADER_BYTES + field);
         let (messages, bytes) = store::counts_in(word(COUNTS)?);
         let ((sent, last_sender), (received, last_receiver)) =
             (store::stamp_in(word(SENT)?), store::stamp_in(word(RECEIVED)?));
         Ok(Status {
-            object,
+            object: *object,
             messages,
             bytes,
             bytes_max: word(LIMIT)?,
@@ -560,30 +331,23 @@ impl SysvQueue {
         if kind < 1 || payload.len() > self.message_max {
             return Err(Errno::INVAL);
         }
-        let store = Store::of(&self.segment)?;
         let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
         let how = if payload.len() <= WHOLE_MAX {
-            match self.send_alone(&store, kind, payload, patience)? {
+            match self.send_alone(kind, payload, patience)? {
                 Alone::Done => return Ok(()),
                 Alone::Otherwise(how) => how,
             }
         } else {
-            General::new()
+            General::default()
         };
-        self.send_among_others(&store, kind, payload, patience, how)
+        self.send_among_others(kind, payload, patience, how)
     }
 
     #[inline(never)]
-    fn send_among_others(
-        &self,
-        store: &Store<'_>,
-        kind: i64,
-        payload: &[u8],
-        patience: Patience,
-        how: General,
-    ) -> Result<()> {
+    fn send_among_others(&self, kind: i64, payload: &[u8], patience: Patience, how: General) -> Result<()> {
         let mut how = Some(how);
-        let call = Call::new(store, kind, payload, &mut []);
+        let store = Store::of(&self.segment)?;
+        let call = Call::new(&store, kind, payload, &mut []);
         self.rights.check(&self.segment, WRITE)?;
         let waiters = self.waiters(&call)?;
         if payload.len() > LARGE_BYTES {
@@ -594,8 +358,8 @@ impl SysvQueue {
         let request =
             [SEND, 0, kind as u64, u64::from(size), u64::from(Thread::current().process()), state, 0];
         loop {
-            let how = how.take().unwrap_or_default();
-            let outcome = waiters.run_on(how, &mut { request }, patience, |guard, words| {
+            let (how, mut words) = (how.take().unwrap_or_default(), request);
+            let outcome = waiters.run_on(how, &mut words, patience, |guard, words| {
                 call.begin()?;
                 if !store.fits(u64::from(size)) {
                     return Ok(false);
@@ -609,7 +373,7 @@ impl SysvQueue {
             });
             match outcome {
                 Ok(_) => return Ok(()),
-                Err(Errno::NOBUFS) => self.make_memory(store, &waiters)?,
+                Err(Errno::NOBUFS) => self.make_memory(&store, &waiters)?,
                 Err(Errno::NOSPC) => return Err(Errno::NOMEM),
                 Err(errno) => return Err(errno),
             }
@@ -734,15 +498,14 @@ impl SysvQueue {
 
     #[inline]
     fn try_recv(&self, out: &mut [u8], kind: i64, flags: i32, patience: Patience) -> Result<(i64, usize)> {
-        let store = Store::of(&self.segment)?;
         let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
         let how = if kind >= 0 && flags & libc::MSG_EXCEPT == 0 {
-            let got = Got { kind: Cell::new(0), len: Cell::new(0), has_drained: Cell::new(false) };
+            let got = Got::default();
             let may_cut = flags & libc::MSG_NOERROR != 0;
-            match self.recv_alone(&store, out, kind, may_cut, patience, &got) {
+            match self.recv_alone(out, kind, may_cut, patience, &got) {
                 Ok(Alone::Done) => {
                     if got.has_drained.get() {
-                        self.tidy_now(&store);
+                        self.tidy_now();
                     }
                     return Ok((got.kind.get(), got.len.get()));
                 }
@@ -751,15 +514,14 @@ impl SysvQueue {
                 Err(errno) => return Err(errno),
             }
         } else {
-            General::new()
+            General::default()
         };
-        self.recv_among_others(&store, out, kind, flags, patience, how)
+        self.recv_among_others(out, kind, flags, patience, how)
     }
 
     #[inline(never)]
     fn recv_among_others(
         &self,
-        store: &Store<'_>,
         out: &mut [u8],
         kind: i64,
         flags: i32,
@@ -767,8 +529,9 @@ impl SysvQueue {
         how: General,
     ) -> Result<(i64, usize)> {
         let mut how = Some(how);
+        let store = Store::of(&self.segment)?;
         let room = out.len() as u64;
-        let call = Call::new(store, kind, &[], out);
+        let call = Call::new(&store, kind, &[], out);
         self.rights.check(&self.segment, READ)?;
         let waiters = self.waiters(&call)?;
         let process = Thread::current().process();
@@ -778,8 +541,8 @@ impl SysvQueue {
         let mut lacks_place = false;
         let mut claimed = None;
         loop {
-            let how = how.take().unwrap_or_default();
-            let outcome = waiters.run_on(how, &mut { request }, patience, |guard, _| {
+            let (how, mut words) = (how.take().unwrap_or_default(), request);
+            let outcome = waiters.run_on(how, &mut words, patience, |guard, _| {
                 call.begin()?;
                 if may_index && !store.is_small() {
                     store.make_least(guard)?;
@@ -803,7 +566,7 @@ impl SysvQueue {
                     waiters.make_room()?;
                 }
                 // The index is for speed: it can be done without.
-                Err(Errno::NOBUFS) => may_index = may_index && self.make_memory(store, &waiters).is_ok(),
+                Err(Errno::NOBUFS) => may_index = may_index && self.make_memory(&store, &waiters).is_ok(),
                 Err(Errno::NOMEM) if may_index => may_index = false,
                 Err(Errno::AGAIN) => return Err(Errno::NOMSG),
                 Err(errno) => return Err(errno),
@@ -813,7 +576,7 @@ impl SysvQueue {
             Self::fetch_claimed(&call, &waiters, stake, &found)?;
         }
         if call.has_drained.get() {
-            self.tidy(store, &waiters);
+            self.tidy(&store, &waiters);
         }
         Ok(call.got.get())
     }
@@ -878,10 +641,11 @@ impl SysvQueue {
     /// [`SysvQueue::tidy`] after the short way.
     #[cold]
     #[inline(never)]
-    fn tidy_now(&self, store: &Store<'_>) {
-        let call = Call::new(store, 0, &[], &mut []);
+    fn tidy_now(&self) {
+        let Ok(store) = Store::of(&self.segment) else { return };
+        let call = Call::new(&store, 0, &[], &mut []);
         if let Ok(waiters) = self.waiters(&call) {
-            self.tidy(store, &waiters);
+            self.tidy(&store, &waiters);
         }
     }
 

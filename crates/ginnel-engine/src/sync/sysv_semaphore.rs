@@ -318,7 +318,7 @@ impl SysvSemaphores {
         let request = Request::new(operations);
         let operations = request.operations();
         if operations.len() * 2 > JOURNAL_SHARE {
-            return self.run(operations, patience, General::new());
+            return self.run(operations, patience, General::default());
         }
         let undoes = operations.iter().any(|operation| operate::undoes(*operation));
         let attempt = |guard: &mut Guard<'_>, caller| self.attempt_all(guard, operations, caller);

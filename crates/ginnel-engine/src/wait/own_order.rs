@@ -51,13 +51,6 @@ pub(crate) enum Alone {
     Otherwise(General),
 }
 
-impl General {
-    /// For one that was not attempted yet.
-    pub(crate) fn new() -> General {
-        General::default()
-    }
-}
-
 /// How an operation goes on in the general way.
 #[derive(Default)]
 pub(crate) struct General {

@@ -56,6 +56,13 @@ impl KernelQueue {
         (status.msg_qnum, status.__msg_cbytes)
     }
 
+    pub(crate) fn set_mode(&self, mode: u16) {
+        let mut status = self.status();
+        status.msg_perm.mode = mode;
+        // SAFETY: the call reads the status.
+        assert_eq!(unsafe { libc::msgctl(self.0, libc::IPC_SET, &mut status) }, 0);
+    }
+
     pub(crate) fn set_bytes_max(&self, bytes: u64) {
         let mut status = self.status();
         status.msg_qbytes = bytes;

@@ -109,12 +109,12 @@ impl<'a> Store<'a> {
     }
 
     #[inline]
-    fn place_word(&self, ring: Ring, place: u32) -> Result<(&'a AtomicU64, usize, u32)> {
+    fn place_word(&self, ring: Ring, place: u32) -> Result<(&'a AtomicU64, u32)> {
         let (offset, upper) = self.place(ring, place)?;
-        Ok((self.segment.word64(offset)?, offset, upper))
+        Ok((self.segment.word64(offset)?, upper))
     }
 
-    /// [`Store::place`], and nothing else: in a wide ring, two tables are looked at.
+    /// [`Store::place_word`], in few steps for a small ring.
     #[inline(always)]
     pub(super) fn place_at(&self, ring: Ring, place: u32) -> Result<(&'a AtomicU64, u32)> {
         let index = place_in(ring, place);
@@ -129,22 +129,23 @@ impl<'a> Store<'a> {
 
     #[inline]
     fn at(&self, ring: Ring, place: u32) -> Result<u32> {
-        let (word, _, upper) = self.place_word(ring, place)?;
+        let (word, upper) = self.place_word(ring, place)?;
         Ok(half(word.load(Ordering::Relaxed), upper))
     }
 
     /// Writes a place that nobody looks at yet.
     #[inline]
     fn write(&self, ring: Ring, place: u32, value: u32) -> Result<()> {
-        let (word, _, upper) = self.place_word(ring, place)?;
+        let (word, upper) = self.place_word(ring, place)?;
         word.store(with_half(word.load(Ordering::Relaxed), upper, value), Ordering::Release);
         Ok(())
     }
 
     #[inline]
     fn change(&self, guard: &mut Guard<'_>, ring: Ring, place: u32, value: u32) -> Result<()> {
-        let (word, offset, upper) = self.place_word(ring, place)?;
-        guard.set(offset, with_half(word.load(Ordering::Relaxed), upper, value))
+        let (word, upper) = self.place_word(ring, place)?;
+        let old = word.load(Ordering::Relaxed);
+        guard.change(word, old, with_half(old, upper, value))
     }
 
     /// The first place that is in use.
@@ -175,7 +176,7 @@ impl<'a> Store<'a> {
             // What was noted of a place must not be taken for one that comes 2^32 later.
             self.store(EXCEPT_TYPE, 0)?;
         }
-        self.set(guard, RING, u64::from(ring.first) | u64::from(next) << 32)
+        self.set_hot(guard, RING, u64::from(ring.first) | u64::from(next) << 32)
     }
 
     /// Where a message is said to stand, which it does, perhaps marked.
@@ -207,7 +208,7 @@ impl<'a> Store<'a> {
             return Ok(());
         }
         let first = self.next_first(ring)?;
-        self.set(guard, RING, u64::from(first) | u64::from(ring.next) << 32)
+        self.set_hot(guard, RING, u64::from(first) | u64::from(ring.next) << 32)
     }
 
     /// The place that is the first when that which is has become empty.
@@ -249,7 +250,7 @@ impl<'a> Store<'a> {
         self.store(EXCEPT_TYPE, 0)?;
         let head = self.ring_head(ring);
         if place.wrapping_sub(head) < ring.first.wrapping_sub(head) {
-            self.set(guard, RING, u64::from(place) | u64::from(ring.next) << 32)?;
+            self.set_hot(guard, RING, u64::from(place) | u64::from(ring.next) << 32)?;
         }
         Ok(())
     }
@@ -369,7 +370,7 @@ impl<'a> Store<'a> {
         let shape = self.hot(SHAPE) & !0x1ff;
         self.set(guard, SHAPE, shape | u64::from(ring.log) | u64::from(ring.half) << 8)?;
         self.set(guard, HEAD, u64::from(head))?;
-        self.set(guard, RING, u64::from(ring.first) | u64::from(ring.next) << 32)
+        self.set_hot(guard, RING, u64::from(ring.first) | u64::from(ring.next) << 32)
     }
 
     #[cold]

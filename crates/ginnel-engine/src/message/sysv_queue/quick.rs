@@ -11,13 +11,14 @@ use super::store::{
     AWAY, CHAINS, COUNT_SHIFT, COUNTS, EXCEPT_TYPE, HEAD_BYTES, LAST, LEAST_SHIFT, PAGES, PLACES, RECEIVED,
     RING, SENT, SHAPE, SIZE, Store, TYPE, WHOLE_MAX, half, with_half,
 };
-use crate::heap::Unit;
+use crate::heap::{Heap, Unit};
 use crate::lock::{Change, Guard};
 use crate::primitive::Ordering;
 use crate::wait::{Alone, Attempt, Patience};
 use crate::{Errno, Result};
 
 /// What a receiver got.
+#[derive(Default)]
 pub(super) struct Got {
     pub(super) kind: Cell<i64>,
     pub(super) len: Cell<usize>,
@@ -28,13 +29,8 @@ pub(super) struct Got {
 impl SysvQueue {
     /// Sends a message if nothing stands in the way.
     #[inline(always)]
-    pub(super) fn send_alone(
-        &self,
-        store: &Store<'_>,
-        kind: i64,
-        payload: &[u8],
-        patience: Patience,
-    ) -> Result<Alone> {
+    pub(super) fn send_alone(&self, kind: i64, payload: &[u8], patience: Patience) -> Result<Alone> {
+        let store = Store::of(&self.segment)?;
         self.place().run_alone(
             &self.segment,
             patience,
@@ -53,13 +49,13 @@ impl SysvQueue {
     #[inline(always)]
     pub(super) fn recv_alone(
         &self,
-        store: &Store<'_>,
         out: &mut [u8],
         kind: i64,
         may_cut: bool,
         patience: Patience,
         got: &Got,
     ) -> Result<Alone> {
+        let store = Store::of(&self.segment)?;
         self.place().run_alone(
             &self.segment,
             patience,
@@ -98,10 +94,11 @@ impl Store<'_> {
         let (bucket, upper) = self.bucket_word(types, kind)?;
         let (head, _, _) = self.find_head(types, bucket, upper, kind)?;
         let bytes = HEAD_BYTES + payload.len();
-        let found = self.heap.find_unit(bytes)?;
+        let (units, listed) = self.heap.at_hand(bytes)?;
+        let found = Heap::unit_at_hand(listed);
         let unit = match found {
-            Some((unit, _, _)) => unit,
-            None => match self.heap.take_last_unit(guard, bytes) {
+            Some((unit, _)) => unit,
+            None => match self.heap.take_unit(guard, bytes) {
                 Ok(unit) => unit,
                 Err(Errno::NOBUFS) => return Ok(Attempt::Otherwise),
                 Err(errno) => return Err(errno),
@@ -133,19 +130,23 @@ impl Store<'_> {
             let last = &self.block(half(of_type.load(Ordering::Relaxed), 0))?[SIZE];
             last.store(with_half(last.load(Ordering::Relaxed), 1, raw), Ordering::Release);
         }
-        let named = with_half(of_type.load(Ordering::Relaxed), of_type_upper, raw);
+        let named_before = of_type.load(Ordering::Relaxed);
+        let named = with_half(named_before, of_type_upper, raw);
+        let before = u64::from(ring.first()) | u64::from(place) << 32;
         let passed = u64::from(ring.first()) | u64::from(next) << 32;
         let (ring_word, counts_word) = (&self.line[RING / 8], &self.line[COUNTS / 8]);
         match found {
-            Some((_, units, left)) => {
-                guard.put_all([
-                    (units, left),
-                    (ring_word, passed),
-                    (counts_word, counted),
-                    (of_type, named),
-                ])?;
-            }
-            None => guard.put_all([(ring_word, passed), (counts_word, counted), (of_type, named)])?,
+            Some((_, left)) => guard.change_all([
+                (units, listed, left),
+                (ring_word, before, passed),
+                (counts_word, counts, counted),
+                (of_type, named_before, named),
+            ])?,
+            None => guard.change_all([
+                (ring_word, before, passed),
+                (counts_word, counts, counted),
+                (of_type, named_before, named),
+            ])?,
         }
         self.stamp(guard, SENT, guard.process())?;
         guard.makes(Change::More);
@@ -213,7 +214,8 @@ impl Store<'_> {
             let ends = with_half(next[LAST].load(Ordering::Relaxed), 0, last);
             next[LAST].store(ends, Ordering::Release);
         }
-        let named = with_half(link.load(Ordering::Relaxed), link_upper, follower);
+        let named_before = link.load(Ordering::Relaxed);
+        let named = with_half(named_before, link_upper, follower);
 
         let place = half(block[PLACES].load(Ordering::Relaxed), ring.half());
         let (word, half_of) = self.place_at(ring, place)?;
@@ -221,30 +223,39 @@ impl Store<'_> {
         if half(places, half_of) != unit {
             return Err(Errno::UCLEAN);
         }
-        let (mut ring_word, mut ring_value) = (word, with_half(places, half_of, 0));
+        let (mut ring_word, mut ring_before, mut ring_value) = (word, places, with_half(places, half_of, 0));
         if place == ring.first() {
             let first = self.next_first(ring)?;
-            (ring_word, ring_value) =
-                (&self.line[RING / 8], u64::from(first) | u64::from(ring.next()) << 32);
+            ring_word = &self.line[RING / 8];
+            ring_before = ring_word.load(Ordering::Relaxed);
+            ring_value = u64::from(first) | u64::from(ring.next()) << 32;
         }
-        let (units, units_left, is_all) = self.heap.find_freed(Unit::from_raw(unit))?;
-        if is_all {
-            guard.put_all([
-                (&self.line[COUNTS / 8], left),
-                (link, named),
-                (ring_word, ring_value),
-                (units, units_left),
-            ])?;
-        } else {
-            guard.put_all([(&self.line[COUNTS / 8], left), (link, named), (ring_word, ring_value)])?;
-            self.heap.free_unit(guard, Unit::from_raw(unit))?;
+        let freed = Unit::from_raw(unit);
+        let counts_word = &self.line[COUNTS / 8];
+        let (units, listed) = self.heap.at_hand(HEAD_BYTES + size)?;
+        match Heap::with_unit_at_hand(listed, freed) {
+            Some(at_hand) => guard.change_all([
+                (counts_word, counts, left),
+                (link, named_before, named),
+                (ring_word, ring_before, ring_value),
+                (units, listed, at_hand),
+            ])?,
+            None => {
+                guard.change_all([
+                    (counts_word, counts, left),
+                    (link, named_before, named),
+                    (ring_word, ring_before, ring_value),
+                ])?;
+                self.heap.free_unit(guard, freed, HEAD_BYTES + size)?;
+            }
         }
         self.stamp(guard, RECEIVED, guard.process())?;
         guard.makes(Change::Less);
         got.kind.set(of_type);
         got.len.set(out.len());
         if left >> COUNT_SHIFT == 0 {
-            got.has_drained.set(!self.is_small() || self.heap.has_spare_beside(Unit::from_raw(unit))?);
+            got.has_drained
+                .set(!self.is_small() || self.heap.has_spare_beside(units.load(Ordering::Relaxed))?);
         }
         Ok(Attempt::Done)
     }

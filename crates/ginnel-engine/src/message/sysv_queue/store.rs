@@ -46,7 +46,7 @@ pub(super) const LIMIT: usize = 0x30;
 pub(super) const SHAPE: usize = 0x38;
 pub(super) const HEAP: usize = 0x40;
 const _: () = assert!(HEAP + HEAP_BYTES <= CHANGED);
-pub(super) const CHANGED: usize = 0xa0;
+pub(super) const CHANGED: usize = 0xa8;
 pub(super) const EXCEPT_TYPE: usize = 0xb0;
 pub(super) const EXCEPT_PLACE: usize = 0xb8;
 /// How many types stand in the heap of types.
@@ -186,6 +186,13 @@ impl<'a> Store<'a> {
         guard.set(HEADER_BYTES + field, value)
     }
 
+    /// Changes a word of the first line.
+    #[inline]
+    pub(super) fn set_hot(&self, guard: &mut Guard<'_>, field: usize, value: u64) -> Result<()> {
+        let word = &self.line[field / 8];
+        guard.change(word, word.load(Ordering::Relaxed), value)
+    }
+
     /// Changes a word that is not to be undone.
     pub(super) fn store(&self, field: usize, value: u64) -> Result<()> {
         self.segment.word64(HEADER_BYTES + field)?.store(value, Ordering::Release);
@@ -226,7 +233,7 @@ impl<'a> Store<'a> {
     #[inline(always)]
     pub(super) fn stamp(&self, guard: &mut Guard<'_>, field: usize, process: u32) -> Result<()> {
         let word = seconds() << PROCESS_SHIFT | u64::from(process) & ((1 << PROCESS_SHIFT) - 1);
-        if self.hot(field) == word { Ok(()) } else { guard.put(&self.line[field / 8], word) }
+        if self.hot(field) == word { Ok(()) } else { self.set_hot(guard, field, word) }
     }
 
     /// Takes the memory for a message and writes its head.
@@ -262,13 +269,15 @@ impl<'a> Store<'a> {
     pub(super) fn free(&self, guard: &mut Guard<'_>, unit: u32) -> Result<()> {
         let block = self.block(unit)?;
         let size = half(block[SIZE].load(Ordering::Relaxed), 0) as usize;
+        let mut bytes = HEAD_BYTES + size;
         if size > WHOLE_MAX {
+            bytes = HEAD_BYTES + INLINE_BYTES;
             let count = (size - INLINE_BYTES).div_ceil(PAGE_BYTES) as u32;
             let last = half(block[LAST].load(Ordering::Relaxed), 1);
             let first = half(block[PAGES].load(Ordering::Relaxed), 0);
             self.heap.free_pages(guard, Chain { first, last, count })?;
         }
-        self.heap.free_unit(guard, Unit::from_raw(unit))
+        self.heap.free_unit(guard, Unit::from_raw(unit), bytes)
     }
 
     /// Goes through the places of a payload's first `len` bytes.
@@ -316,10 +325,11 @@ impl<'a> Store<'a> {
         Ok(len)
     }
 
+    #[inline]
     fn count(&self, guard: &mut Guard<'_>, messages: i64, bytes: i64) -> Result<()> {
         let counts = self.hot(COUNTS);
         let changed = counts.wrapping_add_signed(messages << COUNT_SHIFT).wrapping_add_signed(bytes);
-        self.set(guard, COUNTS, changed)
+        self.set_hot(guard, COUNTS, changed)
     }
 
     pub(super) fn count_away(&self, guard: &mut Guard<'_>, claimed: i64, prepared: i64) -> Result<()> {

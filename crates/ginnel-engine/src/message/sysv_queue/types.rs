@@ -73,8 +73,9 @@ impl<'a> Store<'a> {
 
     #[inline]
     fn relink(&self, guard: &mut Guard<'_>, link: Link, unit: u32) -> Result<()> {
-        let old = guard.get(link.offset)?;
-        guard.set(link.offset, with_half(old, link.upper, unit))
+        let word = self.segment.word64(link.offset)?;
+        let old = word.load(Ordering::Relaxed);
+        guard.change(word, old, with_half(old, link.upper, unit))
     }
 
     #[inline]
@@ -235,15 +236,25 @@ impl<'a> Store<'a> {
     /// Shows all types that are present.
     fn for_each_head(&self, types: Types, mut see: impl FnMut(u32, i64) -> Result<()>) -> Result<()> {
         let mut left = self.messages();
-        for bucket in 0..1 << types.log {
-            let mut unit = self.linked(self.bucket(types, bucket)?)?;
-            while unit != 0 {
-                left = left.checked_sub(1).ok_or(Errno::UCLEAN)?;
-                let block = self.block(unit)?;
-                // Read first: `see` may write the other link.
-                let next = half(block[CHAINS].load(Ordering::Relaxed), types.parity);
-                see(unit, block[TYPE].load(Ordering::Relaxed) as i64)?;
-                unit = next;
+        const RUN: usize = 1 << (SMALL - 1);
+        // Two buckets to a word; mostly empty.
+        for first in (0..1 << types.log).step_by(2 * RUN) {
+            let run = self.segment.words::<RUN>(self.bucket(types, first)?.offset)?;
+            for word in run {
+                let word = word.load(Ordering::Relaxed);
+                if word == 0 {
+                    continue;
+                }
+                for mut unit in [half(word, 0), half(word, 1)] {
+                    while unit != 0 {
+                        left = left.checked_sub(1).ok_or(Errno::UCLEAN)?;
+                        let block = self.block(unit)?;
+                        // Read first: `see` may write the other link.
+                        let next = half(block[CHAINS].load(Ordering::Relaxed), types.parity);
+                        see(unit, block[TYPE].load(Ordering::Relaxed) as i64)?;
+                        unit = next;
+                    }
+                }
             }
         }
         Ok(())
