@@ -13,6 +13,16 @@ use crate::segment::measures;
 use crate::{Errno, Result};
 
 /// What is wrong with a file of a namespace.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::namespace::{Namespace, What};
+///
+/// let home = Namespace::private()?;
+/// std::fs::write(home.path().join("mq/jobs"), "no queue")?;
+/// assert_eq!(home.collect(true)?[0].what, What::Foreign);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum What {

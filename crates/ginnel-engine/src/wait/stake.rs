@@ -39,6 +39,46 @@ const ASKED_MAX: usize = 16;
 /// What the calling thread holds in an object. Dropped without [`Waiters::give_up`], it is forfeited as a dead one's.
 ///
 /// See [`Waiters::stake`].
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::lock::Guard;
+/// use ginnel_engine::segment::{HEADER_BYTES, Segment};
+/// use ginnel_engine::wait::{Object, Waiters, Words};
+/// use ginnel_engine::{Errno, Result};
+///
+/// /// Lends one thing: its word is 0 while it is lent.
+/// struct Lender;
+///
+/// impl Object for Lender {
+///     fn attempt(&self, _: &mut Guard<'_>, _: &mut Words) -> Result<bool> {
+///         Ok(false)
+///     }
+///
+///     fn take_back(&self, _: &mut Guard<'_>, _: &Words) -> Result<()> {
+///         Ok(())
+///     }
+///
+///     fn forfeit(&self, guard: &mut Guard<'_>, _: &Words) -> Result<()> {
+///         guard.set(HEADER_BYTES, 1)
+///     }
+/// }
+///
+/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
+/// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+/// let segment = Segment::create(&directory, c"lender", mode, 1 << 20, |_| Ok(()))?;
+/// let waiters = Waiters::of(&segment, HEADER_BYTES + 64, 100, &Lender)?;
+/// waiters.make_room()?;
+/// let mut guard = waiters.enter(None)?;
+/// let stake = waiters.stake(&mut guard, &[0; 7])?; // whoever dies from here on, the thing comes back
+/// guard.commit();
+///
+/// let mut guard = waiters.enter(None)?;
+/// guard.set(HEADER_BYTES, 1)?;
+/// waiters.give_up(&mut guard, stake)?;
+/// waiters.serve_others(guard)?;
+/// # Ok::<(), Errno>(())
+/// ```
 #[derive(Debug)]
 pub struct Stake<'a> {
     segment: &'a Segment,
@@ -52,6 +92,42 @@ pub struct Stake<'a> {
 
 /// Which slot is the stake of the calling process: to be kept in memory of its own, and checked at each use by
 /// [`Waiters::stake_is_own`].
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::lock::Guard;
+/// use ginnel_engine::segment::{HEADER_BYTES, Segment};
+/// use ginnel_engine::wait::{Object, Waiters, Words};
+/// use ginnel_engine::{Errno, Result};
+///
+/// /// Lends one thing: its word is 0 while it is lent.
+/// struct Lender;
+///
+/// impl Object for Lender {
+///     fn attempt(&self, _: &mut Guard<'_>, _: &mut Words) -> Result<bool> {
+///         Ok(false)
+///     }
+///
+///     fn take_back(&self, _: &mut Guard<'_>, _: &Words) -> Result<()> {
+///         Ok(())
+///     }
+///
+///     fn forfeit(&self, guard: &mut Guard<'_>, _: &Words) -> Result<()> {
+///         guard.set(HEADER_BYTES, 1)
+///     }
+/// }
+///
+/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
+/// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+/// let segment = Segment::create(&directory, c"lender", mode, 1 << 20, |_| Ok(()))?;
+/// let waiters = Waiters::of(&segment, HEADER_BYTES + 64, 100, &Lender)?;
+/// waiters.make_room()?;
+/// let mut guard = waiters.enter(None)?;
+/// let stake = waiters.stake_of_process(&mut guard, &[0; 7])?; // to the end of this process
+/// assert!(waiters.stake_is_own(&mut guard, stake)?);
+/// waiters.leave(guard);
+/// # Ok::<(), Errno>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessStake(usize);
 
