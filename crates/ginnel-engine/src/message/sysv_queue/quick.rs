@@ -8,8 +8,8 @@ use std::cell::Cell;
 use super::SysvQueue;
 use super::order::place_in;
 use super::store::{
-    AWAY, CHAINS, COUNT_SHIFT, COUNTS, EXCEPT_TYPE, HEAD_BYTES, LAST, LEAST_SHIFT, PAGES, PLACES, RECEIVED,
-    RING, SENT, SHAPE, SIZE, Store, TYPE, WHOLE_MAX, half, with_half,
+    AWAY, CHAINS, COUNT_SHIFT, COUNTS, EXCEPT_TYPE, HEAD_BYTES, HEAP, LAST, LEAST_SHIFT, PAGES, PLACES,
+    RECEIVED, RING, SENT, SHAPE, SIZE, Store, TYPE, WAITERS, WHOLE_MAX, half, with_half,
 };
 use crate::heap::{Heap, Unit};
 use crate::lock::{Change, Guard};
@@ -75,7 +75,10 @@ impl Store<'_> {
     /// The lines that the next operation needs first.
     #[inline(always)]
     fn approach(&self) {
-        self.segment.prefetch(self.segment.offset_of(&self.line[0]));
+        let own = self.segment.offset_of(&self.line[0]);
+        for line in [0, HEAP, WAITERS] {
+            self.segment.prefetch(own + line);
+        }
     }
 
     #[inline(always)]
