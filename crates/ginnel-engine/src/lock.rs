@@ -367,7 +367,7 @@ impl Guard<'_> {
     ///
     /// # Errors
     /// As [`Guard::set`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn change(&mut self, word: &AtomicU64, old: u64, value: u64) -> Result<()> {
         let offset = self.segment.offset_of(word);
         if offset < self.segment.header_bytes() {
@@ -383,6 +383,36 @@ impl Guard<'_> {
         // J1 above, J2 below.
         self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);
         word.store(value, Ordering::Release);
+        Ok(())
+    }
+
+    /// [`Guard::change`] of several different words.
+    ///
+    /// # Errors
+    /// As [`Guard::set`]. Nothing has been changed then.
+    #[inline(always)]
+    pub(crate) fn change_all<const COUNT: usize>(
+        &mut self,
+        changes: [(&AtomicU64, u64, u64); COUNT],
+    ) -> Result<()> {
+        if self.changes + COUNT > self.segment.changes_max() {
+            return Err(Errno::TOOBIG);
+        }
+        for (index, (word, old, _)) in changes.iter().enumerate() {
+            let offset = self.segment.offset_of(word);
+            if offset < self.segment.header_bytes() {
+                return Err(Errno::UCLEAN);
+            }
+            let entry = self.segment.journal_entry(self.changes + index);
+            entry.0.store(offset as u64, Ordering::Release);
+            entry.1.store(*old, Ordering::Release);
+        }
+        self.changes += COUNT;
+        // J1 above, J2 below.
+        self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);
+        for (word, _, value) in changes {
+            word.store(value, Ordering::Release);
+        }
         Ok(())
     }
 

@@ -389,7 +389,7 @@ impl Segment {
     ///
     /// # Errors
     /// `EUCLEAN`: not in the segment, or not aligned.
-    #[inline]
+    #[inline(always)]
     pub fn word64(&self, offset: usize) -> Result<&AtomicU64> {
         let address = self.check(offset, 8)?;
         // SAFETY: as in `word32`.
@@ -400,18 +400,17 @@ impl Segment {
     ///
     /// # Errors
     /// `EUCLEAN`: not in the segment, or not aligned.
-    #[inline]
+    #[inline(always)]
     pub fn words<const COUNT: usize>(&self, offset: usize) -> Result<&[AtomicU64; COUNT]> {
-        let last = offset.checked_add(8 * COUNT.saturating_sub(1)).ok_or(Errno::UCLEAN)?;
-        self.check(last, 8)?;
-        let address = self.check(offset, 8)?;
-        // SAFETY: the first and the last word are checked to lie in the mapping; so do those between. Atomics may be
-        // shared with anybody.
-        Ok(unsafe { address.cast().as_ref() })
+        if !offset.is_multiple_of(8) || !self.reaches(offset, 8 * COUNT) {
+            return Err(Errno::UCLEAN);
+        }
+        // SAFETY: all of them are checked to lie in the mapping, and to be aligned. Atomics may be shared with anybody.
+        Ok(unsafe { self.base.add(offset).cast().as_ref() })
     }
 
     /// Where a word lies that this segment gave. One of another's lies nowhere: beyond all offsets, or in the header's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn offset_of(&self, word: &AtomicU64) -> usize {
         let offset = word.as_ptr().addr().wrapping_sub(self.base.addr().get());
         if offset < self.capacity { offset } else { 0 }
@@ -434,7 +433,7 @@ impl Segment {
     }
 
     /// A pair of words of the journal, which is always mapped.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn journal_entry(&self, index: usize) -> (&AtomicU64, &AtomicU64) {
         assert!(index < self.changes_max());
         let offset = JOURNAL_OFFSET + index * JOURNAL_ENTRY_BYTES;
@@ -465,7 +464,7 @@ impl Segment {
     }
 
     /// The address of `offset` if a word of `size` bytes is mapped there and aligned.
-    #[inline]
+    #[inline(always)]
     fn check(&self, offset: usize, size: usize) -> Result<NonNull<u8>> {
         // The file may have been grown by another process: that is looked for where this fails.
         if !offset.is_multiple_of(size) || !self.reaches(offset, size) {
@@ -475,14 +474,20 @@ impl Segment {
         Ok(unsafe { self.base.add(offset) })
     }
 
-    #[inline]
+    #[inline(always)]
     fn reaches(&self, offset: usize, size: usize) -> bool {
         let fits = |len: usize| offset.checked_add(size).is_some_and(|end| end <= len);
-        fits(self.len()) || (fits(self.capacity) && self.catch_up().is_ok() && fits(self.len()))
+        fits(self.len()) || (fits(self.capacity) && self.reaches_since(offset, size))
+    }
+
+    /// Whether that is so with what others have added to the file.
+    #[cold]
+    #[inline(never)]
+    fn reaches_since(&self, offset: usize, size: usize) -> bool {
+        self.catch_up().is_ok() && offset.checked_add(size).is_some_and(|end| end <= self.len())
     }
 
     /// Maps what others have added to the file.
-    #[cold]
     fn catch_up(&self) -> Result<()> {
         let size = rustix::fs::fstat(self.file()?)?.st_size as usize;
         self.map_up_to(size.min(self.capacity) / PAGE_BYTES * PAGE_BYTES)
