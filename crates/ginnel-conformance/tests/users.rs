@@ -40,16 +40,19 @@ const WRITE: i32 = 0o200;
 const DOWN: libc::sembuf = libc::sembuf { sem_num: 0, sem_op: -1, sem_flg: IPC_NOWAIT as i16 };
 const ZERO: libc::sembuf = libc::sembuf { sem_num: 1, sem_op: 0, sem_flg: IPC_NOWAIT as i16 };
 
+/// What is asked of a home.
+type Ask<H> = fn(&H) -> Result<()>;
+/// By the owner: a new object of this mode, in which there is something to take.
+type Make<H> = fn(&H, u32);
 /// A call, as the kernel has it and as the user-space home does.
-type Call = (&'static str, fn(&Kernel) -> Result<()>, fn(&Namespace) -> Result<()>);
+type Call = (&'static str, Ask<Kernel>, Ask<Namespace>);
 
 struct Mechanism {
     name: &'static str,
-    /// By the owner: a new object of this mode, in which there is something to take.
-    make: (fn(&Kernel, u32), fn(&Namespace, u32)),
+    make: (Make<Kernel>, Make<Namespace>),
     calls: &'static [Call],
     /// By root.
-    remove: (fn(&Kernel) -> Result<()>, fn(&Namespace) -> Result<()>),
+    remove: (Ask<Kernel>, Ask<Namespace>),
 }
 
 fn other(mode: u32) -> Owner {
