@@ -211,12 +211,6 @@ impl Segment {
         self.linked.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The kernel knows of no word in here any more.
-    #[cfg(not(ginnel_model))]
-    pub(crate) fn unpin(&self) {
-        self.pinned.store(false, Ordering::Relaxed);
-    }
-
     /// The object's file.
     ///
     /// # Errors

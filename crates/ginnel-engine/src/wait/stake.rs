@@ -157,7 +157,7 @@ impl ProcessStake {
     #[cfg(not(ginnel_model))]
     pub(crate) fn let_go(self, segment: &Segment) {
         if segment.word64(self.0 + ENTRY).is_ok_and(|entry| Thread::current().unlink_entry(entry)) {
-            segment.unpin();
+            segment.unlinked();
         }
     }
 
