@@ -191,7 +191,8 @@ impl<'a> Lock<'a> {
     ///
     /// # Errors
     /// `ETIMEDOUT`: the deadline passed; whoever holds the lock has been stopped. `EINTR`: a signal handler ran while
-    /// this thread slept. `EUCLEAN`: the journal does not hold what it must.
+    /// this thread slept. `EDEADLK`: this thread holds it: this is a signal handler that has come in between, or that left
+    /// with `longjmp`. `EUCLEAN`: the journal does not hold what it must.
     #[inline]
     pub fn acquire(self, deadline: Option<Instant>) -> Result<Guard<'a>> {
         self.acquire_as(Thread::current(), deadline)
@@ -234,6 +235,9 @@ impl<'a> Lock<'a> {
 
     fn wait_and_take(self, thread: Thread, deadline: Option<Instant>) -> Result<()> {
         let word = self.segment.header32(WORD_OFFSET);
+        if is_held_by(word.load(Ordering::Relaxed), thread) {
+            return Err(Errno::DEADLK);
+        }
         let turn = self.segment.header32(TURN_OFFSET);
         let arrivals = self.segment.header64(ARRIVALS_OFFSET);
         let (mut spins, mut pauses) = (0, 1);
@@ -285,6 +289,12 @@ impl<'a> Lock<'a> {
 #[inline]
 fn is_free(value: u32) -> bool {
     value & OWNER == 0 || value & OWNER_DIED != 0
+}
+
+/// Whether a thread comes upon its own lock: in a signal handler, say.
+#[inline]
+fn is_held_by(value: u32, thread: Thread) -> bool {
+    value & OWNER == thread.id() && value & OWNER_DIED == 0
 }
 
 /// Sleeps until a word changes, until it is time to look again, or until the deadline, which is an error.
@@ -440,6 +450,12 @@ impl Guard<'_> {
         guard.segment.header32(WORD_OFFSET).swap(0, Ordering::SeqCst);
         guard.wake_arrivals();
         Watch::from_before(guard.thread, guard.before)
+    }
+
+    /// This holder took the lock while the kernel was told by `watch` to look at its word: what the kernel looked at
+    /// before that is what it looks at afterwards.
+    pub(crate) fn instead_of(&mut self, watch: Watch) {
+        self.before = watch.into_before();
     }
 
     #[inline]

@@ -23,7 +23,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -74,8 +74,8 @@ pub struct Segment {
     header_bytes: usize,
     /// None if the memory is somebody else's.
     file: Option<OwnedFd>,
-    /// Whether the kernel has been told of a word in here: then it stays mapped to the process's end.
-    pinned: AtomicBool,
+    /// How many words in here the kernel has been told of: as long as there are any, it stays mapped.
+    linked: AtomicUsize,
 }
 
 // SAFETY: the mapping belongs to the segment, which unmaps it when the last user drops it; all access to it is by atomics
@@ -164,7 +164,7 @@ impl Segment {
             solid: AtomicUsize::new(LEAST_BYTES),
             header_bytes: HEADER_BYTES,
             file: Some(file),
-            pinned: AtomicBool::new(false),
+            linked: AtomicUsize::new(0),
         };
         segment.map_up_to(size)?;
         Ok(segment)
@@ -190,7 +190,7 @@ impl Segment {
             solid: AtomicUsize::new(len),
             header_bytes: SHORT_HEADER_BYTES,
             file: None,
-            pinned: AtomicBool::new(false),
+            linked: AtomicUsize::new(0),
         })
     }
 
@@ -200,9 +200,15 @@ impl Segment {
         self.header_bytes
     }
 
-    /// Keeps it mapped to the end of the process: its robust list has an entry in here.
-    pub(crate) fn pin(&self) {
-        self.pinned.store(true, Ordering::Relaxed);
+    /// A thread's robust list has one more entry in here: until [`Segment::unlinked`] it stays mapped, also when this is
+    /// dropped before. The kernel goes through the list at the thread's end, and the thread writes to its entries.
+    pub(crate) fn linked(&self) {
+        self.linked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less.
+    pub(crate) fn unlinked(&self) {
+        self.linked.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The object's file.
@@ -479,7 +485,7 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        if self.file.is_none() || self.pinned.load(Ordering::Relaxed) {
+        if self.file.is_none() || self.linked.load(Ordering::Relaxed) != 0 {
             return;
         }
         // SAFETY: the range was set aside for this segment, and all references into it were borrowed from it.

@@ -342,8 +342,8 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// # Errors
     /// `EAGAIN`: it cannot be done now ([`Patience::None`]). `ETIMEDOUT`. `EINTR`: a signal handler ran. `ENOSPC`: as many
     /// are blocked as may be, or the file system is full. `EUCLEAN`: the segment does not hold what it must.
-    /// `EOPNOTSUPP`: this thread's C library would not let its death be told. Those of the object. In each case nothing
-    /// was done.
+    /// `EOPNOTSUPP`: this thread's C library would not let its death be told. `EDEADLK`: a signal handler came upon the lock of
+    /// its own thread. Those of the object. In each case nothing was done.
     #[inline(always)]
     pub fn run(&self, request: Words, patience: Patience) -> Result<Words> {
         self.run_own(request, patience, |guard, words| self.object.attempt(guard, words))
@@ -499,10 +499,11 @@ impl<'a, O: Object> Waiters<'a, O> {
             return Ok(guard);
         }
         for _ in 0..=self.capacity {
-            // Asking takes system calls.
-            drop(guard);
+            // Asking takes system calls. Who was served just now is not rung yet: the kernel tells if this thread dies here.
+            let bell = guard.release_with_fence();
             let gone = self.gone()?;
             guard = Lock::of(self.segment).acquire(deadline)?;
+            guard.instead_of(bell);
             self.keep_house(&mut guard)?;
             for (slot, process) in gone.into_iter().flatten() {
                 if guard.get(slot + STATE)? == HELD_UNWATCHED && self.holder(slot)? == process {
@@ -530,7 +531,7 @@ impl<'a, O: Object> Waiters<'a, O> {
             if matches!(self.get(&guard, SLEEPERS), Ok(0)) {
                 return;
             }
-            let _bell = guard.release_with_fence();
+            let bell = guard.release_with_fence();
             if !self.look_round().unwrap_or(false) {
                 return;
             }
@@ -538,6 +539,7 @@ impl<'a, O: Object> Waiters<'a, O> {
                 Ok(guard) => guard,
                 Err(_) => return self.ring_bell(),
             };
+            guard.instead_of(bell);
         }
     }
 

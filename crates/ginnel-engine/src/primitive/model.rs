@@ -337,6 +337,11 @@ impl Watch {
     pub(crate) fn from_before(thread: Thread, before: *const u8) -> Watch {
         Watch { thread, before }
     }
+
+    /// The kernel goes on looking at the word; what it would have looked at before.
+    pub(crate) fn into_before(self) -> *const u8 {
+        std::mem::ManuallyDrop::new(self).before
+    }
 }
 
 impl Drop for Watch {

@@ -23,12 +23,12 @@
 //! | in the middle of a `forfeit` | done again by the next, from its last checkpoint |
 
 use super::slots::{
-    DIRTY, EPOCH, FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, PROCESS, SLEEPERS, SLOT,
+    DIRTY, EPOCH, FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, Link, PROCESS, SLEEPERS, SLOT,
     START_WORD, STATE, UNWATCHED,
 };
 use super::{Object, WORDS, Waiters, Words};
 use crate::lock::Guard;
-use crate::primitive::{AtomicU32, Linked, OWNER_DIED, Ordering, Thread, WAITERS, futex_wake};
+use crate::primitive::{AtomicU32, OWNER_DIED, Ordering, Thread, WAITERS, futex_wake};
 use crate::process::Process;
 use crate::segment::Segment;
 use crate::{Errno, Result};
@@ -87,7 +87,7 @@ pub struct Stake<'a> {
     life: &'a AtomicU32,
     bell: &'a AtomicU32,
     thread: Thread,
-    linked: Option<Linked>,
+    linked: Option<Link<'a>>,
 }
 
 /// Which slot is the stake of the calling process: to be kept in memory of its own, and checked at each use by
@@ -218,7 +218,6 @@ impl<'a, O: Object> Waiters<'a, O> {
         let (slot, _, linked) = self.take_slot(guard, Thread::current(), &words, HELD_BY_PROCESS)?;
         guard.checkpoint();
         // The kernel goes through the list when the thread ends: the memory stays.
-        self.segment.pin();
         std::mem::forget(linked);
         Ok(ProcessStake(slot))
     }
@@ -229,7 +228,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         thread: Thread,
         words: &Words,
         state: u64,
-    ) -> Result<(usize, &'a AtomicU32, Linked)> {
+    ) -> Result<(usize, &'a AtomicU32, Link<'a>)> {
         let index = self.index_for_next(guard)?;
         let slot = self.slot(index);
         if !self.has_room(guard)? {
@@ -294,7 +293,6 @@ impl<'a, O: Object> Waiters<'a, O> {
     #[cold]
     fn watch_again(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
         let (_, linked) = self.bring_to_life(slot, Thread::current())?;
-        self.segment.pin();
         std::mem::forget(linked);
         guard.set(slot + STATE, HELD_BY_PROCESS)?;
         self.add(guard, UNWATCHED, -1)?;
@@ -352,7 +350,7 @@ const _: () = assert!(START_WORD < WORDS);
 impl Drop for Stake<'_> {
     fn drop(&mut self) {
         // In a forked child it is the parent's.
-        if !self.linked.as_ref().is_some_and(Linked::is_own) {
+        if !self.linked.as_ref().is_some_and(Link::is_own) {
             return;
         }
         let dead = WAITERS | OWNER_DIED;
