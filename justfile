@@ -48,3 +48,29 @@ deny:
 # Lock, blocked operations and stakes under many orders of their accesses, with threads killed in between.
 model orders="20000":
     GINNEL_MODEL={{orders}} RUSTFLAGS="--cfg ginnel_model" cargo test -p ginnel-engine --target-dir target/model --test model
+
+# Killed at every instruction of every operation, each test's numbers in one line: an hour (GINNEL_STRIDE=29 for a slice).
+# Optimised, as users have it: a debug build has ten times the instructions, and the time is their square.
+crash:
+    GINNEL_STRIDE="${GINNEL_STRIDE:-1}" cargo test --release -p ginnel-engine --no-fail-fast -- --nocapture kill killed dead death dies dying given stopped served 2>&1 \
+        | grep -E '^(crash|stopped|test |failures|thread|isolated)|violation|panicked|FAILED'
+
+# Every word of every kind of object overwritten and bits flipped, two processes at work, one object beside it.
+# With the checks of a debug build: an overflow is a panic, and a panic is a violation.
+hostile:
+    GINNEL_STRIDE="${GINNEL_STRIDE:-1}" cargo test -p ginnel-engine --no-fail-fast -- --nocapture scribbled overwritten flipped 2>&1 \
+        | grep -E '^(hostile|test |failures|thread|isolated)|violation|panicked|FAILED'
+
+# Files that are not what they should be, opened and used as each kind of object: a stable fuzzer with seeds, in the tests,
+# as cargo-fuzz needs a nightly compiler. GINNEL_SEED=7 for other ones.
+fuzz cases="20000":
+    GINNEL_STRIDE=1 GINNEL_FUZZ={{cases}} cargo test -p ginnel-engine --test hostile -- --nocapture any_file | grep -E '^(fuzz|test )'
+
+# The unsafe parts under valgrind (apt-get install valgrind): the documentation's examples cannot, the benchmark's pairs can.
+valgrind:
+    bash .ci/valgrind
+
+# Needs a nightly compiler (`rustup +nightly component add miri`). Miri knows neither futexes between processes nor mapped
+# files, so it sees what is done in private memory: the examples that need no system call but those it emulates.
+miri:
+    MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-permissive-provenance" cargo +nightly miri test -p ginnel-engine --lib

@@ -122,7 +122,7 @@ fn one_that_was_stopped_on_its_way_out_keeps_nobody() {
 
 #[test]
 fn a_party_killed_at_every_instruction_counts_or_does_not() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let mut kills = 0;
         for steps in (0..).step_by(stride_or(97)) {
             let three = barrier(3);
@@ -141,13 +141,14 @@ fn a_party_killed_at_every_instruction_counts_or_does_not() {
             }
         }
         println!("{kills} kills of one who comes");
+        crate::common::crash("barrier wait");
         assert!(kills > 3);
     });
 }
 
 #[test]
 fn who_completes_the_round_killed_at_every_instruction_leaves_nobody_behind() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (mut before, mut after) = (0, 0);
         for steps in (0..).step_by(stride_or(7)) {
             let three = barrier(3);
@@ -169,13 +170,14 @@ fn who_completes_the_round_killed_at_every_instruction_leaves_nobody_behind() {
             }
         }
         println!("{before} kills before the round was complete, {after} after");
+        crate::common::crash("barrier wait, the last one");
         assert!(before > 3 && after > 3);
     });
 }
 
 #[test]
 fn a_party_killed_at_every_instruction_on_its_way_out_keeps_nobody() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let mut kills = 0;
         for steps in (0..).step_by(stride_or(61)) {
             let two = barrier(2);
@@ -202,6 +204,7 @@ fn a_party_killed_at_every_instruction_on_its_way_out_keeps_nobody() {
             }
         }
         println!("{kills} kills on the way out");
+        crate::common::crash("barrier wait, on the way out");
         assert!(kills > 3);
     });
 }
@@ -242,7 +245,7 @@ fn many_processes_killed_at_random_and_the_rest_go_on() {
 
 #[test]
 fn overwritten_it_returns_by_its_deadline() {
-    isolated_for(Duration::from_secs(300), || {
+    isolated_for(crate::common::limit(), || {
         let mut tried = 0;
         for offset in (64..64 + Barrier::size_bytes(2)).step_by(8) {
             for value in hostile(offset) {
@@ -260,6 +263,6 @@ fn overwritten_it_returns_by_its_deadline() {
                 tried += 1;
             }
         }
-        println!("{tried} words written");
+        crate::common::tried("barrier", tried);
     });
 }

@@ -228,7 +228,7 @@ fn stepped_to_its_sleep(store: Store, mut meanwhile: impl FnMut()) -> Stepped {
 
 #[test]
 fn a_waiter_killed_at_every_instruction_passes_the_notification_on() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (mut kills, mut passed) = (0, 0);
         for steps in (0..).step_by(stride_or(31)) {
             let store = store();
@@ -256,13 +256,14 @@ fn a_waiter_killed_at_every_instruction_passes_the_notification_on() {
             }
         }
         println!("{kills} kills of one who was notified, {passed} before it had taken the item");
+        crate::common::crash("condvar wait, notified");
         assert!(kills > 5 && passed > 3);
     });
 }
 
 #[test]
 fn a_notified_one_killed_while_another_has_the_mutex_passes_the_notification_on() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let mut kills = 0;
         for steps in (0..).step_by(stride_or(499)) {
             let store = store();
@@ -287,6 +288,7 @@ fn a_notified_one_killed_while_another_has_the_mutex_passes_the_notification_on(
             }
         }
         println!("{kills} kills of one who was notified and wanted the mutex");
+        crate::common::crash("condvar wait, notified, mutex taken");
         assert!(kills > 1);
     });
 }
@@ -294,7 +296,7 @@ fn a_notified_one_killed_while_another_has_the_mutex_passes_the_notification_on(
 /// It may have seen the mutex free, and be about to take it.
 #[test]
 fn a_notified_one_killed_after_another_took_the_mutex_first_passes_the_notification_on() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (mut kills, mut first) = (0, 0);
         for steps in (0..).step_by(stride_or(17)) {
             let store = store();
@@ -322,13 +324,14 @@ fn a_notified_one_killed_after_another_took_the_mutex_first_passes_the_notificat
             kills += 1;
         }
         println!("{kills} kills of one who was notified, {first} of them after another took the mutex");
+        crate::common::crash("condvar wait, notified, another first");
         assert!(kills > 3 && first > 1);
     });
 }
 
 #[test]
 fn a_notifier_killed_at_every_instruction_leaves_nobody_asleep() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         for count in [1, 3] {
             let (mut before, mut after) = (0, 0);
             for steps in (0..).step_by(stride_or(7)) {
@@ -352,6 +355,7 @@ fn a_notifier_killed_at_every_instruction_leaves_nobody_asleep() {
                 }
             }
             println!("{before} kills before {count} was given, {after} after");
+            crate::common::crash(&format!("condvar notify, {count} given"));
             assert!(before > 1 && after > 1);
         }
     });
@@ -359,7 +363,7 @@ fn a_notifier_killed_at_every_instruction_leaves_nobody_asleep() {
 
 #[test]
 fn who_is_about_to_sleep_hears_of_the_death_of_one_who_was_notified() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (mut kills, mut sleeps) = (0, false);
         for steps in (0..).step_by(stride_or(37)) {
             let store = store();
@@ -399,6 +403,7 @@ fn who_is_about_to_sleep_hears_of_the_death_of_one_who_was_notified() {
             }
         }
         println!("{kills} deaths before one who is about to sleep");
+        crate::common::crash("condvar wait, about to sleep");
         assert!(kills > 3);
     });
 }
@@ -439,7 +444,7 @@ fn many_processes_killed_at_random_keep_the_total_and_nobody_sleeps_on() {
 
 #[test]
 fn overwritten_it_returns_by_its_deadline() {
-    isolated_for(Duration::from_secs(300), || {
+    isolated_for(crate::common::limit(), || {
         let mut tried = 0;
         for offset in (0..3 * 64).step_by(8) {
             for value in hostile(offset) {
@@ -470,6 +475,6 @@ fn overwritten_it_returns_by_its_deadline() {
                 tried += 1;
             }
         }
-        println!("{tried} words written");
+        crate::common::tried("condition variable", tried);
     });
 }

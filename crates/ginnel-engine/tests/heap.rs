@@ -154,8 +154,8 @@ fn what_is_not_committed_is_not_taken() {
 
 #[test]
 fn killed_at_every_instruction_of_giving_back_and_making_again_no_page_is_lost() {
-    isolated_for(Duration::from_secs(600), || {
-        let stride = std::env::var("GINNEL_STRIDE").map_or(61, |stride| stride.parse().unwrap());
+    isolated_for(crate::common::limit(), || {
+        let stride = common::stride_or(61);
         for making in [false, true] {
             let mut kills = 0;
             for steps in (0..).step_by(stride) {
@@ -209,6 +209,7 @@ fn killed_at_every_instruction_of_giving_back_and_making_again_no_page_is_lost()
                 }
             }
             println!("making: {making}: {kills} kills");
+            common::crash(&format!("heap: pages given back (made again: {making})"));
             assert!(kills > 10);
         }
     });

@@ -188,7 +188,7 @@ fn kill_at_every_instruction(work: impl Fn(), mut check: impl FnMut(u32)) -> u32
 
 #[test]
 fn killed_at_every_instruction_a_transfer_is_whole_or_undone() {
-    isolated_for(Duration::from_secs(300), || {
+    isolated_for(crate::common::limit(), || {
         let segment = accounts();
         let mut done = 0;
         let kills = kill_at_every_instruction(
@@ -202,12 +202,13 @@ fn killed_at_every_instruction_a_transfer_is_whole_or_undone() {
         );
         assert!(done >= 1 && kills > 50, "{kills} kills, {done} transfers");
         println!("{kills} instructions, {kills} kills, {done} of them after the commit");
+        crate::common::crash("lock, a change, commit");
     });
 }
 
 #[test]
 fn killed_at_every_instruction_somebody_waiting_goes_on() {
-    isolated_for(Duration::from_secs(300), || {
+    isolated_for(crate::common::limit(), || {
         let segment = accounts();
         let mut transfers = 0;
         let mut kills = 0;
@@ -231,13 +232,14 @@ fn killed_at_every_instruction_somebody_waiting_goes_on() {
             }
         }
         println!("{kills} kills, each with somebody waiting");
+        crate::common::crash("lock, with somebody waiting");
         assert!(kills > 50);
     });
 }
 
 #[test]
 fn killed_at_every_instruction_of_undoing_it_is_undone_by_the_next() {
-    isolated_for(Duration::from_secs(300), || {
+    isolated_for(crate::common::limit(), || {
         let segment = accounts();
         let kills = kill_at_every_instruction(
             || {

@@ -297,7 +297,7 @@ fn a_stopped_holder_delays_and_breaks_nothing() {
 
 #[test]
 fn killed_at_every_instruction_the_next_gets_it() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (mut kills, mut told) = (0, 0);
         for steps in (0..).step_by(stride_or(1)) {
             let mutex = mutex();
@@ -318,13 +318,14 @@ fn killed_at_every_instruction_the_next_gets_it() {
             }
         }
         println!("{kills} kills, {told} of them with the mutex");
+        crate::common::crash("mutex lock, unlock");
         assert!(kills > 30 && told > 5);
     });
 }
 
 #[test]
 fn killed_at_every_instruction_whoever_sleeps_behind_it_gets_it() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let mut kills = 0;
         for steps in (0..).step_by(stride_or(7)) {
             let mutex = mutex();
@@ -358,6 +359,7 @@ fn killed_at_every_instruction_whoever_sleeps_behind_it_gets_it() {
             }
         }
         println!("{kills} kills with two asleep");
+        crate::common::crash("mutex lock, unlock, two asleep");
         assert!(kills > 5);
     });
 }
@@ -365,7 +367,7 @@ fn killed_at_every_instruction_whoever_sleeps_behind_it_gets_it() {
 /// What glibc's mutex loses: `B` is woken and killed, after another has locked.
 #[test]
 fn a_wake_that_a_dead_one_had_is_not_lost_to_who_came_before_it() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let mut kills = 0;
         for steps in (0..).step_by(stride_or(61)) {
             let mutex = mutex();
@@ -402,6 +404,7 @@ fn a_wake_that_a_dead_one_had_is_not_lost_to_who_came_before_it() {
             }
         }
         println!("{kills} kills of one who was woken");
+        crate::common::crash("mutex lock, woken");
         assert!(kills > 3);
     });
 }
@@ -463,7 +466,7 @@ fn who_waits_for_it_uses_next_to_no_processor() {
 
 #[test]
 fn overwritten_it_works_or_is_an_error_and_never_hangs() {
-    isolated_for(Duration::from_secs(300), || {
+    isolated_for(crate::common::limit(), || {
         let mut tried = 0;
         for held in [false, true] {
             for offset in (0..Mutex::SIZE).step_by(8) {
@@ -510,6 +513,6 @@ fn overwritten_it_works_or_is_an_error_and_never_hangs() {
                 }
             }
         }
-        println!("{tried} words written");
+        crate::common::tried("mutex", tried);
     });
 }

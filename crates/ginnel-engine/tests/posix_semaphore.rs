@@ -287,7 +287,7 @@ fn a_stopped_waiter_takes_nothing_from_the_others() {
 
 #[test]
 fn a_waiter_killed_at_every_instruction_passes_its_unit_on() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (mut kills, mut passed) = (0, 0);
         for steps in (0..).step_by(stride_or(7)) {
             let empty = semaphore(0);
@@ -322,13 +322,14 @@ fn a_waiter_killed_at_every_instruction_passes_its_unit_on() {
             }
         }
         println!("{kills} kills of one who was woken, {passed} before it had taken its unit");
+        crate::common::crash("POSIX semaphore wait, woken");
         assert!(kills > 3 && passed > 1);
     });
 }
 
 #[test]
 fn who_is_about_to_sleep_gets_the_unit_of_one_who_dies() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let mut kills = 0;
         for steps in (0..).step_by(stride_or(397)) {
             let empty = semaphore(0);
@@ -362,13 +363,14 @@ fn who_is_about_to_sleep_gets_the_unit_of_one_who_dies() {
             kills += 1;
         }
         println!("{kills} deaths before one who is about to sleep");
+        crate::common::crash("POSIX semaphore wait, about to sleep");
         assert!(kills > 3);
     });
 }
 
 #[test]
 fn a_poster_killed_at_every_instruction_leaves_nobody_asleep_at_a_unit() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (mut before, mut after) = (0, 0);
         for steps in (0..).step_by(stride_or(1)) {
             let empty = semaphore(0);
@@ -393,6 +395,7 @@ fn a_poster_killed_at_every_instruction_leaves_nobody_asleep_at_a_unit() {
             }
         }
         println!("{before} kills before the unit was there, {after} after");
+        crate::common::crash("POSIX semaphore post");
         assert!(before > 0 && after > 0);
     });
 }
@@ -455,7 +458,7 @@ fn many_processes_keep_the_count() {
 
 #[test]
 fn overwritten_it_has_some_value_and_never_hangs() {
-    isolated_for(Duration::from_secs(300), || {
+    isolated_for(crate::common::limit(), || {
         let mut tried = 0;
         for offset in (0..Semaphore::SIZE).step_by(8) {
             for value in hostile(offset) {
@@ -477,7 +480,7 @@ fn overwritten_it_has_some_value_and_never_hangs() {
                 tried += 1;
             }
         }
-        println!("{tried} words written");
+        crate::common::tried("POSIX semaphore", tried);
     });
 }
 

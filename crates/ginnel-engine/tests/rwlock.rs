@@ -240,25 +240,27 @@ fn killed_at_every_instruction(work: fn(RwLock<'_>), stride: usize) -> (u32, u32
 
 #[test]
 fn a_writer_killed_at_every_instruction_keeps_nobody() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (kills, with_others) = killed_at_every_instruction(write, stride_or(41));
         println!("{kills} kills of a writer, {with_others} with others waiting");
+        crate::common::crash("rwlock write");
         assert!(kills > 5 && with_others > 2);
     });
 }
 
 #[test]
 fn a_reader_killed_at_every_instruction_keeps_nobody() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (kills, with_others) = killed_at_every_instruction(read, stride_or(41));
         println!("{kills} kills of a reader, {with_others} with others waiting");
+        crate::common::crash("rwlock read");
         assert!(kills > 5 && with_others > 2);
     });
 }
 
 #[test]
 fn a_waiter_killed_at_every_instruction_passes_it_on() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let mut kills = 0;
         for steps in (0..).step_by(stride_or(61)) {
             let lock = lock();
@@ -284,6 +286,7 @@ fn a_waiter_killed_at_every_instruction_passes_it_on() {
             }
         }
         println!("{kills} kills of one whose turn it was");
+        crate::common::crash("rwlock write, waited for");
         assert!(kills > 3);
     });
 }
@@ -324,7 +327,7 @@ fn many_processes_killed_at_random_and_nobody_sleeps_on() {
 
 #[test]
 fn overwritten_it_returns_by_its_deadline() {
-    isolated_for(Duration::from_secs(300), || {
+    isolated_for(crate::common::limit(), || {
         let mut tried = 0;
         for offset in (64..64 + RwLock::size_bytes(3)).step_by(8) {
             for value in hostile(offset) {
@@ -350,6 +353,6 @@ fn overwritten_it_returns_by_its_deadline() {
                 tried += 1;
             }
         }
-        println!("{tried} words written");
+        crate::common::tried("read-write lock", tried);
     });
 }

@@ -154,7 +154,7 @@ fn kill(child: Child) {
 
 /// Every how many instructions: all take minutes, `GINNEL_STRIDE=1` is for them.
 fn stride() -> usize {
-    std::env::var("GINNEL_STRIDE").map_or(29, |stride| stride.parse().unwrap())
+    crate::common::stride_or(29)
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn a_process_holds_on_when_its_thread_ends_and_when_it_becomes_another_program()
 
 #[test]
 fn killed_at_every_instruction_nothing_is_lost_or_doubled() {
-    isolated_for(Duration::from_secs(1200), || {
+    isolated_for(crate::common::limit(), || {
         for (what, sleeps) in [("alone", false), ("with a sleeper", true)] {
             let mut kills = 0;
             for steps in (0..).step_by(stride()) {
@@ -311,6 +311,7 @@ fn killed_at_every_instruction_nothing_is_lost_or_doubled() {
                 }
             }
             println!("borrowing and giving back, {what}: killed at {kills} instructions");
+            crate::common::crash(&format!("stake: borrow and give back, {what}"));
         }
         let mut kills = 0;
         for steps in (0..).step_by(stride()) {
@@ -326,12 +327,13 @@ fn killed_at_every_instruction_nothing_is_lost_or_doubled() {
             }
         }
         println!("a process's stake: killed at {kills} instructions");
+        crate::common::crash("stake of a process");
     });
 }
 
 #[test]
 fn killed_at_every_instruction_of_forfeiting_somebody_else_does_it() {
-    isolated_for(Duration::from_secs(1200), || {
+    isolated_for(crate::common::limit(), || {
         for for_process in [false, true] {
             let mut kills = 0;
             for steps in (0..).step_by(stride()) {
@@ -347,6 +349,7 @@ fn killed_at_every_instruction_of_forfeiting_somebody_else_does_it() {
                 }
             }
             println!("forfeiting, {for_process}: killed at {kills} instructions");
+            crate::common::crash(&format!("stake: forfeit another's (of a process: {for_process})"));
         }
     });
 }

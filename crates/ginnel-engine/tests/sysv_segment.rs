@@ -784,7 +784,7 @@ fn a_scribbled_header_or_a_file_cut_off_is_an_error_and_no_signal() {
             home.collect(false).unwrap();
             assert_eq!(SysvSegment::get(&home, 7, 0, 0), Err(Errno::NOENT), "{len} bytes");
         }
-        println!("{tried} words");
+        crate::common::tried("System V segment", tried);
         assert_eq!(use_it(other), Ok(()), "no other segment is harmed");
         assert_eq!(home.list(Kind::SysvSegment).unwrap().len(), 1);
     });
@@ -832,12 +832,18 @@ fn locks_of_somebody_who_is_up_to_no_good_hang_nobody() {
     });
 }
 
-/// Kills a process before and after each system call of `work`, one process per kill: how many.
-fn kill_everywhere(prepare: impl Fn() -> i32, work: impl Fn(i32), check: impl Fn(i32, usize)) -> usize {
-    for at in 0.. {
+/// Kills a process before and after each system call of `work`, or at every so many instructions, one process per kill:
+/// how many.
+fn kill_everywhere(
+    every: Option<usize>,
+    prepare: impl Fn() -> i32,
+    work: impl Fn(i32),
+    check: impl Fn(i32, usize),
+) -> usize {
+    for at in (0..).step_by(every.unwrap_or(1)) {
         let id = prepare();
         let stepped = Stepped::start(|| work(id));
-        let inside = (0..at).all(|_| stepped.step_call());
+        let inside = (0..at).all(|_| if every.is_some() { stepped.step() } else { stepped.step_call() });
         stepped.kill();
         check(id, at);
         if !inside {
@@ -849,7 +855,16 @@ fn kill_everywhere(prepare: impl Fn() -> i32, work: impl Fn(i32), check: impl Fn
 
 #[test]
 fn killed_anywhere_in_an_attach_or_a_detach_nothing_stays_attached() {
-    isolated(|| {
+    isolated(|| attach_and_be_killed(None));
+}
+
+#[test]
+fn killed_at_any_instruction_of_an_attach_or_a_detach_nothing_stays_attached() {
+    isolated_for(common::limit(), || attach_and_be_killed(Some(common::stride_or(4999))));
+}
+
+fn attach_and_be_killed(every: Option<usize>) {
+    {
         let home = home();
         let before = pages_used();
         // Warmed up: what is done once a process is not this test's business.
@@ -857,6 +872,7 @@ fn killed_anywhere_in_an_attach_or_a_detach_nothing_stays_attached() {
         SysvSegment::detach(SysvSegment::attach(&home, warm, 0, 0).unwrap()).unwrap();
         SysvSegment::remove(&home, warm).unwrap();
         let kills = kill_everywhere(
+            every,
             || SysvSegment::get(&home, 7, 4096, IPC_CREAT | 0o600).unwrap(),
             |id| {
                 let address = SysvSegment::attach(&home, id, 0, 0).unwrap();
@@ -878,6 +894,8 @@ fn killed_anywhere_in_an_attach_or_a_detach_nothing_stays_attached() {
             },
         );
         println!("{kills} kills");
-        assert!(kills > 50);
-    });
+        let how = if every.is_some() { "" } else { " (by system call)" };
+        crate::common::crash(&format!("shmat, IPC_RMID, shmdt{how}"));
+        assert!(kills > if every.is_some() { 3 } else { 50 });
+    }
 }

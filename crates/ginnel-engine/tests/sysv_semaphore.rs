@@ -489,7 +489,7 @@ fn scribbled_words_are_an_error_or_a_result_and_never_hang() {
                 tried += 1;
             }
         }
-        println!("{tried} words written");
+        crate::common::tried("System V semaphores", tried);
         assert!(tried > 300);
     });
 }

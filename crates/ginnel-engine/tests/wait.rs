@@ -270,7 +270,7 @@ fn after_a_killed_taker(segment: &Segment, others: Vec<Child>, taken: Option<boo
 
 /// Every how many instructions: all take minutes, `GINNEL_STRIDE=1` is for them.
 fn stride() -> usize {
-    std::env::var("GINNEL_STRIDE").map_or(29, |stride| stride.parse().unwrap())
+    crate::common::stride_or(29)
 }
 
 /// Kills a taker at each `stride`-th instruction: of blocking, of waking up, of taking the result.
@@ -330,26 +330,29 @@ fn taker_killed(others: u64, first: bool, stride: usize) -> (usize, usize) {
 
 #[test]
 fn a_taker_killed_at_every_instruction_loses_nothing_and_keeps_nobody() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (before, after) = taker_killed(1, true, stride());
         println!("{before} kills before it was served, {after} after, one sleeper behind");
+        crate::common::crash("wait queue: take, one behind");
         assert!(before > 20 && after > 20);
     });
 }
 
 #[test]
 fn a_taker_killed_with_three_behind_it() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (before, after) = taker_killed(3, true, 7 * stride());
         println!("{before} kills before it was served, {after} after, three sleepers behind");
+        crate::common::crash("wait queue: take, three behind");
     });
 }
 
 #[test]
 fn a_taker_killed_with_sleepers_before_and_behind_it() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (before, after) = taker_killed(2, false, 11 * stride());
         println!("{before} kills before it was served, {after} after, two sleepers before it, two behind");
+        crate::common::crash("wait queue: take, two before, two behind");
     });
 }
 
@@ -385,18 +388,20 @@ fn giver_killed(others: u64, stride: usize) -> (usize, usize) {
 
 #[test]
 fn a_giver_killed_at_every_instruction_leaves_nobody_asleep() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (before, after) = giver_killed(1, stride());
         println!("{before} kills before the commit, {after} after, one sleeper");
+        crate::common::crash("wait queue: give, one asleep");
         assert!(before > 20 && after > 20);
     });
 }
 
 #[test]
 fn a_giver_killed_with_three_asleep() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (before, after) = giver_killed(3, 3 * stride());
         println!("{before} kills before the commit, {after} after, three sleepers");
+        crate::common::crash("wait queue: give, three asleep");
     });
 }
 
@@ -436,7 +441,7 @@ fn stopped_after(steps: usize, work: impl Fn()) -> Option<Stepped> {
 
 #[test]
 fn who_is_about_to_sleep_hears_of_a_death_before_it_in_the_list() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let mut kills = 0;
         for steps in (0..).step_by(stride()) {
             let segment = units();
@@ -452,13 +457,14 @@ fn who_is_about_to_sleep_hears_of_a_death_before_it_in_the_list() {
             kills += 1;
         }
         println!("{kills} deaths before one who is about to sleep");
+        crate::common::crash("wait queue: served, before one about to sleep");
         assert!(kills > 20);
     });
 }
 
 #[test]
 fn who_is_about_to_sleep_hears_of_a_death_behind_it_in_the_list() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let (mut kills, mut listed) = (0, 0);
         for steps in (0..).step_by(stride()) {
             let segment = units();
@@ -478,6 +484,7 @@ fn who_is_about_to_sleep_hears_of_a_death_behind_it_in_the_list() {
             kills += 1;
         }
         println!("{kills} deaths behind one who is about to sleep, {listed} of them in the list");
+        crate::common::crash("wait queue: served, behind one about to sleep");
         assert!(kills > 10 && listed > 3);
     });
 }
@@ -528,7 +535,7 @@ fn many_processes_killed_at_random_lose_no_unit_and_leave_nobody_asleep() {
 
 #[test]
 fn scribbled_slots_are_an_error_or_work_and_never_hang() {
-    isolated_for(Duration::from_secs(300), || {
+    isolated_for(crate::common::limit(), || {
         let mut tried = 0;
         for offset in (WAITERS..SLOTS + 3 * 0x80).step_by(8) {
             for value in [0, u64::MAX, 3, 0x4000_0000, 0x9e37_79b9_7f4a_7c15 ^ offset as u64] {
@@ -559,6 +566,6 @@ fn scribbled_slots_are_an_error_or_work_and_never_hang() {
                 tried += 1;
             }
         }
-        println!("{tried} words written");
+        crate::common::tried("wait queue", tried);
     });
 }

@@ -1,6 +1,8 @@
 //! Processes that are stepped and killed at any instruction.
 #![allow(unsafe_code, dead_code, missing_docs, unreachable_pub)]
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use ginnel_testkit::{Child, Exit, blocked_in, fork, wait_until};
 use rustix::fs::{Mode, OFlags};
 
@@ -28,6 +30,23 @@ pub fn pause_for_ever() -> ! {
         // SAFETY: no memory is involved.
         unsafe { libc::pause() };
     }
+}
+
+static STEPS: AtomicU64 = AtomicU64::new(0);
+static KILLS: AtomicU64 = AtomicU64::new(0);
+
+/// After the checks of an operation's kills: says how many instructions were stepped and how many processes killed since
+/// the last time, in the one form that `just crash` collects. A violation would have ended the test before.
+pub fn crash(operation: &str) {
+    let [steps, kills] = [&STEPS, &KILLS].map(|count| count.swap(0, Ordering::Relaxed));
+    assert!(kills > 0, "{operation}: nobody was killed");
+    println!("crash: {operation}: {steps} instructions stepped, {kills} kills, 0 violations");
+}
+
+/// The same of words overwritten, for `just hostile`.
+pub fn tried(object: &str, words: usize) {
+    assert!(words > 0, "{object}: no word was overwritten");
+    println!("hostile: {object}: {words} words tried");
 }
 
 /// A child that stops itself before and after `work`, traced by this process.
@@ -62,6 +81,7 @@ impl Stepped {
 
     /// One instruction: whether it is still in the work.
     pub fn step(&self) -> bool {
+        STEPS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: this request uses neither address nor data; the tracee is our own child.
         assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, self.0.pid(), 0, 0) }, 0);
         self.stop() == libc::SIGTRAP
@@ -70,6 +90,7 @@ impl Stepped {
     /// As far as the beginning or the end of its next system call: whether it is still in the work. Enough for what changes
     /// only files: nobody sees a difference between two calls.
     pub fn step_call(&self) -> bool {
+        STEPS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: this request uses neither address nor data; the tracee is our own child.
         assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SYSCALL, self.0.pid(), 0, 0) }, 0);
         self.stop() == libc::SIGTRAP
@@ -93,6 +114,7 @@ impl Stepped {
     }
 
     fn step_while(&self, mut patient: impl FnMut(i32) -> bool) -> bool {
+        STEPS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: as in `step`.
         assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, self.0.pid(), 0, 0) }, 0);
         for look in 1_u64.. {
@@ -120,10 +142,23 @@ impl Stepped {
             unsafe { libc::waitpid(self.0.pid(), &mut status, libc::__WALL | libc::WNOHANG) != 0 }
         });
         assert!(libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGSTOP, "{what}: {status:#x}");
-        self.kill();
+        self.end();
+    }
+
+    /// No longer traced, and stopped where it is, by a `SIGSTOP` of its own.
+    pub fn leave_stopped(self) -> Child {
+        let pid = self.0.pid();
+        // SAFETY: this request takes a number; the tracee is our own child.
+        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, 0, libc::SIGSTOP) }, 0);
+        self.0
     }
 
     pub fn kill(self) {
+        KILLS.fetch_add(1, Ordering::Relaxed);
+        self.end();
+    }
+
+    fn end(self) {
         self.0.kill();
         assert_eq!(self.0.wait(), Exit::Signal(libc::SIGKILL));
     }
@@ -132,6 +167,11 @@ impl Stepped {
 /// Every how many instructions to kill: all take minutes, `GINNEL_STRIDE=1` is for them.
 pub fn stride_or(otherwise: usize) -> usize {
     std::env::var("GINNEL_STRIDE").map_or(otherwise, |stride| stride.parse().unwrap())
+}
+
+/// How long a test of many kills may take: with a stride of 1, for hours.
+pub fn limit() -> std::time::Duration {
+    std::time::Duration::from_secs(if stride_or(2) == 1 { 4 * 3600 } else { 900 })
 }
 
 const SHARED_BYTES: usize = 1 << 17;

@@ -104,16 +104,16 @@ fn scribble(bytes: usize, every: usize) {
             tried += 1;
         }
     }
-    println!("{tried} words written, messages of {bytes} bytes");
+    crate::common::tried(&format!("POSIX queue, messages of {bytes} bytes"), tried);
     assert!(tried > 50);
 }
 
 #[test]
 fn a_scribbled_queue_is_an_error_or_works() {
-    isolated_for(Duration::from_secs(900), || scribble(64, 13));
+    isolated_for(crate::common::limit(), || scribble(64, 13));
 }
 
 #[test]
 fn a_scribbled_queue_of_large_messages_is_an_error_or_works() {
-    isolated_for(Duration::from_secs(900), || scribble(LARGE + 64, 79));
+    isolated_for(crate::common::limit(), || scribble(LARGE + 64, 79));
 }

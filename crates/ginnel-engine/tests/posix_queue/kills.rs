@@ -16,7 +16,6 @@ use rustix::fs::{Mode, OFlags};
 use crate::common::{self, Stepped};
 use crate::{BOTH, CREATE, SIGNALS, again, count, home, note_signals, path, polled, queue, soon, take};
 
-const LIMIT: Duration = Duration::from_secs(600);
 const JOURNAL_COUNT: usize = 0x58;
 const LOCK_WORD: usize = 0x40;
 /// How many slots were ever used.
@@ -26,7 +25,7 @@ const MEMBERS: usize = HEADER_BYTES + 0x180 + 0x38;
 
 /// Every how many instructions: all take minutes, `GINNEL_STRIDE=1` is for them.
 fn stride() -> usize {
-    std::env::var("GINNEL_STRIDE").map_or(29, |stride| stride.parse().unwrap())
+    crate::common::stride_or(29)
 }
 
 /// The queue's words, as they stand.
@@ -92,7 +91,7 @@ fn assert_tidy(queue: &PosixQueue, slots: u64) {
 
 #[test]
 fn a_sender_killed_has_sent_its_message_or_not() {
-    isolated_for(LIMIT, || {
+    isolated_for(crate::common::limit(), || {
         for (held, bytes, stride) in
             [(0, 64, stride()), (2, 64, 2 * stride()), (1, LARGE + 64, 40 * stride())]
         {
@@ -115,6 +114,7 @@ fn a_sender_killed_has_sent_its_message_or_not() {
                 },
             );
             println!("{kills} kills of a sender, {bytes} bytes, {held} before: {} had sent", sent[1]);
+            crate::common::crash(&format!("mq_send, {bytes} bytes, {held} before"));
             assert!(sent[0] > 0 && sent[1] > 0);
             assert_tidy(&queue, held as u64 + 1);
         }
@@ -123,7 +123,7 @@ fn a_sender_killed_has_sent_its_message_or_not() {
 
 #[test]
 fn a_receiver_killed_has_received_the_message_or_it_is_there() {
-    isolated_for(LIMIT, || {
+    isolated_for(crate::common::limit(), || {
         for (bytes, stride) in [(64, stride()), (LARGE + 64, 40 * stride())] {
             let queue = queue(4, bytes as u64);
             let mut there = [0, 0];
@@ -150,6 +150,7 @@ fn a_receiver_killed_has_received_the_message_or_it_is_there() {
                 },
             );
             println!("{kills} kills of a receiver, {bytes} bytes: {} left it there", there[1]);
+            crate::common::crash(&format!("mq_receive, {bytes} bytes"));
             assert!(there[0] > 0 && there[1] > 0);
             assert_tidy(&queue, 3);
         }
@@ -165,7 +166,7 @@ fn sleeping_receiver(queue: &PosixQueue) -> Child {
 
 #[test]
 fn a_blocked_receiver_killed_leaves_the_message_to_the_next() {
-    isolated_for(LIMIT, || {
+    isolated_for(crate::common::limit(), || {
         for (bytes, stride) in [(64, 7 * stride()), (LARGE + 64, 60 * stride())] {
             let queue = queue(4, bytes as u64);
             let next = std::cell::RefCell::new(Vec::new());
@@ -206,6 +207,7 @@ fn a_blocked_receiver_killed_leaves_the_message_to_the_next() {
                 },
             );
             println!("{kills} kills of a blocked receiver, {bytes} bytes: {got} had got it, {left} left it");
+            crate::common::crash(&format!("mq_receive, blocked, {bytes} bytes"));
             assert!(got > 0 && left > 0);
             assert_tidy(&queue, 3);
         }
@@ -214,7 +216,7 @@ fn a_blocked_receiver_killed_leaves_the_message_to_the_next() {
 
 #[test]
 fn a_blocked_sender_killed_has_sent_its_message_or_not() {
-    isolated_for(LIMIT, || {
+    isolated_for(crate::common::limit(), || {
         for (bytes, stride) in [(64, 7 * stride()), (LARGE + 64, 60 * stride())] {
             let queue = queue(1, bytes as u64);
             let made_room = Cell::new(false);
@@ -242,6 +244,7 @@ fn a_blocked_sender_killed_has_sent_its_message_or_not() {
                 },
             );
             println!("{kills} kills of a blocked sender, {bytes} bytes: {} had sent", sent[1]);
+            crate::common::crash(&format!("mq_send, blocked, {bytes} bytes"));
             assert!(sent[0] > 0 && sent[1] > 0);
             assert_tidy(&queue, 3);
         }
@@ -250,7 +253,7 @@ fn a_blocked_sender_killed_has_sent_its_message_or_not() {
 
 #[test]
 fn a_sender_killed_loses_no_notice() {
-    isolated_for(LIMIT, || {
+    isolated_for(crate::common::limit(), || {
         note_signals(libc::SIGUSR1);
         let queue = queue(4, 64);
         let mut told = 0;
@@ -276,6 +279,7 @@ fn a_sender_killed_loses_no_notice() {
             },
         );
         println!("{kills} kills of a sender that gives notice: {told} had sent");
+        crate::common::crash("mq_send, giving notice");
         assert!(told > 0 && told < kills);
         assert_tidy(&queue, 1);
     });
@@ -283,7 +287,7 @@ fn a_sender_killed_loses_no_notice() {
 
 #[test]
 fn who_is_killed_registering_or_cancelling_keeps_nobody_else_from_it() {
-    isolated_for(LIMIT, || {
+    isolated_for(crate::common::limit(), || {
         let queue = queue(4, 64);
         let kills = killed(
             stride(),
@@ -299,13 +303,14 @@ fn who_is_killed_registering_or_cancelling_keeps_nobody_else_from_it() {
             },
         );
         println!("{kills} kills of one that registers");
+        crate::common::crash("mq_notify, register and cancel");
         assert_tidy(&queue, 0);
     });
 }
 
 #[test]
 fn who_is_killed_ringing_leaves_the_descriptor_right_for_the_next_to_come() {
-    isolated_for(LIMIT, || {
+    isolated_for(crate::common::limit(), || {
         let queue = queue(2, 64);
         let (read, write) = (libc::POLLIN, libc::POLLOUT);
         for polls in [false, true] {
@@ -334,6 +339,7 @@ fn who_is_killed_ringing_leaves_the_descriptor_right_for_the_next_to_come() {
                 },
             );
             println!("{kills} kills of one that rings");
+            crate::common::crash(&format!("mq_send, ringing (polls: {polls})"));
         }
         assert_tidy(&queue, 2);
     });
@@ -341,7 +347,7 @@ fn who_is_killed_ringing_leaves_the_descriptor_right_for_the_next_to_come() {
 
 #[test]
 fn who_is_killed_giving_memory_back_or_taking_it_harms_no_message() {
-    isolated_for(LIMIT, || {
+    isolated_for(crate::common::limit(), || {
         const MESSAGES: u64 = 600;
         let queue = queue(MESSAGES, 2000);
         let resident = || {
@@ -379,6 +385,7 @@ fn who_is_killed_giving_memory_back_or_taking_it_harms_no_message() {
             },
         );
         println!("{kills} kills of one that gives memory back");
+        crate::common::crash("mq_receive, giving memory back");
         fill(0);
         all("at the end");
         assert!(resident() < 2 << 20, "{} bytes left", resident());
@@ -388,7 +395,7 @@ fn who_is_killed_giving_memory_back_or_taking_it_harms_no_message() {
 
 #[test]
 fn who_is_killed_making_or_unlinking_leaves_a_whole_queue_or_none() {
-    isolated_for(LIMIT, || {
+    isolated_for(crate::common::limit(), || {
         drop(queue(2, 8));
         PosixQueue::unlink(&home(), b"/queue").unwrap();
         let entries = |directory| std::fs::read_dir(path(directory)).unwrap().count();
@@ -418,6 +425,7 @@ fn who_is_killed_making_or_unlinking_leaves_a_whole_queue_or_none() {
             },
         );
         println!("{kills} kills of one that makes and unlinks: {left} FIFOs left to collect");
+        crate::common::crash("mq_open, mq_unlink");
     });
 }
 

@@ -17,7 +17,7 @@ fn killed(child: Child) {
 }
 
 fn stride() -> usize {
-    std::env::var("GINNEL_STRIDE").map_or(101, |stride| stride.parse().unwrap())
+    crate::common::stride_or(101)
 }
 
 /// Where a message is received to. On the stack and small: each byte that is filled is an instruction to be killed at.
@@ -66,6 +66,7 @@ fn killed_alone(
         assert_sound(&queue, &at);
         if !in_work {
             println!("{what}: {} kills before it counted, {} after", kills.0, kills.1);
+            crate::common::crash(&format!("msg: {what}"));
             assert!(kills.0 > 2 && kills.1 > 0);
             return;
         }
@@ -74,7 +75,7 @@ fn killed_alone(
 
 #[test]
 fn killed_at_every_instruction_a_send_has_sent_or_not() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let other = (2, b"other".to_vec());
         for (len, stride) in [(64, stride()), (1500, stride()), (5000, 3 * stride()), (9_000, 5 * stride())] {
             let payload: Vec<u8> = (0..len).map(|index| index as u8).collect();
@@ -104,7 +105,7 @@ fn killed_at_every_instruction_a_send_has_sent_or_not() {
 
 #[test]
 fn killed_at_every_instruction_a_receive_has_received_or_not() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let sent: Vec<(i64, Vec<u8>)> =
             vec![(3, vec![3; 30]), (2, vec![2; 9_000]), (1, vec![1; 10]), (2, vec![4; 40])];
         for (kind, flags, gets, every) in
@@ -130,8 +131,100 @@ fn killed_at_every_instruction_a_receive_has_received_or_not() {
 }
 
 #[test]
+fn killed_at_every_instruction_of_copying_nothing_is_received() {
+    isolated_for(crate::common::limit(), || {
+        let sent = [(3, vec![3; 30]), (2, vec![2; 9_000]), (1, vec![1; 10])];
+        for (index, every) in [(0, 1), (1, 3)] {
+            let copied = crate::common::number(0);
+            killed_alone(
+                &format!("a copy (MSG_COPY) of {} bytes", sent[index].1.len()),
+                every * stride(),
+                |queue| {
+                    queue.set_bytes_max(1 << 20).unwrap();
+                    sent.iter().for_each(|(kind, payload)| send(queue, *kind, payload));
+                    copied.store(0, Ordering::SeqCst);
+                },
+                |queue| {
+                    let mut room = room();
+                    let (kind, len) =
+                        queue.recv(&mut room, index as i64, libc::MSG_COPY | NOWAIT, LATER).unwrap();
+                    copied.store(1, Ordering::SeqCst);
+                    assert!(kind == sent[index].0 && room[..len] == sent[index].1[..]);
+                },
+                |left| {
+                    assert!(left == sent);
+                    copied.load(Ordering::SeqCst) == 1
+                },
+            );
+        }
+    });
+}
+
+#[test]
+fn killed_at_every_instruction_of_cutting_a_message_off_it_is_whole_or_gone() {
+    isolated_for(crate::common::limit(), || {
+        for (len, every) in [(40, 1), (9_000, 3)] {
+            let (cut, stays) = ((2, vec![2; len]), (1, vec![1; 10]));
+            killed_alone(
+                &format!("a receive that cuts off {len} bytes (MSG_NOERROR)"),
+                every * stride(),
+                |queue| {
+                    queue.set_bytes_max(1 << 20).unwrap();
+                    send(queue, cut.0, &cut.1);
+                    send(queue, stays.0, &stays.1);
+                },
+                |queue| assert_eq!(queue.recv(&mut [0; 20], 2, libc::MSG_NOERROR, LATER), Ok((2, 20))),
+                |left| {
+                    assert!(left.last() == Some(&stays));
+                    assert!(left.len() == 1 || (left.len() == 2 && left[0] == cut));
+                    left.len() == 1
+                },
+            );
+        }
+    });
+}
+
+#[test]
+fn killed_at_every_instruction_of_removing_all_are_told_or_nobody() {
+    isolated_for(crate::common::limit(), || {
+        let mut kills = (0, 0);
+        for steps in (0..).step_by(7 * stride()) {
+            let queue = queue();
+            let told = |kind: i64| {
+                let queue = &queue;
+                move || assert!(matches!(recv(queue, kind, 0, LATER), Ok(_) | Err(Errno::IDRM)))
+            };
+            let waiting = [blocked(told(5)), blocked(told(6))];
+            let victim = Stepped::start(|| queue.remove().unwrap());
+            let in_work = (0..steps).all(|_| victim.step());
+            victim.kill();
+            let at = format!("removing, killed after {steps} instructions");
+            match queue.send(5, b"five", 0, LATER) {
+                Ok(()) => {
+                    queue.send(6, b"six", 0, LATER).expect(&at);
+                    kills.0 += 1;
+                }
+                Err(errno) => {
+                    assert!(matches!(errno, Errno::INVAL | Errno::IDRM), "{at}: {errno}");
+                    kills.1 += 1;
+                }
+            }
+            waiting.into_iter().for_each(|child| child.assert_ok());
+            // Whoever comes next completes it.
+            assert!(matches!(queue.remove(), Ok(()) | Err(Errno::INVAL)), "{at}");
+            assert_eq!(queue.send(1, b"", 0, LATER), Err(Errno::INVAL), "{at}");
+            if !in_work {
+                break;
+            }
+        }
+        crate::common::crash("msgctl IPC_RMID with two asleep");
+        assert!(kills.0 > 0 && kills.1 > 0, "{kills:?}");
+    });
+}
+
+#[test]
 fn killed_at_every_instruction_of_making_room_for_many() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         // The 33rd makes the tables wider.
         killed_alone(
             "a send that widens the tables",
@@ -177,7 +270,7 @@ fn killed_at_every_instruction_of_making_room_for_many() {
 
 #[test]
 fn a_receiver_killed_at_every_instruction_of_being_served_leaves_the_message_in_its_place() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         for len in [40, 9_000] {
             let mut kills = (0, 0);
             let payload = vec![7; len];
@@ -221,6 +314,7 @@ fn a_receiver_killed_at_every_instruction_of_being_served_leaves_the_message_in_
                 }
             }
             println!("{len} bytes: {} kills before it had it, {} after", kills.0, kills.1);
+            crate::common::crash(&format!("msg: a receive that is served, {len} bytes"));
             assert!(kills.0 > 2 && kills.1 > 0);
         }
     });
@@ -228,7 +322,7 @@ fn a_receiver_killed_at_every_instruction_of_being_served_leaves_the_message_in_
 
 #[test]
 fn a_blocked_sender_killed_at_every_instruction_has_sent_or_not() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         for len in [40, 9_000] {
             let mut kills = (0, 0);
             let payload = vec![7; len];
@@ -268,6 +362,7 @@ fn a_blocked_sender_killed_at_every_instruction_has_sent_or_not() {
                 }
             }
             println!("{len} bytes: {} kills before it was sent, {} after", kills.0, kills.1);
+            crate::common::crash(&format!("msg: a blocked send of {len} bytes"));
             assert!(kills.0 > 2 && kills.1 > 0);
         }
     });
@@ -405,7 +500,7 @@ fn use_scribbled(queue: &Queue, at: &str) {
 
 #[test]
 fn a_scribbled_queue_is_an_error_or_works_and_never_hangs() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let mut tried = 0;
         let mut random = Random(3);
         let sizes: [usize; 6] = [10, 10, 3000, 500, 9000, 60];
@@ -430,7 +525,7 @@ fn a_scribbled_queue_is_an_error_or_works_and_never_hangs() {
             .chain(heap + 0x1000..end.min(heap + 0x4000))
             .step_by(8)
             .collect();
-        let every = std::env::var("GINNEL_STRIDE").map_or(7, |stride| stride.parse().unwrap());
+        let every = crate::common::stride_or(7);
         for offset in words.into_iter().skip(random.below(every as u64) as usize).step_by(every) {
             for value in [0, u64::MAX, 1 << 31, random.below(u64::MAX >> 1), random.below(1 << 20)] {
                 let queue = full();
@@ -444,6 +539,6 @@ fn a_scribbled_queue_is_an_error_or_works_and_never_hangs() {
                 tried += 1;
             }
         }
-        println!("{tried} words written");
+        crate::common::tried("System V queue", tried);
     });
 }

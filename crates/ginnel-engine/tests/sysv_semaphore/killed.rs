@@ -12,7 +12,7 @@ use crate::common::{Stepped, pause_for_ever};
 
 /// Every how many instructions: all take minutes, `GINNEL_STRIDE=1` is for them.
 fn stride() -> usize {
-    std::env::var("GINNEL_STRIDE").map_or(127, |stride| stride.parse().unwrap())
+    crate::common::stride_or(127)
 }
 
 /// Kills a process at every `stride`-th instruction of `work`, `meanwhile` having been called before. Says how many there
@@ -51,7 +51,7 @@ fn has_ended(children: &[Child]) -> bool {
 
 #[test]
 fn what_a_holder_took_comes_back_wherever_it_is_killed() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let kills = kill_at_every(
             stride(),
             || (set_of(&[1]), None),
@@ -70,13 +70,14 @@ fn what_a_holder_took_comes_back_wherever_it_is_killed() {
             },
         );
         println!("{kills} kills");
+        crate::common::crash("semop with undo");
         assert!(kills > 10);
     });
 }
 
 #[test]
 fn taking_and_giving_in_turn_leaves_nothing_wherever_it_is_killed() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let kills = kill_at_every(
             2 * stride(),
             || set_of(&[3, 0]),
@@ -91,13 +92,14 @@ fn taking_and_giving_in_turn_leaves_nothing_wherever_it_is_killed() {
             },
         );
         println!("{kills} kills");
+        crate::common::crash("semop with undo, take and give");
         assert!(kills > 10);
     });
 }
 
 #[test]
 fn whoever_gives_is_killed_and_nobody_stays_blocked() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let kills = kill_at_every(
             3 * stride(),
             || {
@@ -126,6 +128,7 @@ fn whoever_gives_is_killed_and_nobody_stays_blocked() {
             },
         );
         println!("{kills} kills");
+        crate::common::crash("semop, giving to three");
         assert!(kills > 10);
     });
 }
@@ -171,7 +174,7 @@ fn served_and_killed(
 
 #[test]
 fn one_that_was_served_is_killed_and_the_next_gets_it() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let kills = served_and_killed(stride(), UNDO, |set, behind, given, at| {
             if given {
                 wait_until(&format!("the next has it, {at}"), || has_ended(behind));
@@ -179,13 +182,14 @@ fn one_that_was_served_is_killed_and_the_next_gets_it() {
             assert_eq!((values(set), set.waiting(0)), (vec![0], Ok(0)), "{at}");
         });
         println!("{} kills before it was served, {} after", kills.0, kills.1);
+        crate::common::crash("semop with undo, served");
         assert!(kills.0 > 10 && kills.1 > 2);
     });
 }
 
 #[test]
 fn one_that_was_served_without_undo_has_taken_it() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let kills = served_and_killed(3 * stride(), 0, |set, behind, given, at| {
             assert_eq!((values(set), set.waiting(0)), (vec![0], Ok(u32::from(given))), "{at}");
             operate(set, &[op(0, 1)]).unwrap();
@@ -196,6 +200,7 @@ fn one_that_was_served_without_undo_has_taken_it() {
             }
         });
         println!("{} kills before it was served, {} after", kills.0, kills.1);
+        crate::common::crash("semop, served");
         assert!(kills.0 > 5 && kills.1 > 0);
     });
 }
@@ -213,7 +218,7 @@ fn holder_of(set: &SysvSemaphores, count: u16) -> Child {
 
 #[test]
 fn setting_all_values_is_done_or_not_done_in_large_sets_too() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         for (count, stride) in [(2_usize, stride()), (150, 7 * stride()), (400, 15 * stride())] {
             let kills = kill_at_every(
                 stride,
@@ -235,6 +240,7 @@ fn setting_all_values_is_done_or_not_done_in_large_sets_too() {
                 },
             );
             println!("{kills} kills with {count} semaphores");
+            crate::common::crash(&format!("SETALL, {count} semaphores"));
             assert!(kills > 5);
         }
     });
@@ -242,7 +248,7 @@ fn setting_all_values_is_done_or_not_done_in_large_sets_too() {
 
 #[test]
 fn many_operations_of_one_call_are_done_or_not_done() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         const COUNT: u16 = 250;
         let all = |change: i16| (0..COUNT).map(|index| flagged(index, change, UNDO)).collect::<Vec<sembuf>>();
         let kills = kill_at_every(
@@ -264,13 +270,14 @@ fn many_operations_of_one_call_are_done_or_not_done() {
             },
         );
         println!("{kills} kills");
+        crate::common::crash("semop with undo, 250 operations");
         assert!(kills > 5);
     });
 }
 
 #[test]
 fn what_a_dead_one_had_is_given_back_once() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         const COUNT: u16 = 240;
         let kills = kill_at_every(
             9 * stride(),
@@ -284,13 +291,14 @@ fn what_a_dead_one_had_is_given_back_once() {
             |set, at| assert!(values(&set).iter().all(|value| *value == 5), "{at}: {:?}", values(&set)),
         );
         println!("{kills} kills");
+        crate::common::crash("semop: undo of a dead one, 240 semaphores");
         assert!(kills > 5);
     });
 }
 
 #[test]
 fn a_set_is_removed_or_not_removed() {
-    isolated_for(Duration::from_secs(600), || {
+    isolated_for(crate::common::limit(), || {
         let kills = kill_at_every(
             4 * stride(),
             || {
@@ -314,6 +322,7 @@ fn a_set_is_removed_or_not_removed() {
             },
         );
         println!("{kills} kills");
+        crate::common::crash("semctl IPC_RMID with a sleeper");
         assert!(kills > 10);
     });
 }
