@@ -40,6 +40,12 @@ impl Message {
         (differences == 0).then_some(sequence)
     }
 
+    /// Its type.
+    #[inline]
+    pub(crate) fn kind(&self) -> i64 {
+        self.words[0] as i64
+    }
+
     /// How many bytes the payload has.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {

@@ -31,6 +31,7 @@ pub(crate) enum Verb {
     Create(cmd::create::Args),
     Rm(cmd::rm::Args),
     Ls(cmd::ls::Args),
+    Gc(cmd::gc::Args),
     Serve(cmd::serve::Args),
     Call(cmd::call::Args),
     Chat(cmd::chat::Args),

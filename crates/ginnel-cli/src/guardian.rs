@@ -30,6 +30,7 @@ use ginnel::{Deadline, Endpoint};
 use rustix::termios::Termios;
 
 use crate::failure::{Context, Failure, Result};
+use crate::home;
 use crate::objects;
 use crate::talk::Seat;
 
@@ -54,6 +55,7 @@ impl Guardian {
         let program = std::env::current_exe().context("finding this program")?;
         let mut child = Command::new(program)
             .arg(VERB)
+            .env(home::VARIABLE, home::for_children())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
@@ -139,6 +141,7 @@ impl Drop for Guardian {
 
 /// Is the guardian: reads names until the pipe closes, then removes what is left of them.
 pub(crate) fn run() -> Result {
+    home::inherit()?;
     let mut charge = Charge { terminal: objects::terminal_settings(), ..Charge::default() };
     // Most do not wait for it, and some are gone by now.
     let _ = io::stdout().write_all(READY);

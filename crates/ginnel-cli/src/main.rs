@@ -11,6 +11,7 @@ mod cli;
 mod cmd;
 mod failure;
 mod guardian;
+mod home;
 mod memory;
 mod objects;
 mod output;

@@ -4,6 +4,7 @@ use ginnel::Endpoint;
 use ginnel::memory::{Access, FileMapping, Mapping, PosixShm, ReadOnly, ReadWrite};
 
 use crate::failure::{Failure, Result};
+use crate::home;
 use crate::objects::{self, explain};
 
 /// Which bytes of an object.
@@ -44,7 +45,9 @@ pub(crate) fn write(endpoint: &Endpoint, part: Part, bytes: &[u8]) -> Result<()>
         Endpoint::SysvSegment(name) => {
             objects::sysv_segment(*name).and_then(|segment| segment.attach()).map_err(explained)?
         }
-        Endpoint::PosixShm(name) => PosixShm::open(name).and_then(|shm| shm.map()).map_err(explained)?,
+        Endpoint::PosixShm(name) => {
+            PosixShm::open_in(home::current(), name).and_then(|shm| shm.map()).map_err(explained)?
+        }
         Endpoint::File(path, _) => FileMapping::open(path).map_err(explained)?.into_mapping(),
         _ => unreachable!("only memory is written"),
     };
@@ -65,9 +68,9 @@ pub(crate) fn read(endpoint: &Endpoint, part: Part, bytes_max: u64) -> Result<Ve
         Endpoint::SysvSegment(name) => {
             objects::sysv_segment(*name).and_then(|segment| segment.attach_read_only()).map_err(explained)?
         }
-        Endpoint::PosixShm(name) => {
-            PosixShm::open_read_only(name).and_then(|shm| shm.map_read_only()).map_err(explained)?
-        }
+        Endpoint::PosixShm(name) => PosixShm::open_read_only_in(home::current(), name)
+            .and_then(|shm| shm.map_read_only())
+            .map_err(explained)?,
         Endpoint::File(path, _) => FileMapping::open_read_only(path).map_err(explained)?.into_mapping(),
         _ => unreachable!("only memory is read"),
     };

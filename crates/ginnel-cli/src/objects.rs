@@ -16,6 +16,7 @@ use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
 use crate::failure::{Context, Failure, Result};
 use crate::guardian::Guardian;
+use crate::home;
 
 /// What a new object is to be like; what is left out is the kind's own default.
 #[derive(Clone, Debug)]
@@ -121,7 +122,8 @@ fn make(endpoint: &Endpoint, plan: &Plan, new: bool) -> ginnel::Result<Option<i3
             None
         }
         Endpoint::SysvQueue(SysvName::Key(key)) => {
-            let queue = SysvQueue::options().create_new(new).mode(plan.mode).open(*key)?;
+            let queue =
+                SysvQueue::options().namespace(home::current()).create_new(new).mode(plan.mode).open(*key)?;
             if new && let Some(bytes) = plan.queue_bytes {
                 let change =
                     ginnel::message::sysv_queue::Change { bytes_max: Some(bytes), ..Default::default() };
@@ -131,7 +133,8 @@ fn make(endpoint: &Endpoint, plan: &Plan, new: bool) -> ginnel::Result<Option<i3
             Some(queue.id())
         }
         Endpoint::PosixQueue(name) => {
-            let mut options = PosixQueue::options().create_new(new).mode(plan.mode);
+            let mut options =
+                PosixQueue::options().namespace(home::current()).create_new(new).mode(plan.mode);
             if let Some(messages) = plan.messages {
                 options = options.messages_max(messages);
             }
@@ -144,10 +147,23 @@ fn make(endpoint: &Endpoint, plan: &Plan, new: bool) -> ginnel::Result<Option<i3
         Endpoint::SysvSegment(SysvName::Key(key)) => {
             // An old one of fewer bytes is an error that says so.
             let size = usize::try_from(plan.size).unwrap_or(usize::MAX);
-            Some(SysvSegment::options().create_new(new).mode(plan.mode).size(size).open(*key)?.id())
+            Some(
+                SysvSegment::options()
+                    .namespace(home::current())
+                    .create_new(new)
+                    .mode(plan.mode)
+                    .size(size)
+                    .open(*key)?
+                    .id(),
+            )
         }
         Endpoint::PosixShm(name) => {
-            PosixShm::options().create_new(new).mode(plan.mode).size(plan.size).open(name)?;
+            PosixShm::options()
+                .namespace(home::current())
+                .create_new(new)
+                .mode(plan.mode)
+                .size(plan.size)
+                .open(name)?;
             None
         }
         Endpoint::File(path, _) => {
@@ -163,7 +179,12 @@ fn make(endpoint: &Endpoint, plan: &Plan, new: bool) -> ginnel::Result<Option<i3
         Endpoint::SysvSemaphore(SysvName::Key(key), _) => Some(make_semaphores(*key, plan, new)?.id()),
         Endpoint::PosixSemaphore(name) => {
             let value = plan.values.first().copied().unwrap_or(0);
-            PosixSemaphore::options().create_new(new).mode(plan.mode).value(value).open(name)?;
+            PosixSemaphore::options()
+                .namespace(home::current())
+                .create_new(new)
+                .mode(plan.mode)
+                .value(value)
+                .open(name)?;
             None
         }
         _ => unreachable!("check_can_be_made has refused it"),
@@ -174,7 +195,7 @@ fn make(endpoint: &Endpoint, plan: &Plan, new: bool) -> ginnel::Result<Option<i3
 fn make_semaphores(key: ginnel::sysv::Key, plan: &Plan, new: bool) -> ginnel::Result<SysvSemaphores> {
     let values: Vec<u16> =
         plan.values.iter().map(|value| u16::try_from(*value).unwrap_or(u16::MAX)).collect();
-    let options = SysvSemaphores::options().create_new(new).mode(plan.mode);
+    let options = SysvSemaphores::options().namespace(home::current()).create_new(new).mode(plan.mode);
     match new {
         true => options.open_with(key, &values, Deadline::NEVER),
         false => options.count(values.len() as u32).open(key),
@@ -241,12 +262,14 @@ pub(crate) fn remove(endpoint: &Endpoint) -> Result<()> {
         Endpoint::SysvQueue(name) => sysv_queue(*name).and_then(|queue| queue.remove()),
         Endpoint::SysvSegment(name) => sysv_segment(*name).and_then(|segment| segment.remove()),
         Endpoint::SysvSemaphore(name, _) => sysv_semaphores(*name).and_then(|set| set.remove()),
-        Endpoint::PosixQueue(name) => PosixQueue::remove(name),
+        Endpoint::PosixQueue(name) => PosixQueue::remove_in(home::current(), name),
         Endpoint::PosixShm(name) => {
-            check_not_semaphore(endpoint, name)?;
-            PosixShm::remove(name)
+            if home::current().is_kernel() {
+                check_not_semaphore(endpoint, name)?;
+            }
+            PosixShm::remove_in(home::current(), name)
         }
-        Endpoint::PosixSemaphore(name) => PosixSemaphore::remove(name),
+        Endpoint::PosixSemaphore(name) => PosixSemaphore::remove_in(home::current(), name),
         Endpoint::Fifo(path) => Fifo::open(path).and_then(|fifo| fifo.remove()),
         Endpoint::File(path, _) => return remove_file(endpoint, path),
         Endpoint::UnixStream(name) | Endpoint::UnixDatagram(name) | Endpoint::UnixSeqpacket(name) => {
@@ -334,22 +357,22 @@ pub(crate) fn guard_socket(endpoint: &Endpoint) -> Result<Option<Guardian>> {
 
 pub(crate) fn sysv_queue(name: SysvName) -> ginnel::Result<SysvQueue> {
     match name {
-        SysvName::Key(key) => SysvQueue::open(key),
-        SysvName::Id(id) => Ok(SysvQueue::from_id(id)),
+        SysvName::Key(key) => SysvQueue::open_in(home::current(), key),
+        SysvName::Id(id) => Ok(SysvQueue::from_id_in(home::current(), id)),
     }
 }
 
 pub(crate) fn sysv_segment(name: SysvName) -> ginnel::Result<SysvSegment> {
     match name {
-        SysvName::Key(key) => SysvSegment::open(key),
-        SysvName::Id(id) => Ok(SysvSegment::from_id(id)),
+        SysvName::Key(key) => SysvSegment::open_in(home::current(), key),
+        SysvName::Id(id) => Ok(SysvSegment::from_id_in(home::current(), id)),
     }
 }
 
 pub(crate) fn sysv_semaphores(name: SysvName) -> ginnel::Result<SysvSemaphores> {
     match name {
-        SysvName::Key(key) => SysvSemaphores::open(key),
-        SysvName::Id(id) => Ok(SysvSemaphores::from_id(id)),
+        SysvName::Key(key) => SysvSemaphores::open_in(home::current(), key),
+        SysvName::Id(id) => Ok(SysvSemaphores::from_id_in(home::current(), id)),
     }
 }
 

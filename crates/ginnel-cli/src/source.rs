@@ -4,6 +4,7 @@ use ginnel::message::{PosixQueue, Select, SysvQueue, UdpSocket, UnixDatagram, Un
 use ginnel::message::{UnixSeqpacketListener, sysv_queue};
 use ginnel::{Deadline, Endpoint, Result, UnixAddress};
 
+use crate::home;
 use crate::objects;
 use crate::streams::{CHUNK, Listener, Reader};
 
@@ -45,7 +46,9 @@ impl Source {
         }
         Ok(match endpoint {
             Endpoint::SysvQueue(name) => Source::SysvQueue(objects::sysv_queue(*name)?, select),
-            Endpoint::PosixQueue(name) => Source::PosixQueue(PosixQueue::options().write(false).open(name)?),
+            Endpoint::PosixQueue(name) => {
+                Source::PosixQueue(PosixQueue::options().namespace(home::current()).write(false).open(name)?)
+            }
             Endpoint::UnixDatagram(name) => Source::UnixDatagram(UnixDatagram::bind(name)?),
             Endpoint::UnixSeqpacket(name) => {
                 Source::seqpacket(UnixSeqpacket::connect_deadline(name, deadline)?)

@@ -15,6 +15,7 @@ use ginnel_inspect::descriptors::{Descriptor, DescriptorTable};
 use serde::Serialize;
 
 use crate::failure::{Context, Failure, Result};
+use crate::home;
 use crate::objects::{self, explain_missing};
 use crate::units;
 
@@ -114,20 +115,25 @@ impl State {
             }
             Endpoint::PosixQueue(name) => State::of_posix_queue(endpoint, name),
             Endpoint::PosixShm(name) => {
-                objects::check_not_semaphore(endpoint, name)?;
-                let file = format!("/dev/shm{name}");
+                let file = match home::current().path() {
+                    Some(home) => format!("{}/pshm{name}", home.display()),
+                    None => {
+                        objects::check_not_semaphore(endpoint, name)?;
+                        format!("/dev/shm{name}")
+                    }
+                };
                 State::of_file(endpoint, Path::new(&file), users, |metadata, used_by| Holds::PosixShm {
                     size_bytes: metadata.len(),
                     used_by,
                 })
             }
             Endpoint::PosixSemaphore(name) => {
-                let file = format!("/dev/shm/sem.{}", name.trim_start_matches('/'));
-                let value = PosixSemaphore::open(name).and_then(|semaphore| semaphore.value()).ok();
-                State::of_file(endpoint, Path::new(&file), users, |_, used_by| Holds::PosixSem {
-                    value,
-                    used_by,
-                })
+                let directory = home::current().path().map_or("/dev/shm".into(), |home| home.join("psem"));
+                let file = directory.join(format!("sem.{}", name.trim_start_matches('/')));
+                let value = PosixSemaphore::open_in(home::current(), name)
+                    .and_then(|semaphore| semaphore.value())
+                    .ok();
+                State::of_file(endpoint, &file, users, |_, used_by| Holds::PosixSem { value, used_by })
             }
             Endpoint::Fifo(path) => {
                 ginnel::stream::Fifo::open(path).map_err(explained)?;
@@ -196,7 +202,7 @@ impl State {
             mode: Some(status.permissions.mode),
             holds: Holds::SysvSem {
                 semaphores: status.count,
-                values: SysvSemaphores::from_id(id).values().ok(),
+                values: SysvSemaphores::from_id_in(home::current(), id).values().ok(),
             },
         }
     }
@@ -206,7 +212,7 @@ impl State {
         let unknown =
             Holds::PosixMq { messages: None, messages_max: None, message_bytes_max: None, bytes: None };
         let endpoint_name = endpoint.to_string();
-        let queue = match PosixQueue::options().write(false).open(name) {
+        let queue = match PosixQueue::options().namespace(home::current()).write(false).open(name) {
             Ok(queue) => queue,
             Err(error) if error.is_permission_denied() => {
                 return Ok(State {
@@ -220,7 +226,10 @@ impl State {
             Err(error) => return Err(explain_missing(endpoint, error)),
         };
         let status = queue.status().map_err(|error| explain_missing(endpoint, error))?;
-        let file = rustix::fs::fstat(&queue).ok();
+        let file = match home::current().path() {
+            Some(home) => rustix::fs::lstat(home.join(format!("mq{name}"))).ok(),
+            None => rustix::fs::fstat(&queue).ok(),
+        };
         Ok(State {
             endpoint: endpoint_name,
             id: None,

@@ -87,6 +87,9 @@ fn every_mechanism_is_verified_and_nothing_stays() {
                 assert!(row["throughput"]["bytes_per_s"].as_f64().unwrap() > 0.0, "{row}");
             }
         }
+        let in_user_space = rows.iter().filter(|row| !row["user_space"].is_null());
+        let outcomes: Vec<_> = in_user_space.map(|row| &row["user_space"]["outcome"]).collect();
+        assert_eq!(outcomes, ["verified"; 6]);
         assert_eq!(code, Some(0));
         before.assert_same();
         assert_eq!(std::fs::read_dir("/dev/shm").unwrap().count(), 0, "temporary directories stayed");
@@ -104,7 +107,7 @@ fn the_table_is_aligned_and_has_no_progress_in_it() {
         let pipe = lines.iter().find(|line| line.starts_with("  pipe ")).unwrap();
         assert!(pipe[column..].starts_with("inherited descriptor"), "{text}");
         assert!(lines.contains(&"stream") && lines.contains(&"sync"), "{text}");
-        assert!(text.contains("\n9 of 9 verified\n"), "{text}");
+        assert!(text.contains("\n9 of 9 verified, 2 of 2 in user space as well\n"), "{text}");
     });
 }
 

@@ -183,8 +183,8 @@ mod kernel_and_user_space {
     use super::*;
 
     fn both<K: Kind<Kernel> + Kind<User>>() {
-        alone(|| in_one_process::<Kernel, User, K>(&Kernel::apart(1), &User::fresh()));
-        alone(|| in_lockstep::<Kernel, User, K>(&Kernel::apart(2), &User::fresh()));
+        alone(|| in_one_process::<Kernel, User, K>(&Kernel::apart(1), &User::as_narrow_as_the_kernel()));
+        alone(|| in_lockstep::<Kernel, User, K>(&Kernel::apart(2), &User::as_narrow_as_the_kernel()));
     }
 
     #[test]
@@ -195,5 +195,20 @@ mod kernel_and_user_space {
     #[test]
     fn sysv_memory() {
         isolated_for(limit(), both::<Segments>);
+    }
+
+    #[test]
+    fn sysv_queues() {
+        isolated_for(limit(), both::<Messages>);
+    }
+
+    #[test]
+    fn posix_queues() {
+        isolated_for(limit(), both::<Queues>);
+    }
+
+    #[test]
+    fn posix_semaphores() {
+        isolated_for(limit(), both::<Semaphores>);
     }
 }

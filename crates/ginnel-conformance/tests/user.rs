@@ -5,7 +5,7 @@ use std::time::Duration;
 use ginnel_conformance::clause::{assert_fails_there, run, run_with_differences};
 use ginnel_conformance::kernel::Kernel;
 use ginnel_conformance::user::{User, differences};
-use ginnel_conformance::{memory, sync};
+use ginnel_conformance::{memory, message, sync};
 use ginnel_testkit::isolated_for;
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -40,4 +40,28 @@ fn sysv_memory() {
 #[test]
 fn posix_memory() {
     isolated_for(LIMIT, || run::<User>("POSIX shared memory", memory::posix_shm::clauses()));
+}
+
+#[test]
+fn sysv_messages() {
+    isolated_for(LIMIT, || {
+        let (clauses, differences) = (message::sysv_queue::clauses(), differences::sysv_messages());
+        run_with_differences::<User>("System V messages", clauses, differences);
+    });
+}
+
+#[test]
+fn posix_queues() {
+    isolated_for(LIMIT, || {
+        let (clauses, differences) = (message::posix_queue::clauses(), differences::posix_queues());
+        run_with_differences::<User>("POSIX queues", clauses, differences);
+    });
+}
+
+#[test]
+fn posix_semaphores() {
+    isolated_for(LIMIT, || {
+        let (clauses, differences) = (sync::posix_semaphore::clauses(), differences::posix_semaphores());
+        run_with_differences::<User>("POSIX semaphores", clauses, differences);
+    });
 }

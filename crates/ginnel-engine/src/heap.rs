@@ -39,7 +39,7 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use crate::lock::Guard;
-use crate::primitive::Ordering;
+use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::{PAGE_BYTES, Segment};
 use crate::wait::{Object, Waiters, Words};
 use crate::{Errno, Result};
@@ -199,7 +199,7 @@ impl<'a> Heap<'a> {
     ///
     /// # Errors
     /// `EINVAL`: more than [`UNIT_BYTES_MAX`].
-    #[inline]
+    #[inline(always)]
     fn class_for(bytes: usize) -> Result<usize> {
         CLASS_FOR.get(bytes.div_ceil(64)).map(|class| *class as usize).ok_or(Errno::INVAL)
     }
@@ -236,6 +236,28 @@ impl<'a> Heap<'a> {
             }
         }
         Ok(offset)
+    }
+
+    /// The word that names the unit at hand for so many bytes, if there is one, and what it says.
+    ///
+    /// # Errors
+    /// `EINVAL`: more than [`UNIT_BYTES_MAX`].
+    #[inline(always)]
+    pub(crate) fn at_hand(&self, bytes: usize) -> Result<(&'a AtomicU64, u64)> {
+        let listed = self.segment.word64(self.base + LISTS + 8 * Self::class_for(bytes)?)?;
+        Ok((listed, listed.load(Ordering::Relaxed)))
+    }
+
+    /// The unit that [`Heap::at_hand`] tells of, and what is to be said once it is taken.
+    #[inline(always)]
+    pub(crate) fn unit_at_hand(listed: u64) -> Option<(Unit, u64)> {
+        if listed > HALF { Some((Unit((listed >> 32) as u32), listed & HALF)) } else { None }
+    }
+
+    /// What is to be said once this unit is at hand, if none is.
+    #[inline(always)]
+    pub(crate) fn with_unit_at_hand(listed: u64, unit: Unit) -> Option<u64> {
+        if listed > HALF { None } else { Some(listed | u64::from(unit.0) << 32) }
     }
 
     /// Takes a unit that holds so many bytes.
@@ -624,6 +646,7 @@ impl<'a> Heap<'a> {
     }
 
     /// How many pages are free, as far as can be seen without the lock.
+    #[inline]
     pub(crate) fn free_pages_now(&self) -> Result<u32> {
         Ok(self.segment.word64(self.base + FREE)?.load(Ordering::Relaxed) as u32)
     }
@@ -635,6 +658,17 @@ impl<'a> Heap<'a> {
         let kept = lists.iter().filter(|list| list.load(Ordering::Relaxed) != 0).count();
         let is_doubted = self.segment.word64(self.base + DOUBTED)?.load(Ordering::Relaxed) != 0;
         Ok(kept > 1 || self.free_pages_now()? != 0 || is_doubted)
+    }
+
+    /// [`Heap::has_spare`], if all units have been freed and this is what the last one's list says: fewer steps.
+    #[inline(always)]
+    pub(crate) fn has_spare_beside(&self, listed: u64) -> Result<bool> {
+        let lists = self.segment.words::<{ CLASSES.len() + 1 }>(self.base + LISTS)?;
+        let mut sum = u64::from(self.free_pages_now()?);
+        for list in lists {
+            sum = sum.wrapping_add(list.load(Ordering::Relaxed));
+        }
+        Ok(sum != listed)
     }
 
     /// How many pages are free, and how many have been given back.

@@ -149,6 +149,17 @@ pub enum Change {
     Any,
 }
 
+thread_local! {
+    /// Whether a signal handler has run while this thread slept for a lock, and it went on.
+    static INTERRUPTED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether a signal handler has run, since this was last asked, while this thread slept for a lock that it then waited on
+/// for.
+pub(crate) fn was_interrupted() -> bool {
+    INTERRUPTED.replace(false)
+}
+
 impl<'a> Lock<'a> {
     /// The lock of this segment.
     pub fn of(segment: &'a Segment) -> Lock<'a> {
@@ -191,7 +202,8 @@ impl<'a> Lock<'a> {
     ///
     /// # Errors
     /// `ETIMEDOUT`: the deadline passed; whoever holds the lock has been stopped. `EINTR`: a signal handler ran while
-    /// this thread slept. `EUCLEAN`: the journal does not hold what it must.
+    /// this thread slept. `EDEADLK`: this thread holds it: this is a signal handler that has come in between, or that left
+    /// with `longjmp`. `EUCLEAN`: the journal does not hold what it must.
     #[inline]
     pub fn acquire(self, deadline: Option<Instant>) -> Result<Guard<'a>> {
         self.acquire_as(Thread::current(), deadline)
@@ -234,6 +246,9 @@ impl<'a> Lock<'a> {
 
     fn wait_and_take(self, thread: Thread, deadline: Option<Instant>) -> Result<()> {
         let word = self.segment.header32(WORD_OFFSET);
+        if is_held_by(word.load(Ordering::Relaxed), thread) {
+            return Err(Errno::DEADLK);
+        }
         let turn = self.segment.header32(TURN_OFFSET);
         let arrivals = self.segment.header64(ARRIVALS_OFFSET);
         let (mut spins, mut pauses) = (0, 1);
@@ -271,8 +286,8 @@ impl<'a> Lock<'a> {
             if !is_free(value) {
                 match sleep(&[(turn, seen), (word, value)], deadline) {
                     // Not to wait for the operation, but for the lock: that is nothing to be interrupted, unless its
-                    // holder has been stopped.
-                    Err(Errno::INTR) if sleeps < SLEEPS_FIRM => {}
+                    // holder has been stopped. Who is blocked in an operation asks afterwards.
+                    Err(Errno::INTR) if sleeps < SLEEPS_FIRM => INTERRUPTED.set(true),
                     outcome => outcome?,
                 }
                 sleeps += 1;
@@ -285,6 +300,12 @@ impl<'a> Lock<'a> {
 #[inline]
 fn is_free(value: u32) -> bool {
     value & OWNER == 0 || value & OWNER_DIED != 0
+}
+
+/// Whether a thread comes upon its own lock: in a signal handler, say.
+#[inline]
+fn is_held_by(value: u32, thread: Thread) -> bool {
+    value & OWNER == thread.id() && value & OWNER_DIED == 0
 }
 
 /// Sleeps until a word changes, until it is time to look again, or until the deadline, which is an error.
@@ -346,7 +367,7 @@ impl Guard<'_> {
     ///
     /// # Errors
     /// As [`Guard::set`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn change(&mut self, word: &AtomicU64, old: u64, value: u64) -> Result<()> {
         let offset = self.segment.offset_of(word);
         if offset < self.segment.header_bytes() {
@@ -362,6 +383,36 @@ impl Guard<'_> {
         // J1 above, J2 below.
         self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);
         word.store(value, Ordering::Release);
+        Ok(())
+    }
+
+    /// [`Guard::change`] of several different words.
+    ///
+    /// # Errors
+    /// As [`Guard::set`]. Nothing has been changed then.
+    #[inline(always)]
+    pub(crate) fn change_all<const COUNT: usize>(
+        &mut self,
+        changes: [(&AtomicU64, u64, u64); COUNT],
+    ) -> Result<()> {
+        if self.changes + COUNT > self.segment.changes_max() {
+            return Err(Errno::TOOBIG);
+        }
+        for (index, (word, old, _)) in changes.iter().enumerate() {
+            let offset = self.segment.offset_of(word);
+            if offset < self.segment.header_bytes() {
+                return Err(Errno::UCLEAN);
+            }
+            let entry = self.segment.journal_entry(self.changes + index);
+            entry.0.store(offset as u64, Ordering::Release);
+            entry.1.store(*old, Ordering::Release);
+        }
+        self.changes += COUNT;
+        // J1 above, J2 below.
+        self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);
+        for (word, _, value) in changes {
+            word.store(value, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -440,6 +491,12 @@ impl Guard<'_> {
         guard.segment.header32(WORD_OFFSET).swap(0, Ordering::SeqCst);
         guard.wake_arrivals();
         Watch::from_before(guard.thread, guard.before)
+    }
+
+    /// This holder took the lock while the kernel was told by `watch` to look at its word: what the kernel looked at
+    /// before that is what it looks at afterwards.
+    pub(crate) fn instead_of(&mut self, watch: Watch) {
+        self.before = watch.into_before();
     }
 
     #[inline]

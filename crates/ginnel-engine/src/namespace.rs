@@ -60,6 +60,7 @@ mod identity;
 mod limits;
 mod posix;
 mod sysv;
+mod unused;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -72,6 +73,7 @@ pub use identity::{DOOMED, Kind, REMOVED, STATE_OFFSET, mark_removed, state};
 pub(crate) use identity::{Identity, Rights, may_access, now, random, write_all};
 pub use limits::Limits;
 pub use sysv::{Change, Listed, Status};
+pub use unused::{Doubt, Unseen, Unused};
 
 use crate::segment::Segment;
 use crate::{Errno, Result};

@@ -267,6 +267,11 @@ impl Watch {
     pub(crate) fn from_before(thread: Thread, before: *const u8) -> Watch {
         Watch { thread, before }
     }
+
+    /// The kernel goes on looking at the word; what it would have looked at before.
+    pub(crate) fn into_before(self) -> *const u8 {
+        std::mem::ManuallyDrop::new(self).before
+    }
 }
 
 impl Drop for Watch {
@@ -295,6 +300,8 @@ impl Thread {
         previous: &AtomicU64,
         entry: &AtomicU64,
     ) -> Result<Linked, Errno> {
+        // Still linked: only if somebody has scribbled. Twice would be a ring that the kernel does not get out of.
+        self.unlink_entry(entry);
         previous.store(0, Ordering::Relaxed);
         self.link_entry(life, entry)?;
         Ok(Linked { thread: self, generation: self.generation(), entry })

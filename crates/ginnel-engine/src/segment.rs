@@ -23,7 +23,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -74,8 +74,8 @@ pub struct Segment {
     header_bytes: usize,
     /// None if the memory is somebody else's.
     file: Option<OwnedFd>,
-    /// Whether the kernel has been told of a word in here: then it stays mapped to the process's end.
-    pinned: AtomicBool,
+    /// How many words in here the kernel has been told of: as long as there are any, it stays mapped.
+    linked: AtomicUsize,
 }
 
 // SAFETY: the mapping belongs to the segment, which unmaps it when the last user drops it; all access to it is by atomics
@@ -164,7 +164,7 @@ impl Segment {
             solid: AtomicUsize::new(LEAST_BYTES),
             header_bytes: HEADER_BYTES,
             file: Some(file),
-            pinned: AtomicBool::new(false),
+            linked: AtomicUsize::new(0),
         };
         segment.map_up_to(size)?;
         Ok(segment)
@@ -190,7 +190,7 @@ impl Segment {
             solid: AtomicUsize::new(len),
             header_bytes: SHORT_HEADER_BYTES,
             file: None,
-            pinned: AtomicBool::new(false),
+            linked: AtomicUsize::new(0),
         })
     }
 
@@ -200,9 +200,15 @@ impl Segment {
         self.header_bytes
     }
 
-    /// Keeps it mapped to the end of the process: its robust list has an entry in here.
-    pub(crate) fn pin(&self) {
-        self.pinned.store(true, Ordering::Relaxed);
+    /// A thread's robust list has one more entry in here: until [`Segment::unlinked`] it stays mapped, also when this is
+    /// dropped before. The kernel goes through the list at the thread's end, and the thread writes to its entries.
+    pub(crate) fn linked(&self) {
+        self.linked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less.
+    pub(crate) fn unlinked(&self) {
+        self.linked.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The object's file.
@@ -377,7 +383,7 @@ impl Segment {
     ///
     /// # Errors
     /// `EUCLEAN`: not in the segment, or not aligned.
-    #[inline]
+    #[inline(always)]
     pub fn word64(&self, offset: usize) -> Result<&AtomicU64> {
         let address = self.check(offset, 8)?;
         // SAFETY: as in `word32`.
@@ -388,18 +394,17 @@ impl Segment {
     ///
     /// # Errors
     /// `EUCLEAN`: not in the segment, or not aligned.
-    #[inline]
+    #[inline(always)]
     pub fn words<const COUNT: usize>(&self, offset: usize) -> Result<&[AtomicU64; COUNT]> {
-        let last = offset.checked_add(8 * COUNT.saturating_sub(1)).ok_or(Errno::UCLEAN)?;
-        self.check(last, 8)?;
-        let address = self.check(offset, 8)?;
-        // SAFETY: the first and the last word are checked to lie in the mapping; so do those between. Atomics may be
-        // shared with anybody.
-        Ok(unsafe { address.cast().as_ref() })
+        if !offset.is_multiple_of(8) || !self.reaches(offset, 8 * COUNT) {
+            return Err(Errno::UCLEAN);
+        }
+        // SAFETY: all of them are checked to lie in the mapping, and to be aligned. Atomics may be shared with anybody.
+        Ok(unsafe { self.base.add(offset).cast().as_ref() })
     }
 
     /// Where a word lies that this segment gave. One of another's lies nowhere: beyond all offsets, or in the header's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn offset_of(&self, word: &AtomicU64) -> usize {
         let offset = word.as_ptr().addr().wrapping_sub(self.base.addr().get());
         if offset < self.capacity { offset } else { 0 }
@@ -422,7 +427,7 @@ impl Segment {
     }
 
     /// A pair of words of the journal, which is always mapped.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn journal_entry(&self, index: usize) -> (&AtomicU64, &AtomicU64) {
         assert!(index < self.changes_max());
         let offset = JOURNAL_OFFSET + index * JOURNAL_ENTRY_BYTES;
@@ -453,7 +458,7 @@ impl Segment {
     }
 
     /// The address of `offset` if a word of `size` bytes is mapped there and aligned.
-    #[inline]
+    #[inline(always)]
     fn check(&self, offset: usize, size: usize) -> Result<NonNull<u8>> {
         // The file may have been grown by another process: that is looked for where this fails.
         if !offset.is_multiple_of(size) || !self.reaches(offset, size) {
@@ -463,14 +468,20 @@ impl Segment {
         Ok(unsafe { self.base.add(offset) })
     }
 
-    #[inline]
+    #[inline(always)]
     fn reaches(&self, offset: usize, size: usize) -> bool {
         let fits = |len: usize| offset.checked_add(size).is_some_and(|end| end <= len);
-        fits(self.len()) || (fits(self.capacity) && self.catch_up().is_ok() && fits(self.len()))
+        fits(self.len()) || (fits(self.capacity) && self.reaches_since(offset, size))
+    }
+
+    /// Whether that is so with what others have added to the file.
+    #[cold]
+    #[inline(never)]
+    fn reaches_since(&self, offset: usize, size: usize) -> bool {
+        self.catch_up().is_ok() && offset.checked_add(size).is_some_and(|end| end <= self.len())
     }
 
     /// Maps what others have added to the file.
-    #[cold]
     fn catch_up(&self) -> Result<()> {
         let size = rustix::fs::fstat(self.file()?)?.st_size as usize;
         self.map_up_to(size.min(self.capacity) / PAGE_BYTES * PAGE_BYTES)
@@ -479,7 +490,7 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        if self.file.is_none() || self.pinned.load(Ordering::Relaxed) {
+        if self.file.is_none() || self.linked.load(Ordering::Relaxed) != 0 {
             return;
         }
         // SAFETY: the range was set aside for this segment, and all references into it were borrowed from it.

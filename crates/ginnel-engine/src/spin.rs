@@ -6,6 +6,9 @@
 //! `sched_yield`. Which of the two it is cannot be told beforehand, so each thread goes by what helped last, does a little
 //! of the other in between, and now and then tries the other first.
 //!
+//! On a busy host, whoever lets others run may be gone for a whole slice of some milliseconds, while a sleeper that is woken
+//! goes first. So when letting others run has taken long, a thread sleeps instead, for many a time.
+//!
 //! Either way it is bounded, and the bound follows what was seen: a thread whose looking was in vain looks less long the
 //! next time, down to next to nothing, and longer again once it was worth it.
 
@@ -25,6 +28,11 @@ const SHIFT_MOST: u32 = 6;
 /// Every so often the other way is tried.
 const TRY_OTHER: u32 = 64;
 
+/// To let others run for longer is to have lost the processor.
+const SLOW: Duration = Duration::from_micros(150);
+/// How often not to let others run from then on.
+const BUSY: u32 = 256;
+
 /// How many kinds of change there are to wait for.
 const KINDS: usize = 3;
 
@@ -36,12 +44,24 @@ struct Habit {
     yields: bool,
     /// How many times it was done like this.
     times: u32,
+    /// How often not to let others run.
+    busy: u32,
+}
+
+/// How it came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    BySpinning,
+    ByYielding,
+    Not,
+    /// It may have come or not: the processor was gone for long.
+    Slowly(bool),
 }
 
 thread_local! {
     /// By what it waits for.
     static EXPECTS: [Cell<bool>; KINDS] = const { [const { Cell::new(false) }; KINDS] };
-    static HABIT: Cell<Habit> = const { Cell::new(Habit { shift: 0, yields: false, times: 0 }) };
+    static HABIT: Cell<Habit> = const { Cell::new(Habit { shift: 0, yields: false, times: 0, busy: 0 }) };
 }
 
 /// Whether what this thread last waited for, of this kind, came while it was spinning.
@@ -67,41 +87,45 @@ pub(crate) fn look_for(kind: usize, deadline: Option<Instant>, mut there: impl F
     let mut habit = HABIT.get();
     habit.times = habit.times.wrapping_add(1);
     let other = habit.times.is_multiple_of(TRY_OTHER);
-    let found = look(habit.yields != other, habit.shift, deadline, &mut there);
+    let found = look(habit, other, deadline, &mut there);
+    habit.busy = habit.busy.saturating_sub(1);
     match found {
-        Some(by_yield) => {
-            habit.yields = by_yield;
+        Found::BySpinning | Found::ByYielding => {
+            habit.yields = found == Found::ByYielding;
             habit.shift = habit.shift.saturating_sub(2);
         }
-        None => habit.shift = (habit.shift + 1).min(SHIFT_MOST),
+        Found::Not => habit.shift = (habit.shift + 1).min(SHIFT_MOST),
+        Found::Slowly(_) => habit = Habit { busy: BUSY, yields: false, ..habit },
     }
-    EXPECTS.with(|expects| expects[kind % KINDS].set(found == Some(false)));
+    EXPECTS.with(|expects| expects[kind % KINDS].set(found == Found::BySpinning));
     HABIT.set(habit);
-    found.is_some()
+    !matches!(found, Found::Not | Found::Slowly(false))
 }
 
-/// Whether letting others run is what brought it; none if it did not come.
-fn look(
-    yields: bool,
-    shift: u32,
-    deadline: Option<Instant>,
-    there: &mut impl FnMut() -> bool,
-) -> Option<bool> {
-    if !yields && spin(LOOKS >> shift, there) {
-        return Some(false);
+fn look(habit: Habit, other: bool, deadline: Option<Instant>, there: &mut impl FnMut() -> bool) -> Found {
+    if (habit.yields == other || habit.busy > 0) && spin(LOOKS >> habit.shift, there) {
+        return Found::BySpinning;
     }
-    let limit = Instant::now() + LONGEST / (1 << shift);
+    if habit.busy > 0 {
+        return Found::Not;
+    }
+    let mut now = Instant::now();
+    let limit = now + LONGEST / (1 << habit.shift);
     let limit = deadline.map_or(limit, |deadline| deadline.min(limit));
     loop {
         rustix::thread::sched_yield();
+        let before = std::mem::replace(&mut now, Instant::now());
+        if now - before > SLOW {
+            return Found::Slowly(there());
+        }
         if there() {
-            return Some(true);
+            return Found::ByYielding;
         }
         if spin(LOOKS_BETWEEN, there) {
-            return Some(false);
+            return Found::BySpinning;
         }
-        if Instant::now() >= limit {
-            return None;
+        if now >= limit {
+            return Found::Not;
         }
     }
 }

@@ -61,7 +61,7 @@ mod seat;
 mod slots;
 mod stake;
 
-pub(crate) use own_order::{Alone, Blocked, Place, Step};
+pub(crate) use own_order::{Alone, Attempt, Blocked, General, Place, Step};
 
 use slots::{
     DIRTY, FIRST_WORD, HEAD, HEADER, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, LIFE, MEMBERS, NEXT, RUNG,
@@ -342,8 +342,8 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// # Errors
     /// `EAGAIN`: it cannot be done now ([`Patience::None`]). `ETIMEDOUT`. `EINTR`: a signal handler ran. `ENOSPC`: as many
     /// are blocked as may be, or the file system is full. `EUCLEAN`: the segment does not hold what it must.
-    /// `EOPNOTSUPP`: this thread's C library would not let its death be told. Those of the object. In each case nothing
-    /// was done.
+    /// `EOPNOTSUPP`: this thread's C library would not let its death be told. `EDEADLK`: a signal handler came upon the lock of
+    /// its own thread. Those of the object. In each case nothing was done.
     #[inline(always)]
     pub fn run(&self, request: Words, patience: Patience) -> Result<Words> {
         self.run_own(request, patience, |guard, words| self.object.attempt(guard, words))
@@ -388,7 +388,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         let mut guard = Guard::holding(self.segment, thread, before);
         if !self.is_alone() {
             let _bell = guard.release_with_fence();
-            return self.run_among_others(thread, words, patience, None, &mut attempt);
+            return self.run_among_others(thread, words, patience, None, LOOKS_MAX, &mut attempt);
         }
         // Nobody to hear of this one's death, and nobody to serve.
         match attempt(&mut guard, words) {
@@ -402,7 +402,19 @@ impl<'a, O: Object> Waiters<'a, O> {
         }
         let seen = lock.version(self.object.awaits(words));
         drop(guard);
-        self.run_among_others(thread, words, patience, Some(seen), &mut attempt)
+        self.run_among_others(thread, words, patience, Some(seen), LOOKS_MAX, &mut attempt)
+    }
+
+    /// [`Waiters::run_in_place`] for what [`Place::run_alone`] has left.
+    pub(crate) fn run_on(
+        &self,
+        how: General,
+        words: &mut Words,
+        patience: Patience,
+        mut attempt: impl FnMut(&mut Guard<'a>, &mut Words) -> Result<bool>,
+    ) -> Result<()> {
+        let looks = if how.has_looked { 0 } else { LOOKS_MAX };
+        self.run_among_others(Thread::current(), words, patience, None, looks, &mut attempt)
     }
 
     fn approach(&self) {
@@ -418,10 +430,11 @@ impl<'a, O: Object> Waiters<'a, O> {
         words: &mut Words,
         patience: Patience,
         seen: Option<u32>,
+        looks: u32,
         attempt: &mut impl FnMut(&mut Guard<'a>, &mut Words) -> Result<bool>,
     ) -> Result<()> {
         let _bell = Watch::on(thread, self.bell()?);
-        let mut looks = if patience == Patience::None { 0 } else { LOOKS_MAX };
+        let mut looks = if patience == Patience::None { 0 } else { looks };
         if let Some(version) = seen {
             looks = self.look(words, version, patience, looks);
         }
@@ -499,10 +512,11 @@ impl<'a, O: Object> Waiters<'a, O> {
             return Ok(guard);
         }
         for _ in 0..=self.capacity {
-            // Asking takes system calls.
-            drop(guard);
+            // Asking takes system calls. Who was served just now is not rung yet: the kernel tells if this thread dies here.
+            let bell = guard.release_with_fence();
             let gone = self.gone()?;
             guard = Lock::of(self.segment).acquire(deadline)?;
+            guard.instead_of(bell);
             self.keep_house(&mut guard)?;
             for (slot, process) in gone.into_iter().flatten() {
                 if guard.get(slot + STATE)? == HELD_UNWATCHED && self.holder(slot)? == process {
@@ -530,7 +544,7 @@ impl<'a, O: Object> Waiters<'a, O> {
             if matches!(self.get(&guard, SLEEPERS), Ok(0)) {
                 return;
             }
-            let _bell = guard.release_with_fence();
+            let bell = guard.release_with_fence();
             if !self.look_round().unwrap_or(false) {
                 return;
             }
@@ -538,6 +552,7 @@ impl<'a, O: Object> Waiters<'a, O> {
                 Ok(guard) => guard,
                 Err(_) => return self.ring_bell(),
             };
+            guard.instead_of(bell);
         }
     }
 

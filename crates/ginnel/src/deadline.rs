@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use ginnel_engine::wait::Patience;
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
@@ -59,6 +60,15 @@ impl Deadline {
 
     pub(crate) fn is_never(self) -> bool {
         self.0 == When::Never
+    }
+
+    /// The same for the user-space home.
+    pub(crate) fn patience(self) -> Patience {
+        match self.0 {
+            When::Now => Patience::None,
+            When::At(moment) => Patience::Until(moment),
+            When::Never => Patience::Endless,
+        }
     }
 
     /// What is left, for a system call; `None` for ever.

@@ -105,9 +105,11 @@ impl Error {
         self.hint.as_deref()
     }
 
-    /// The call would have had to wait and was told not to (`EAGAIN`, and `ENOMSG` of `msgrcv(2)`).
+    /// The call would have had to wait and was told not to (`EAGAIN`, `ENOMSG` of `msgrcv(2)`, and `EBUSY` of a mutex
+    /// or a read-write lock).
     pub fn is_would_block(&self) -> bool {
-        matches!(self.errno, Errno::AGAIN | Errno::NOMSG)
+        let is_lock = self.operation.starts_with("pthread_");
+        matches!(self.errno, Errno::AGAIN | Errno::NOMSG) || (is_lock && self.errno == Errno::BUSY)
     }
 
     /// The deadline passed (`ETIMEDOUT`).

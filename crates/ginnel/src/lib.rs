@@ -32,6 +32,31 @@
 //! # Ok::<(), ginnel::Error>(())
 //! ```
 
+//! # Two homes
+//!
+//! System V and POSIX objects live in the kernel, where every program finds them, or in a user-space [`Namespace`]: a
+//! directory of a memory file system, used through shared memory and futexes, with limits of one's own. The type is the
+//! same:
+//!
+//! ```
+//! # ginnel_testkit::private();
+//! use ginnel::Namespace;
+//! use ginnel::message::{Select, SysvQueue};
+//!
+//! fn over_the_wall(queue: &SysvQueue) -> ginnel::Result<Vec<u8>> {
+//!     queue.send(7, b"a cup of sugar")?;
+//!     Ok(queue.recv_vec(Select::Type(7))?.payload)
+//! }
+//! let kernels = SysvQueue::private()?;
+//! let ours = SysvQueue::private_in(&Namespace::private()?)?;
+//! assert_eq!(over_the_wall(&kernels)?, over_the_wall(&ours)?);
+//!
+//! let large = vec![1; 1 << 20]; // the kernel's longest message has 8 KiB
+//! ours.try_send(1, &large)?;
+//! assert_eq!(kernels.try_send(1, &large).unwrap_err().errno_name(), "EINVAL");
+//! # Ok::<(), ginnel::Error>(())
+//! ```
+
 mod deadline;
 mod error;
 mod interrupt;
@@ -42,6 +67,7 @@ mod wait;
 pub mod endpoint;
 pub mod memory;
 pub mod message;
+pub mod namespace;
 pub mod notify;
 pub mod process;
 pub mod stream;
@@ -54,6 +80,7 @@ pub use deadline::Deadline;
 pub use endpoint::Endpoint;
 pub use error::{Error, Result};
 pub use interrupt::deadline_signal;
+pub use namespace::{Namespace, NamespaceOptions};
 pub use unix_socket::{Credentials, UnixAddress};
 
 /// The README's Rust is compiled and run with the documentation's.

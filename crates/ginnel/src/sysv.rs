@@ -137,7 +137,7 @@ pub struct Permissions {
     pub creator_gid: u32,
     /// The nine permission bits.
     pub mode: u32,
-    /// The slot's sequence number, part of the id.
+    /// The slot's sequence number, part of the id; 0 in a user-space home, whose ids are random.
     pub sequence: u16,
 }
 
@@ -151,6 +151,18 @@ impl Permissions {
             creator_gid: raw.cgid,
             mode: u32::from(raw.mode) & 0o777,
             sequence: raw.__seq,
+        }
+    }
+
+    pub(crate) fn of_user(status: &ginnel_engine::namespace::Status) -> Permissions {
+        Permissions {
+            key: Key(status.key),
+            uid: status.uid,
+            gid: status.gid,
+            creator_uid: status.cuid,
+            creator_gid: status.cgid,
+            mode: status.mode,
+            sequence: 0,
         }
     }
 }

@@ -9,6 +9,7 @@ use ginnel::Endpoint;
 
 use crate::args::Wait;
 use crate::failure::{Context, Failure, Result};
+use crate::home::HomeArgs;
 use crate::output;
 use crate::rpc::client::{Approach, Client};
 
@@ -24,6 +25,8 @@ Over udp a request or a reply can get lost: use --timeout.")]
 pub(crate) struct Args {
     /// Where the server is.
     endpoint: Endpoint,
+    #[command(flatten)]
+    home: HomeArgs,
     /// The request; standard input unless given.
     #[arg(conflicts_with = "lines")]
     message: Option<OsString>,
@@ -41,6 +44,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result {
+    args.home.check(&args.endpoint)?;
+    args.home.choose()?;
     let approach = Approach { wait: args.wait_for_server, foreign: args.foreign };
     if args.lines {
         return each_line(&args, approach);

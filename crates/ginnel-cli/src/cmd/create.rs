@@ -7,10 +7,14 @@ use serde::Serialize;
 
 use crate::args;
 use crate::failure::{Failure, Result};
+use crate::home::{self, HomeArgs};
 use crate::objects::{self, Plan};
 use crate::output;
 
 /// Make a FIFO, queue, shared memory, semaphore or file, and print its endpoint (and id).
+///
+/// With --namespace the object is made in user space, in a directory of a memory file system, and so is the namespace
+/// if there is none (for this user alone): programs reach it by this library, within no limit of the kernel's.
 ///
 /// It stays until it is removed (`ginnel rm`), or the host goes down. That it exists already is an error, unless
 /// --exist-ok is given: then it stays as it is. The mode is what is said, whatever the umask.
@@ -22,10 +26,13 @@ use crate::output;
   ginnel create sysv-shm:0x2a --size 1MiB --exist-ok
   ginnel create sysv-sem:0x2a --value 1,0
   ginnel create posix-sem:/slots --value 3
-  ginnel create sysv-msg:0")]
+  ginnel create sysv-msg:0
+  ginnel create --namespace jobs posix-mq:/work --messages 1000 --message-size 64KiB")]
 pub(crate) struct Args {
     /// What to make: KIND:NAME, see `ginnel endpoints`. The key 0 is a new object without a key.
     endpoint: Endpoint,
+    #[command(flatten)]
+    home: HomeArgs,
     /// The permission bits.
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = args::mode)]
     mode: u32,
@@ -63,6 +70,8 @@ struct Created {
 }
 
 pub(crate) fn run(args: Args) -> Result {
+    args.home.check(&args.endpoint)?;
+    args.home.choose_or_make()?;
     let plan = args.plan()?;
     // What `mkfifo -m` does: a mode that was asked for is the mode.
     rustix::process::umask(rustix::fs::Mode::empty());
@@ -100,7 +109,7 @@ impl Args {
             (self.bytes_max.is_some() && is_posix_queue, "a POSIX queue is limited by --messages"),
             (self.bytes_max.is_some() && !is_sysv_queue, "--bytes-max is for sysv-msg"),
             (
-                self.bytes_max.is_some_and(|bytes| bytes > i32::MAX as u64),
+                home::current().is_kernel() && self.bytes_max.is_some_and(|bytes| bytes > i32::MAX as u64),
                 // The kernel has an int there, and takes the low half of anything larger.
                 "--bytes-max: 2147483647 is the most",
             ),

@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use ginnel::Endpoint;
 use ginnel::endpoint::SysvName;
-use ginnel::memory::SysvSegment;
+use ginnel::memory::{PosixShm, SysvSegment};
 use ginnel::message::{PosixQueue, SysvQueue};
-use ginnel::sync::SysvSemaphores;
+use ginnel::sync::{PosixSemaphore, SysvSemaphores};
 use serde::Serialize;
 
-use crate::failure::{Context, Result};
+use crate::failure::{Context, Failure, Result};
+use crate::home::{self, HomeArgs};
 use crate::objects::without_hint;
 use crate::output;
 use crate::state::{self, Holds, SocketType, State, UnixSocket, Users};
@@ -24,11 +25,14 @@ use crate::state::{self, Holds, SocketType, State, UnixSocket, Users};
 #[command(after_help = "Examples:
   ginnel ls
   ginnel ls sysv-msg posix-mq
+  ginnel ls --namespace jobs
   ginnel ls --json | jq '.objects[] | select(.kind == \"sysv-shm\")'")]
 pub(crate) struct Args {
     /// Only these kinds.
     #[arg(value_enum, value_name = "KIND")]
     kinds: Vec<Kind>,
+    #[command(flatten)]
+    home: HomeArgs,
     /// Print JSON: numbers as numbers.
     #[arg(long)]
     json: bool,
@@ -61,9 +65,17 @@ struct Listing {
 }
 
 pub(crate) fn run(args: Args) -> Result {
+    let home = args.home.choose()?;
     let mut listing = Listing { schema: 1, ..Listing::default() };
     let all = args.kinds.is_empty();
-    let kinds = Kind::value_variants().iter().filter(|kind| all || args.kinds.contains(kind));
+    // Sockets are the kernel's.
+    let is_socket = |kind: &Kind| matches!(kind, Kind::Unix | Kind::UnixDgram | Kind::UnixSeqpacket);
+    if !home.is_kernel() && args.kinds.iter().any(is_socket) {
+        return Err(Failure::usage("sockets are in no namespace; leave --namespace out"));
+    }
+    let there = |kind: &Kind| home.is_kernel() || !is_socket(kind);
+    let kinds =
+        Kind::value_variants().iter().filter(|kind| (all && there(kind)) || args.kinds.contains(kind));
     for kind in kinds {
         listing.add(*kind)?;
     }
@@ -83,7 +95,7 @@ impl Listing {
     fn add(&mut self, kind: Kind) -> Result<()> {
         match kind {
             Kind::SysvMsg => {
-                let queues = self.noting(SysvQueue::list())?;
+                let queues = self.noting(SysvQueue::list_in(home::current()))?;
                 self.objects.extend(
                     queues
                         .into_iter()
@@ -91,7 +103,7 @@ impl Listing {
                 );
             }
             Kind::SysvShm => {
-                let segments = self.noting(SysvSegment::list())?;
+                let segments = self.noting(SysvSegment::list_in(home::current()))?;
                 self.objects.extend(
                     segments
                         .into_iter()
@@ -99,21 +111,31 @@ impl Listing {
                 );
             }
             Kind::SysvSem => {
-                let sets = self.noting(SysvSemaphores::list())?;
+                let sets = self.noting(SysvSemaphores::list_in(home::current()))?;
                 self.objects.extend(
                     sets.into_iter()
                         .map(|set| State::of_sysv_semaphores(SysvName::Id(set.id), set.id, &set.status)),
                 );
             }
             Kind::PosixMq => {
-                let names = self.noting(PosixQueue::list())?;
+                let names = self.noting(PosixQueue::list_in(home::current()))?;
                 self.add_named(names.into_iter().map(Endpoint::PosixQueue));
             }
             Kind::PosixShm => {
+                if !home::current().is_kernel() {
+                    let names = self.noting(PosixShm::list_in(home::current()))?;
+                    self.add_named(names.into_iter().map(Endpoint::PosixShm));
+                    return Ok(());
+                }
                 let names = dev_shm()?.into_iter().filter(|name| !name.starts_with("sem."));
                 self.add_named(names.map(|name| Endpoint::PosixShm(format!("/{name}"))));
             }
             Kind::PosixSem => {
+                if !home::current().is_kernel() {
+                    let names = self.noting(PosixSemaphore::list_in(home::current()))?;
+                    self.add_named(names.into_iter().map(Endpoint::PosixSemaphore));
+                    return Ok(());
+                }
                 let names = dev_shm()?;
                 let names = names.iter().filter_map(|name| name.strip_prefix("sem."));
                 self.add_named(names.map(|name| Endpoint::PosixSemaphore(format!("/{name}"))));

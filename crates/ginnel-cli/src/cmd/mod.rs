@@ -6,6 +6,7 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod create;
 pub(crate) mod endpoints;
+pub(crate) mod gc;
 pub(crate) mod lock;
 pub(crate) mod ls;
 pub(crate) mod man;
@@ -27,6 +28,7 @@ pub(crate) fn run(verb: Verb) -> Result {
         Verb::Tour(args) => tour::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Create(args) => create::run(args),
+        Verb::Gc(args) => gc::run(args),
         Verb::Lock(args) => lock::run(args),
         Verb::Ls(args) => ls::run(args),
         Verb::Peek(args) => peek::run(args),

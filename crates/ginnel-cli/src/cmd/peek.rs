@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::args;
 use crate::failure::{Context, Failure, Result};
+use crate::home::HomeArgs;
 use crate::memory::{self, Part};
 use crate::objects::{self, explain};
 use crate::output;
@@ -35,6 +36,8 @@ use crate::state::{self, SocketType, State, Users};
 pub(crate) struct Args {
     /// Where to look: KIND:NAME, see `ginnel endpoints`.
     endpoint: Endpoint,
+    #[command(flatten)]
+    home: HomeArgs,
     /// The message with this number; 0 is the oldest.
     #[arg(long, value_name = "N")]
     index: Option<usize>,
@@ -80,6 +83,8 @@ struct PeekedValue {
 }
 
 pub(crate) fn run(args: Args) -> Result {
+    args.home.check(&args.endpoint)?;
+    args.home.choose()?;
     args.check()?;
     match &args.endpoint {
         Endpoint::SysvQueue(name) => args.messages(*name),

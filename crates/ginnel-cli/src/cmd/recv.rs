@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::args::{self, Wait};
 use crate::failure::{Failure, Result};
+use crate::home::{self, HomeArgs};
 use crate::memory::{self, Part};
 use crate::objects::{self, Plan, explain};
 use crate::output;
@@ -41,6 +42,8 @@ use crate::{signals, streams};
 pub(crate) struct Args {
     /// Where to receive from: KIND:NAME, see `ginnel endpoints`.
     endpoint: Endpoint,
+    #[command(flatten)]
+    home: HomeArgs,
     /// Which message of a System V queue: any, 3 (that type), <=3 or -3 (the lowest type up to it), !3 (any other).
     #[arg(long = "type", value_name = "SELECT", value_parser = args::select, allow_hyphen_values = true)]
     select: Option<Select>,
@@ -95,6 +98,8 @@ struct Taken {
 }
 
 pub(crate) fn run(args: Args) -> Result {
+    args.home.check(&args.endpoint)?;
+    args.home.choose()?;
     args.check()?;
     match &args.endpoint {
         Endpoint::SysvSegment(_) | Endpoint::PosixShm(_) | Endpoint::File(..) => args.memory(),
@@ -335,7 +340,8 @@ impl Args {
                 set.operate_deadline(&[take], deadline).map_err(|error| self.explained(error))?;
             }
             Endpoint::PosixSemaphore(name) => {
-                let semaphore = PosixSemaphore::options().create(self.create).open(name);
+                let semaphore =
+                    PosixSemaphore::options().namespace(home::current()).create(self.create).open(name);
                 let semaphore = semaphore.map_err(|error| self.explained(error))?;
                 self.take_units(&semaphore, count, deadline)?;
             }

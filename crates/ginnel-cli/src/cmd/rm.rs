@@ -6,6 +6,7 @@ use ginnel::Endpoint;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
+use crate::home::HomeArgs;
 use crate::objects;
 use crate::output;
 use crate::state::{State, Users};
@@ -19,11 +20,14 @@ use crate::state::{State, Users};
 #[command(after_help = "Examples:
   ginnel rm sysv-msg:0x2a posix-mq:/jobs
   ginnel rm --yes sysv-shm:id=3
+  ginnel rm --yes --namespace jobs sysv-msg:0x2a
   ginnel rm --yes fifo:/tmp/a unix:/tmp/s")]
 pub(crate) struct Args {
     /// What to remove: KIND:NAME, see `ginnel endpoints`.
     #[arg(required = true, value_name = "ENDPOINT")]
     endpoints: Vec<Endpoint>,
+    #[command(flatten)]
+    home: HomeArgs,
     /// Do remove it.
     #[arg(long)]
     yes: bool,
@@ -41,6 +45,8 @@ struct Removed {
 }
 
 pub(crate) fn run(args: Args) -> Result {
+    args.endpoints.iter().try_for_each(|endpoint| args.home.check(endpoint))?;
+    args.home.choose()?;
     // Before anything is removed.
     args.endpoints.iter().try_for_each(objects::check_can_be_removed)?;
     let mut failed = false;

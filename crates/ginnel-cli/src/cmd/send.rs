@@ -15,6 +15,7 @@ use ginnel::sync::{Operation, PosixSemaphore};
 use crate::args::{self, Wait};
 use crate::cmd::signal;
 use crate::failure::{Context, Failure, Result};
+use crate::home::{self, HomeArgs};
 use crate::memory::{self, Part};
 use crate::objects::{self, Plan, explain};
 use crate::output;
@@ -40,6 +41,8 @@ use crate::units;
 pub(crate) struct Args {
     /// Where to send to: KIND:NAME, see `ginnel endpoints`.
     endpoint: Endpoint,
+    #[command(flatten)]
+    home: HomeArgs,
     /// What to send.
     #[arg(value_name = "MESSAGE", conflicts_with = "lines")]
     messages: Vec<OsString>,
@@ -75,6 +78,8 @@ pub(crate) struct Args {
 const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(args: Args) -> Result {
+    args.home.check(&args.endpoint)?;
+    args.home.choose()?;
     args.check()?;
     match &args.endpoint {
         Endpoint::Fifo(_) | Endpoint::Pty(_) | Endpoint::UnixStream(_) | Endpoint::Tcp(_) => args.stream(),
@@ -220,8 +225,11 @@ impl Args {
                 set.operate_deadline(&[add], self.wait.deadline()).map_err(explained)
             }
             Endpoint::PosixSemaphore(name) => {
-                let semaphore =
-                    PosixSemaphore::options().create(self.create).open(name).map_err(explained)?;
+                let semaphore = PosixSemaphore::options()
+                    .namespace(home::current())
+                    .create(self.create)
+                    .open(name)
+                    .map_err(explained)?;
                 (0..self.count).try_for_each(|_| semaphore.post()).map_err(explained)
             }
             _ => unreachable!("only semaphores are posted"),
@@ -272,7 +280,7 @@ impl Outlet<'_> {
                 Outlet::SysvQueue(objects::sysv_queue(*name)?, args.message_type.unwrap_or(1))
             }
             Endpoint::PosixQueue(name) => {
-                let queue = PosixQueue::options().read(false).open(name)?;
+                let queue = PosixQueue::options().namespace(home::current()).read(false).open(name)?;
                 Outlet::PosixQueue(queue, args.priority.unwrap_or(0))
             }
             Endpoint::UnixDatagram(name) => Outlet::UnixDatagram(UnixDatagram::unbound()?, name),

@@ -17,6 +17,7 @@ use ginnel::stream::{TcpListener, UnixListener};
 use crate::args;
 use crate::failure::{Failure, Result};
 use crate::guardian::Guardian;
+use crate::home::{self, HomeArgs};
 use crate::output;
 use crate::rpc::client::not_here;
 use crate::rpc::jobs::Jobs;
@@ -48,6 +49,8 @@ Over a System V queue a reply finds its client by PID: clients and server share 
 pub(crate) struct Args {
     /// Where requests come from.
     endpoint: Endpoint,
+    #[command(flatten)]
+    home: HomeArgs,
     /// How many commands may run at once; as many as there are CPUs unless said.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -75,6 +78,8 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 static SOCKET_FILE: Mutex<Option<(PathBuf, u64, u64)>> = Mutex::new(None);
 
 pub(crate) fn run(args: Args) -> Result {
+    args.home.check(&args.endpoint)?;
+    args.home.choose()?;
     let parallel = match args.jobs {
         Some(jobs) => jobs.into(),
         None => std::thread::available_parallelism().map_or(1, Into::into),
@@ -184,32 +189,34 @@ fn open_sysv(args: &Args, name: SysvName, guardian: &SharedGuardian) -> Result<S
     let key = match name {
         SysvName::Key(key) => key,
         SysvName::Id(id) => {
-            let queue = SysvQueue::from_id(id);
+            let queue = SysvQueue::from_id_in(home::current(), id);
             queue.status()?;
             return Ok(queue);
         }
     };
-    match SysvQueue::open(key) {
+    match SysvQueue::open_in(home::current(), key) {
         Err(error) if error.is_not_found() && args.create => {}
         Err(error) if error.is_not_found() => return Err(with_create(error)),
         found => return Ok(found?),
     }
-    let make = || SysvQueue::options().create_new(true).mode(args.mode).open(key);
+    let make = || SysvQueue::options().namespace(home::current()).create_new(true).mode(args.mode).open(key);
     match adopted(guardian, &args.endpoint, None, make) {
         // Another one was faster.
-        Err(error) if error.is_already_exists() => Ok(SysvQueue::open(key)?),
+        Err(error) if error.is_already_exists() => Ok(SysvQueue::open_in(home::current(), key)?),
         made => Ok(made?),
     }
 }
 
 fn open_posix(args: &Args, name: &str, guardian: &SharedGuardian) -> Result<PosixQueue> {
-    let options = PosixQueue::options().write(false);
-    match options.open(name) {
+    let options = PosixQueue::options().namespace(home::current()).write(false);
+    match options.clone().open(name) {
         Err(error) if error.is_not_found() && args.create => {}
         Err(error) if error.is_not_found() => return Err(with_create(error)),
         found => return Ok(found?),
     }
-    match adopted(guardian, &args.endpoint, None, || options.create_new(true).mode(args.mode).open(name)) {
+    match adopted(guardian, &args.endpoint, None, || {
+        options.clone().create_new(true).mode(args.mode).open(name)
+    }) {
         Err(error) if error.is_already_exists() => Ok(options.open(name)?),
         made => Ok(made?),
     }

@@ -2,14 +2,18 @@
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use ginnel::Namespace;
 use ginnel::notify::{PidFd, Signal, Target};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure::{Context, Failure, Result};
+use crate::guardian::Guardian;
+use crate::home;
 use crate::output;
 use crate::tour::work::{RoundTrip, Throughput};
 use crate::tour::{self, Direction, Family, Outcome, Passes, Processes, Row};
@@ -18,7 +22,8 @@ use crate::units;
 /// Run every mechanism live between real processes, check what arrives, time it, and print one table.
 ///
 /// Each row is a mechanism of the kernel's, worked by two processes of their own: payloads are written by one and read
-/// and checked byte for byte by the other. A mechanism that this host lacks is named with the reason. Exit code 1 if any
+/// and checked byte for byte by the other. System V and POSIX objects are worked in user space as well, in a namespace
+/// that goes with the tour: the last columns. A mechanism that this host lacks is named with the reason. Exit code 1 if any
 /// row failed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -53,15 +58,28 @@ struct Line {
     name_space: &'static str,
     #[serde(flatten)]
     outcome: Outcome,
+    /// The same in a user-space home; null for what has none.
+    user_space: Option<Outcome>,
 }
 
 pub(crate) fn run(args: Args) -> Result {
     let rows = chosen(&args.only)?;
     let progress = progress_bar(rows.len());
     let mut lines = Vec::new();
+    // Whatever ends this process, the guardian takes it away.
+    let mut guardian = Guardian::start()?;
+    guardian.leave_terminal()?;
+    let directory = Path::new("/dev/shm").join(format!("ginnel-tour-{}", std::process::id()));
+    guardian.adopt_directory(&directory)?;
+    let home = Namespace::options().create(true).at(&directory);
     for row in rows {
         progress.set_message(row.name);
-        let outcome = run_row(row)?;
+        let outcome = run_row(row, "kernel")?;
+        let user_space = match (&home, row.has_homes()) {
+            (_, false) => None,
+            (Ok(home), true) => Some(run_row(row, &home.to_string())?),
+            (Err(error), true) => Some(Outcome::Unavailable { reason: error.to_string() }),
+        };
         progress.inc(1);
         lines.push(Line {
             mechanism: row.name,
@@ -71,10 +89,16 @@ pub(crate) fn run(args: Args) -> Result {
             processes: row.processes,
             name_space: row.name_space,
             outcome,
+            user_space,
         });
     }
     progress.finish_and_clear();
-    let failed = lines.iter().any(|line| matches!(line.outcome, Outcome::Failed { .. }));
+    let _ = std::fs::remove_dir_all(&directory);
+    drop(guardian);
+    let has_failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed { .. });
+    let failed = lines
+        .iter()
+        .any(|line| has_failed(&line.outcome) || line.user_space.as_ref().is_some_and(has_failed));
     if args.json {
         output::json(&Report { schema: 1, rows: lines })?;
     } else {
@@ -106,9 +130,10 @@ fn progress_bar(rows: usize) -> ProgressBar {
 }
 
 /// Runs a row's runner in a process group of its own, so that a row that hangs can be ended with all its processes.
-fn run_row(row: &Row) -> Result<Outcome> {
+fn run_row(row: &Row, home: &str) -> Result<Outcome> {
     let mut runner = Command::new(std::env::current_exe().context("finding this program")?)
         .args([tour::VERB, row.name, "--parent", &std::process::id().to_string()])
+        .env(home::VARIABLE, home)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -164,8 +189,11 @@ fn text(lines: &[Line]) -> String {
         "RTT P50",
         "P99",
         "THROUGHPUT",
+        "USER SPACE P50",
+        "P99",
+        "THROUGHPUT",
     ];
-    let mut table = output::table(&header, &[6, 7, 8]);
+    let mut table = output::table(&header, &[6, 7, 8, 9, 10, 11]);
     let mut family = None;
     for line in lines {
         if family != Some(line.family) {
@@ -176,22 +204,33 @@ fn text(lines: &[Line]) -> String {
     }
     let mut text = format!("{}\n", output::trim_lines(&table.to_string()));
     for line in lines {
-        match &line.outcome {
-            Outcome::Failed { reason } => text += &format!("\n{} FAILED: {reason}", line.mechanism),
+        let mut tell = |outcome: &Outcome, place: &str| match outcome {
+            Outcome::Failed { reason } => text += &format!("\n{}{place} FAILED: {reason}", line.mechanism),
             Outcome::Unavailable { reason } => {
-                text += &format!("\n{} is not to be had here: {reason}", line.mechanism)
+                text += &format!("\n{}{place} is not to be had here: {reason}", line.mechanism)
             }
             Outcome::Verified(_) => {}
+        };
+        tell(&line.outcome, "");
+        if let Some(outcome) = &line.user_space {
+            tell(outcome, " in user space");
         }
     }
     let verified = lines.iter().filter(|line| matches!(line.outcome, Outcome::Verified(_))).count();
-    text + &format!("\n{verified} of {} verified\n{LEGEND}", lines.len())
+    let homes: Vec<_> = lines.iter().filter_map(|line| line.user_space.as_ref()).collect();
+    let ours = homes.iter().filter(|outcome| matches!(outcome, Outcome::Verified(_))).count();
+    let ours = match homes.len() {
+        0 => String::new(),
+        all => format!(", {ours} of {all} in user space as well"),
+    };
+    text + &format!("\n{verified} of {} verified{ours}\n{LEGEND}", lines.len())
 }
 
 const LEGEND: &str = "\
 RTT: a request and its reply, 64 B each; semaphores: a turn there and back; locks: lock, count and unlock, while another
 process does the same; signals: there and back; pidfd: from the kill to the news. Two processes, payload written, read and
-checked; shared memory hands over by looking and yielding. Throughput of semaphores, locks and eventfd: what one process
+checked; shared memory hands over by looking and yielding. User space: the same work on the same kind of object in a
+directory of a memory file system, by shared memory and futexes. Throughput of semaphores, locks and eventfd: what one process
 can do alone. Figures of one short run: compare rows, not machines.
 ";
 
@@ -203,18 +242,33 @@ fn cells(line: &Line) -> Vec<String> {
         word(&line.processes),
         line.name_space.to_string(),
     ];
-    match &line.outcome {
-        Outcome::Verified(measured) => {
-            let time = |of: fn(&RoundTrip) -> u64| {
-                measured.round_trip.as_ref().map_or("-".into(), |trip| units::nanoseconds(of(trip)))
-            };
-            cells.extend(["yes".into(), time(|trip| trip.p50_ns), time(|trip| trip.p99_ns)]);
-            cells.push(measured.throughput.as_ref().map_or("-".into(), |flow| rate(flow, line.passes)));
-        }
-        Outcome::Failed { .. } => cells.push("FAILED".into()),
-        Outcome::Unavailable { .. } => cells.push("not here".into()),
+    cells.push(match &line.outcome {
+        Outcome::Verified(_) => "yes".into(),
+        Outcome::Failed { .. } => "FAILED".into(),
+        Outcome::Unavailable { .. } => "not here".into(),
+    });
+    cells.extend(figures(&line.outcome, line.passes, ""));
+    if let Some(outcome) = &line.user_space {
+        let word = match outcome {
+            Outcome::Verified(_) => "",
+            Outcome::Failed { .. } => "FAILED",
+            Outcome::Unavailable { .. } => "not here",
+        };
+        cells.extend(figures(outcome, line.passes, word));
     }
     cells
+}
+
+/// Round trip and throughput; a word instead of the first where there are none.
+fn figures(outcome: &Outcome, passes: Passes, without: &str) -> [String; 3] {
+    let Outcome::Verified(measured) = outcome else {
+        return [without.to_string(), String::new(), String::new()];
+    };
+    let time = |of: fn(&RoundTrip) -> u64| {
+        measured.round_trip.as_ref().map_or("-".into(), |trip| units::nanoseconds(of(trip)))
+    };
+    let flow = measured.throughput.as_ref().map_or("-".into(), |flow| rate(flow, passes));
+    [time(|trip| trip.p50_ns), time(|trip| trip.p99_ns), flow]
 }
 
 /// Bytes a second where bytes flow, messages a second where messages do.

@@ -15,6 +15,7 @@ use super::lamp::{Place, Servers};
 use super::{Answer, Request, Tag, namespace, posix, random, sysv};
 use crate::failure::{Failure, Result};
 use crate::guardian::Guardian;
+use crate::home;
 
 /// How long a client that the kernel will not tell of its server's death waits before it looks.
 const LOOK: Duration = Duration::from_millis(100);
@@ -200,8 +201,8 @@ impl Wire {
         Ok(match endpoint {
             Endpoint::SysvQueue(name) => {
                 let queue = match name {
-                    SysvName::Key(key) => SysvQueue::open(*key)?,
-                    SysvName::Id(id) => SysvQueue::from_id(*id),
+                    SysvName::Key(key) => SysvQueue::open_in(home::current(), *key)?,
+                    SysvName::Id(id) => SysvQueue::from_id_in(home::current(), *id),
                 };
                 if std::process::id() == 1 {
                     return Err(Failure::failed(format!(
@@ -216,13 +217,14 @@ impl Wire {
                 Wire::Sysv { queue, servers }
             }
             Endpoint::PosixQueue(name) => {
-                let requests = PosixQueue::options().read(false).open(name)?;
+                let requests = PosixQueue::options().namespace(home::current()).read(false).open(name)?;
                 let why = "the queue for replies is named after the PID";
                 let servers = servers(endpoint, &posix::place(name), foreign, why)?;
                 let name = posix::reply_queue(std::process::id() as i32, client);
                 let mut guardian = Guardian::start()?;
                 guardian.adopt(&Endpoint::PosixQueue(name.clone()))?;
                 let replies = PosixQueue::options()
+                    .namespace(home::current())
                     .create_new(true)
                     .write(false)
                     .messages_max(1)

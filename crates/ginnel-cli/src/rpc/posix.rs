@@ -13,11 +13,13 @@ use super::jobs::{Caller, Jobs, ReplyLimit};
 use super::lamp::Place;
 use super::{REPLY_BYTES, Request};
 use crate::failure::{Failure, Result};
+use crate::home;
 use crate::output;
 
 /// The queue as lamps name it.
 pub(crate) fn place(name: &str) -> Place {
-    Place::new("posix-mq", name)
+    let home = home::current().path();
+    Place::new("posix-mq", &home.map_or(name.to_string(), |home| format!("{}{name}", home.display())))
 }
 
 /// The name of the queue for a client's replies.
@@ -61,7 +63,7 @@ pub(crate) fn serve(queue: &PosixQueue, jobs: &Arc<Jobs>) -> Result<()> {
 
 fn answer(request: &Request, jobs: &Jobs, limit: &ReplyLimit) {
     let name = reply_queue(request.pid, request.tag.client);
-    let replies = match PosixQueue::options().read(false).open(&name) {
+    let replies = match PosixQueue::options().namespace(home::current()).read(false).open(&name) {
         Ok(replies) => replies,
         // The client is gone, and its queue with it.
         Err(error) if error.is_not_found() => return,

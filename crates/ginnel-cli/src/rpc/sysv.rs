@@ -35,6 +35,7 @@ use super::jobs::{Caller, Jobs, ReplyLimit};
 use super::lamp::Place;
 use super::{Answer, REPLY_BYTES, Request, namespace};
 use crate::failure::{Failure, Result};
+use crate::home;
 use crate::output;
 
 /// The type of every request.
@@ -47,20 +48,20 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// The queue as lamps name it.
 pub(crate) fn place(queue: &SysvQueue) -> Place {
-    Place::new("sysv-msg", &queue.id().to_string())
+    let (id, home) = (queue.id(), home::current().path());
+    Place::new("sysv-msg", &home.map_or(id.to_string(), |home| format!("{}/{id}", home.display())))
 }
 
 /// The longest reply that fits.
 pub(crate) fn reply_limit(queue: &SysvQueue) -> Result<ReplyLimit> {
     let room = queue.status()?.bytes_max as usize;
-    let message = std::fs::read_to_string("/proc/sys/kernel/msgmax")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(8192_usize);
+    let limits = SysvQueue::limits_in(home::current());
+    let message = limits.map_or(8192, |limits| limits.message_bytes_max as usize);
     let why = if room < message {
         format!("fit this queue (msg_qbytes is {room})")
     } else {
-        format!("a message of a System V queue holds (kernel.msgmax is {message})")
+        let limit = if home::current().is_kernel() { "kernel.msgmax" } else { "the namespace's msgmax" };
+        format!("a message of a System V queue holds ({limit} is {message})")
     };
     Ok(ReplyLimit { bytes: room.min(message).saturating_sub(REPLY_BYTES), why })
 }

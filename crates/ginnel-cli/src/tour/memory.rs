@@ -19,6 +19,7 @@ use super::work::{Channel, Flood, Measured, answer, measure};
 use super::{
     Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, ensure, no_peer, refused, words,
 };
+use crate::home;
 
 const BASE: Row = Row {
     name: "",
@@ -132,7 +133,12 @@ fn be_peer(mapping: Mapping<ReadWrite>) -> RowResult<()> {
 
 fn sysv(run: &mut Run) -> RowResult<Measured> {
     let key = run.sysv_key(Endpoint::SysvSegment)?;
-    let segment = SysvSegment::options().create_new(true).size(SIZE_BYTES).open(key).map_err(refused)?;
+    let segment = SysvSegment::options()
+        .namespace(home::current())
+        .create_new(true)
+        .size(SIZE_BYTES)
+        .open(key)
+        .map_err(refused)?;
     let mapping = segment.attach()?;
     let peer = Peer::unrelated(run.row, &[key.to_string()])?;
     let measured = work(mapping, peer)?;
@@ -142,22 +148,22 @@ fn sysv(run: &mut Run) -> RowResult<Measured> {
 
 fn sysv_peer(peer_words: &[String]) -> RowResult<()> {
     let [key] = words(peer_words)?;
-    be_peer(SysvSegment::open(key.parse::<Key>()?)?.attach()?)
+    be_peer(SysvSegment::open_in(home::current(), key.parse::<Key>()?)?.attach()?)
 }
 
 fn posix(run: &mut Run) -> RowResult<Measured> {
     let name = run.posix_name(Endpoint::PosixShm)?;
-    let options = PosixShm::options().create_new(true).size(SIZE_BYTES as u64);
+    let options = PosixShm::options().namespace(home::current()).create_new(true).size(SIZE_BYTES as u64);
     let mapping = options.open(&name).map_err(refused)?.map()?;
     let peer = Peer::unrelated(run.row, std::slice::from_ref(&name))?;
     let measured = work(mapping, peer)?;
-    PosixShm::remove(&name)?;
+    PosixShm::remove_in(home::current(), &name)?;
     Ok(measured)
 }
 
 fn posix_peer(peer_words: &[String]) -> RowResult<()> {
     let [name] = words(peer_words)?;
-    be_peer(PosixShm::open(name)?.map()?)
+    be_peer(PosixShm::open_in(home::current(), name)?.map()?)
 }
 
 fn mapped_file(run: &mut Run) -> RowResult<Measured> {

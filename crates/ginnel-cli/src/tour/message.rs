@@ -15,6 +15,7 @@ use ginnel::sysv::Key;
 use super::peer::{Peer, announce};
 use super::work::{Channel, Flood, Measured, SMALL_BYTES, answer, fill, measure, time_trips};
 use super::{Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, ensure, no_peer, refused};
+use crate::home;
 
 const BASE: Row = Row {
     name: "",
@@ -78,7 +79,8 @@ impl Channel for OverSysvQueue {
 
 fn sysv_queue(run: &mut Run) -> RowResult<Measured> {
     let key = run.sysv_key(Endpoint::SysvQueue)?;
-    let queue = SysvQueue::options().create_new(true).open(key).map_err(refused)?;
+    let queue =
+        SysvQueue::options().namespace(home::current()).create_new(true).open(key).map_err(refused)?;
     let peer = Peer::unrelated(run.row, &[key.to_string()])?;
     let mut channel = OverSysvQueue { queue, sends: 1, takes: 2 };
     let measured = measure(&mut channel, SYSV_FLOOD)?;
@@ -89,7 +91,7 @@ fn sysv_queue(run: &mut Run) -> RowResult<Measured> {
 
 fn sysv_queue_peer(words: &[String]) -> RowResult<()> {
     let [key] = super::words(words)?;
-    let queue = SysvQueue::open(key.parse::<Key>()?)?;
+    let queue = SysvQueue::open_in(home::current(), key.parse::<Key>()?)?;
     answer(&mut OverSysvQueue { queue, sends: 2, takes: 1 }, SYSV_FLOOD)
 }
 
@@ -119,20 +121,29 @@ impl Channel for OverPosixQueues {
 fn posix_queue(run: &mut Run) -> RowResult<Measured> {
     let names = [run.posix_name(Endpoint::PosixQueue)?, run.posix_name(Endpoint::PosixQueue)?];
     let make = |name: &str| {
-        let options = PosixQueue::options().create_new(true).message_bytes_max(POSIX_FLOOD.message_bytes);
+        let options = PosixQueue::options()
+            .namespace(home::current())
+            .create_new(true)
+            .message_bytes_max(POSIX_FLOOD.message_bytes);
         options.open(name).map_err(refused)
     };
     let mut channel = OverPosixQueues { to: make(&names[0])?, from: make(&names[1])? };
     let peer = Peer::unrelated(run.row, &names)?;
     let measured = measure(&mut channel, POSIX_FLOOD)?;
     peer.finish()?;
-    names.iter().try_for_each(|name| PosixQueue::remove(name))?;
+    names.iter().try_for_each(|name| PosixQueue::remove_in(home::current(), name))?;
     Ok(measured)
 }
 
 fn posix_queue_peer(words: &[String]) -> RowResult<()> {
     let [from, to] = super::words(words)?;
-    answer(&mut OverPosixQueues { to: PosixQueue::open(to)?, from: PosixQueue::open(from)? }, POSIX_FLOOD)
+    answer(
+        &mut OverPosixQueues {
+            to: PosixQueue::open_in(home::current(), to)?,
+            from: PosixQueue::open_in(home::current(), from)?,
+        },
+        POSIX_FLOOD,
+    )
 }
 
 /// The kernel blocks a sender to a full socket: no window is needed.

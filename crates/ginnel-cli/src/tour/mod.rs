@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::{Context, Failure, Result};
 use crate::guardian::Guardian;
+use crate::home;
 use crate::output;
 use work::Measured;
 
@@ -211,6 +212,21 @@ pub(crate) fn no_peer(_: &[String]) -> RowResult<()> {
     Err(RowError::Failed("this row has no peer".into()))
 }
 
+impl Row {
+    /// Whether its objects have a second home, in user space.
+    pub(crate) fn has_homes(&self) -> bool {
+        const NAMES: [&str; 6] = [
+            "System V queue",
+            "POSIX queue",
+            "System V segment",
+            "POSIX shared memory",
+            "System V semaphore set",
+            "POSIX named semaphore",
+        ];
+        NAMES.contains(&self.name)
+    }
+}
+
 /// All rows, in the order of the table.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
     [stream::ROWS, message::ROWS, memory::ROWS, sync::ROWS, notify::ROWS].into_iter().flatten()
@@ -230,6 +246,7 @@ pub(crate) struct RowArgs {
 
 /// Runs one row and prints its outcome, or is its peer.
 pub(crate) fn run_row(args: RowArgs) -> Result {
+    home::inherit()?;
     // Ctrl-C ends the tour's process; what it started is in other process groups and must not go on without it.
     peer::end_with(args.parent).map_err(|error| match error {
         RowError::Failed(why) | RowError::Unavailable(why) => Failure::failed(why),

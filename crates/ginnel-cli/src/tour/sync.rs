@@ -15,6 +15,7 @@ use super::work::{Measured, operations_per_s, time_trips};
 use super::{
     Direction, Family, Passes, Processes, Row, RowError, RowResult, Run, ensure, no_peer, refused, words,
 };
+use crate::home;
 
 const BASE: Row = Row {
     name: "",
@@ -47,7 +48,7 @@ const SET: [u16; 3] = [0, 0, 0];
 
 fn sysv(run: &mut Run) -> RowResult<Measured> {
     let key = run.sysv_key(|name| Endpoint::SysvSemaphore(name, None))?;
-    let options = SysvSemaphores::options().create_new(true);
+    let options = SysvSemaphores::options().namespace(home::current()).create_new(true);
     let set = options.open_with(key, &SET, Deadline::NEVER).map_err(refused)?;
     let peer = Peer::unrelated(run.row, &[key.to_string()])?;
     ensure_no_turn(set.try_wait(1))?;
@@ -71,7 +72,7 @@ fn sysv(run: &mut Run) -> RowResult<Measured> {
 /// Answers each turn until the set is removed.
 fn sysv_peer(peer_words: &[String]) -> RowResult<()> {
     let [key] = words(peer_words)?;
-    let set = SysvSemaphores::open(key.parse::<Key>()?)?;
+    let set = SysvSemaphores::open_in(home::current(), key.parse::<Key>()?)?;
     loop {
         match set.wait(0).and_then(|()| set.post(1)) {
             Err(error) if error.is_removed() => return Ok(()),
@@ -120,17 +121,20 @@ fn answer_turns(to: &Semaphore, from: &Semaphore) -> RowResult<()> {
 
 fn named(run: &mut Run) -> RowResult<Measured> {
     let names = [run.posix_name(Endpoint::PosixSemaphore)?, run.posix_name(Endpoint::PosixSemaphore)?];
-    let make = |name: &String| PosixSemaphore::options().create_new(true).open(name).map_err(refused);
+    let make = |name: &String| {
+        PosixSemaphore::options().namespace(home::current()).create_new(true).open(name).map_err(refused)
+    };
     let (to, from) = (make(&names[0])?, make(&names[1])?);
     let _peer = Peer::unrelated(run.row, &names)?;
     let measured = hand_over(&to, &from)?;
-    names.iter().try_for_each(PosixSemaphore::remove)?;
+    names.iter().try_for_each(|name| PosixSemaphore::remove_in(home::current(), name))?;
     Ok(measured)
 }
 
 fn named_peer(peer_words: &[String]) -> RowResult<()> {
     let [from, to] = words(peer_words)?;
-    let (to, from) = (PosixSemaphore::open(to)?, PosixSemaphore::open(from)?);
+    let (to, from) =
+        (PosixSemaphore::open_in(home::current(), to)?, PosixSemaphore::open_in(home::current(), from)?);
     answer_turns(&to, &from)
 }
 

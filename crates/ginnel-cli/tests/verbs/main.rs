@@ -3,6 +3,7 @@
 mod create;
 mod lock;
 mod ls;
+mod namespace;
 mod peek;
 mod recv;
 mod rm;

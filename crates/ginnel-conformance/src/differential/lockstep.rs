@@ -147,17 +147,17 @@ impl<'h, H: Home, K: Kind<H>> Side<'h, H, K> {
 
     /// Adds what has been answered; whether all others are at rest.
     fn look(&mut self, answers: &mut [Option<Outcome>], patience: Duration) -> bool {
-        let mut at_rest = true;
         for (number, answer) in answers.iter_mut().enumerate() {
-            if self.workers[number].busy.is_none() {
-                continue;
-            }
-            if answer.is_none() {
+            if self.workers[number].busy.is_some() && answer.is_none() {
                 let fresh = self.workers[number].rest.is_empty();
                 let limit = if fresh { patience } else { Duration::ZERO };
                 *answer = self.answer(number, limit);
             }
-            at_rest &= answer.is_some() || self.rests(number);
+        }
+        // Only now: whoever has answered may have woken others before, who then go back to sleep.
+        let mut at_rest = true;
+        for number in 0..answers.len() {
+            at_rest &= self.workers[number].busy.is_none() || self.rests(number);
         }
         at_rest
     }

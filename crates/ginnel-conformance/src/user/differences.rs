@@ -25,6 +25,8 @@ const RESTARTED: &str =
 const CREATOR: &str = "an object is the file's owner's and group's: who made it and gave it away has no more rights than others";
 /// Nobody's memory but the user's own is used up.
 const UNLIMITED: &str = "msg_qbytes is what the owner says, without a privilege";
+/// Memory is the file system's to limit.
+const ROOMY: &str = "a new queue holds 64 MiB: it is the namespace's limit, told when that is made";
 /// Nobody runs at that moment who could note it.
 const UNSEEN_DEATH: &str =
     "a process that ends without detaching counts no more, but leaves no time and no pid";
@@ -140,6 +142,10 @@ pub fn sysv_messages<H: SysvMessages>() -> Vec<Difference<H>> {
                 h.msg_set(id, h.msg_status(id).unwrap().perm.owner(), 1 << 20).unwrap();
                 assert_eq!(h.msg_status(id).unwrap().qbytes, 1 << 20);
             });
+        }),
+        difference("first_qbytes", ROOMY, |h: &H| {
+            let id = queue(h, 0o600);
+            assert_eq!(h.msg_status(id).unwrap().qbytes, 64 << 20);
         }),
     ]
 }

@@ -3,7 +3,10 @@
 //! As the drop-in does, a process opens an object when it first needs it, and keeps it open. A forked child opens its own.
 
 pub mod differences;
+mod posix_queue;
+mod posix_semaphore;
 mod posix_shm;
+mod sysv_queue;
 mod sysv_segment;
 mod sysv_semaphore;
 
@@ -11,7 +14,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ginnel_engine::namespace::{Change, Namespace, Status};
+use ginnel_engine::message::sysv_queue::SysvQueue;
+use ginnel_engine::namespace::{Change, Limits, Namespace, Status};
 use ginnel_engine::sync::sysv_semaphore::SysvSemaphores;
 use ginnel_engine::wait::Patience;
 
@@ -23,6 +27,9 @@ use crate::home::{Home, Owner, Permissions};
 pub struct User {
     namespace: Namespace,
     sets: Open<SysvSemaphores>,
+    queues_by_id: Open<SysvQueue>,
+    queues: posix_queue::Queues,
+    semaphores: posix_semaphore::Semaphores,
 }
 
 impl Home for User {
@@ -33,10 +40,27 @@ impl Home for User {
     const SEMAPHORES_IN_TURN: bool = false;
 
     fn fresh() -> User {
+        User::with(Limits::default())
+    }
+}
+
+impl User {
+    /// A new home that grants a queue what the kernel does when nothing is said: for comparing the two.
+    pub fn as_narrow_as_the_kernel() -> User {
+        User::with(Limits { msgmax: 8192, msgmnb: 16384, ..Limits::default() })
+    }
+
+    fn with(limits: Limits) -> User {
         let path = "/dev/shm/ginnel-conformance";
         let _ = std::fs::remove_dir_all(path);
-        let namespace = Namespace::options().create(true).mode(0o1777).open(path);
-        User { namespace: namespace.unwrap_or_else(|error| panic!("{error:?}")), sets: Open::default() }
+        let namespace = Namespace::options().create(true).mode(0o1777).limits(limits).open(path);
+        User {
+            namespace: namespace.unwrap_or_else(|error| panic!("{error:?}")),
+            sets: Open::default(),
+            queues_by_id: Open::default(),
+            queues: posix_queue::Queues::default(),
+            semaphores: posix_semaphore::Semaphores::default(),
+        }
     }
 }
 

@@ -18,7 +18,10 @@ impl User {
     /// A call on an open set. One that is removed is open no more.
     fn on_set<T>(&self, id: i32, call: impl FnOnce(&Set) -> Result<T>) -> Result<T> {
         let outcome = call(&*self.set(id)?);
-        if matches!(outcome, Err(Errno::INVAL | Errno::IDRM)) {
+        // A call can be wrong with a set that is there: its handle stays, with what this process has to undo.
+        if matches!(outcome, Err(Errno::INVAL | Errno::IDRM))
+            && matches!(self.namespace.stat(Kind::SysvSemaphores, id), Err(Errno::INVAL | Errno::IDRM))
+        {
             self.sets.forget(id);
         }
         outcome

@@ -304,7 +304,8 @@ impl PosixQueue {
         let waiters = call.waiters();
         let waits = patience != Patience::None;
         for _ in 0..TRIES_MAX {
-            let outcome = waiters.run_own([0; 7], patience, |guard, words| {
+            let request = [SEND, 0, 0, 0, 0, 0, 0];
+            let outcome = waiters.run_own(request, patience, |guard, words| {
                 call.send_small(guard, words, priority, payload, waits)
             });
             self.see_to_the_rest();
@@ -335,7 +336,8 @@ impl PosixQueue {
         call.buffer.set(buffer);
         // With large messages about, one cannot be blocked without a stake.
         let first = if self.geometry.message_bytes_max > LARGE { Patience::None } else { patience };
-        let outcome = call.waiters().run_own([0; 7], first, |guard, words| call.receive_small(guard, words));
+        let request = [RECEIVE, 0, 0, 0, 0, 0, 0];
+        let outcome = call.waiters().run_own(request, first, |guard, words| call.receive_small(guard, words));
         self.see_to_the_rest();
         match outcome {
             Ok(words) => {

@@ -40,19 +40,22 @@ use crate::lock::{self, Guard, Lock};
 use crate::namespace::{self, Kind, Namespace, REMOVED, Rights};
 use crate::primitive::{Ordering, Thread, seconds};
 use crate::segment::{HEADER_BYTES, PAGE_BYTES, Reader, Segment};
-use crate::wait::{Object, Patience, Stake, Waiters, Words};
+use crate::wait::{Alone, General, Object, Patience, Place, Stake, Waiters, Words};
 use crate::{Errno, Result};
 
 mod call;
 mod least;
 mod order;
+mod quick;
 mod store;
 mod table;
 mod types;
 
 use call::{CLAIMED, Call, PAGES, PREPARED, PROCESS, RECEIVE, SEND, UNIT};
+use quick::Got;
 use store::{
     BLOCKED_MAX, CHANGED, COUNTS, FIRST_PAGE, Found, LIMIT, RECEIVED, REGROWN, SENT, SHAPE, Store, WAITERS,
+    WHOLE_MAX,
 };
 
 /// The largest message.
@@ -328,11 +331,25 @@ impl SysvQueue {
         if kind < 1 || payload.len() > self.message_max {
             return Err(Errno::INVAL);
         }
+        let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
+        let how = if payload.len() <= WHOLE_MAX {
+            match self.send_alone(kind, payload, patience)? {
+                Alone::Done => return Ok(()),
+                Alone::Otherwise(how) => how,
+            }
+        } else {
+            General::default()
+        };
+        self.send_among_others(kind, payload, patience, how)
+    }
+
+    #[inline(never)]
+    fn send_among_others(&self, kind: i64, payload: &[u8], patience: Patience, how: General) -> Result<()> {
+        let mut how = Some(how);
         let store = Store::of(&self.segment)?;
         let call = Call::new(&store, kind, payload, &mut []);
         self.rights.check(&self.segment, WRITE)?;
         let waiters = self.waiters(&call)?;
-        let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
         if payload.len() > LARGE_BYTES {
             return self.send_large(&call, &waiters, patience);
         }
@@ -341,7 +358,8 @@ impl SysvQueue {
         let request =
             [SEND, 0, kind as u64, u64::from(size), u64::from(Thread::current().process()), state, 0];
         loop {
-            let outcome = waiters.run_own(request, patience, |guard, words| {
+            let (how, mut words) = (how.take().unwrap_or_default(), request);
+            let outcome = waiters.run_on(how, &mut words, patience, |guard, words| {
                 call.begin()?;
                 if !store.fits(u64::from(size)) {
                     return Ok(false);
@@ -480,12 +498,42 @@ impl SysvQueue {
 
     #[inline]
     fn try_recv(&self, out: &mut [u8], kind: i64, flags: i32, patience: Patience) -> Result<(i64, usize)> {
+        let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
+        let how = if kind >= 0 && flags & libc::MSG_EXCEPT == 0 {
+            let got = Got::default();
+            let may_cut = flags & libc::MSG_NOERROR != 0;
+            match self.recv_alone(out, kind, may_cut, patience, &got) {
+                Ok(Alone::Done) => {
+                    if got.has_drained.get() {
+                        self.tidy_now();
+                    }
+                    return Ok((got.kind.get(), got.len.get()));
+                }
+                Ok(Alone::Otherwise(how)) => how,
+                Err(Errno::AGAIN) => return Err(Errno::NOMSG),
+                Err(errno) => return Err(errno),
+            }
+        } else {
+            General::default()
+        };
+        self.recv_among_others(out, kind, flags, patience, how)
+    }
+
+    #[inline(never)]
+    fn recv_among_others(
+        &self,
+        out: &mut [u8],
+        kind: i64,
+        flags: i32,
+        patience: Patience,
+        how: General,
+    ) -> Result<(i64, usize)> {
+        let mut how = Some(how);
         let store = Store::of(&self.segment)?;
         let room = out.len() as u64;
         let call = Call::new(&store, kind, &[], out);
         self.rights.check(&self.segment, READ)?;
         let waiters = self.waiters(&call)?;
-        let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
         let process = Thread::current().process();
         let marks = u64::from(flags.cast_unsigned()) | u64::from(call.state) << 32;
         let request = [RECEIVE, 0, kind as u64, room, u64::from(process), marks, 0];
@@ -493,7 +541,8 @@ impl SysvQueue {
         let mut lacks_place = false;
         let mut claimed = None;
         loop {
-            let outcome = waiters.run_own(request, patience, |guard, _| {
+            let (how, mut words) = (how.take().unwrap_or_default(), request);
+            let outcome = waiters.run_on(how, &mut words, patience, |guard, _| {
                 call.begin()?;
                 if may_index && !store.is_small() {
                     store.make_least(guard)?;
@@ -587,6 +636,22 @@ impl SysvQueue {
             }
         }
         Err(Errno::UCLEAN)
+    }
+
+    /// [`SysvQueue::tidy`] after the short way.
+    #[cold]
+    #[inline(never)]
+    fn tidy_now(&self) {
+        let Ok(store) = Store::of(&self.segment) else { return };
+        let call = Call::new(&store, 0, &[], &mut []);
+        if let Ok(waiters) = self.waiters(&call) {
+            self.tidy(&store, &waiters);
+        }
+    }
+
+    #[inline]
+    fn place(&self) -> Place {
+        Place { base: HEADER_BYTES + WAITERS, capacity: BLOCKED_MAX, room: 0 }
     }
 
     #[inline]

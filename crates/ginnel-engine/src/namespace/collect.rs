@@ -13,6 +13,16 @@ use crate::segment::measures;
 use crate::{Errno, Result};
 
 /// What is wrong with a file of a namespace.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::namespace::{Namespace, What};
+///
+/// let home = Namespace::private()?;
+/// std::fs::write(home.path().join("mq/jobs"), "no queue")?;
+/// assert_eq!(home.collect(true)?[0].what, What::Foreign);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum What {
@@ -26,6 +36,8 @@ pub enum What {
     Foreign,
     /// The caller may not look at it: never touched.
     Closed,
+    /// A sound object that nobody has open or attached: only [`Namespace::collect_unused`] looks for it.
+    Unused,
 }
 
 /// A file that is not an object in use, and what was done with it.
@@ -120,7 +132,7 @@ impl Namespace {
         Ok(Some((file, status, identity)))
     }
 
-    fn look_at_id(&self, kind: Kind, id: i32, dry_run: bool) -> Option<(What, bool)> {
+    pub(super) fn look_at_id(&self, kind: Kind, id: i32, dry_run: bool) -> Option<(What, bool)> {
         let (file, status, identity) = match self.open_ours(id_path(kind, id).as_bytes()) {
             Ok(found) => found?,
             Err(what) => return Some((what, false)),
@@ -181,7 +193,7 @@ impl Namespace {
         Some((What::Corrupt, dry_run || self.remove(&file, &status, path.as_bytes())))
     }
 
-    fn look_at_name(&self, kind: Kind, name: &str, dry_run: bool) -> Option<(What, bool)> {
+    pub(super) fn look_at_name(&self, kind: Kind, name: &str, dry_run: bool) -> Option<(What, bool)> {
         let path = format!("{}/{name}", kind.directory());
         let (file, status, identity) = match self.open_ours(path.as_bytes()) {
             Ok(found) => found?,

@@ -38,6 +38,14 @@ const INFO_VERSION: u64 = 1;
 const INFO_WORDS: usize = 4 + Limits::WORDS;
 
 /// Why a directory is not opened as a namespace.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::namespace::{Namespace, Refusal};
+///
+/// assert_eq!(Namespace::options().open_named("none").unwrap_err().why, Refusal::Missing);
+/// assert_eq!(Namespace::options().open_named(".").unwrap_err().why, Refusal::Name);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {

@@ -268,6 +268,11 @@ pub(crate) fn futex_wake(word: &AtomicU32, count: u32) -> usize {
 
 pub(crate) fn fence_all() {}
 
+/// No time passes.
+pub(crate) fn seconds() -> u64 {
+    0
+}
+
 pub(crate) fn compiler_fence(_: Ordering) {}
 
 pub(crate) fn thread_exists(id: u32) -> bool {
@@ -332,6 +337,11 @@ impl Watch {
     pub(crate) fn from_before(thread: Thread, before: *const u8) -> Watch {
         Watch { thread, before }
     }
+
+    /// The kernel goes on looking at the word; what it would have looked at before.
+    pub(crate) fn into_before(self) -> *const u8 {
+        std::mem::ManuallyDrop::new(self).before
+    }
 }
 
 impl Drop for Watch {
@@ -376,6 +386,10 @@ macro_rules! atomic {
             pub unsafe fn from_ptr<'a>(address: *mut $value) -> &'a $name {
                 // SAFETY: the caller's, and the same layout.
                 unsafe { &*address.cast() }
+            }
+
+            pub fn as_ptr(&self) -> *mut $value {
+                self.0.as_ptr()
             }
 
             fn address(&self) -> usize {

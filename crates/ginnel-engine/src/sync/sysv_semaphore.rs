@@ -47,11 +47,11 @@ mod undo;
 
 use libc::sembuf;
 
-use crate::lock::{CHANGES_MAX, Guard};
+use crate::lock::{CHANGES_MAX, Change, Guard};
 use crate::namespace::{self, Kind, Namespace, REMOVED, Rights};
 use crate::primitive::Ordering;
 use crate::segment::{HEADER_BYTES, Segment};
-use crate::wait::{Alone, Patience, Place, WORDS, Waiters};
+use crate::wait::{Alone, Attempt, General, Patience, Place, WORDS, Waiters, Words};
 use crate::{Errno, Result};
 
 use operate::{Caller, Request, Verdict};
@@ -152,6 +152,18 @@ pub struct Status {
     pub last_operation: u64,
     /// When it was made, or values or permissions were set last, in seconds since 1970.
     pub last_change: u64,
+}
+
+#[cfg(not(ginnel_model))]
+impl Drop for SysvSemaphores {
+    /// A process may use `SEM_UNDO` on any number of sets, one after the other.
+    fn drop(&mut self) {
+        if self.is_removed()
+            && let Some(stake) = self.accounts.stake()
+        {
+            stake.let_go(&self.segment);
+        }
+    }
 }
 
 impl SysvSemaphores {
@@ -260,9 +272,18 @@ impl SysvSemaphores {
         }
         let operation = operate::pack(operation, 0);
         let undoes = operate::undoes(operation);
-        match self.run_alone(undoes, patience, |guard, caller| self.attempt_one(guard, operation, caller)) {
+        let (awaits, makes) = match operate::change(operation) {
+            i32::MIN..0 => (Change::More, Change::Less),
+            0 => (Change::Less, Change::Any),
+            _ => (Change::Less, Change::More),
+        };
+        let attempt = |guard: &mut Guard<'_>, caller| {
+            guard.makes(makes);
+            self.attempt_one(guard, operation, caller)
+        };
+        match self.run_alone(undoes, patience, awaits, attempt) {
             Ok(Alone::Done) => Ok(()),
-            Ok(Alone::Otherwise(_watch)) => self.run(&[operation], patience),
+            Ok(Alone::Otherwise(how)) => self.run(&[operation], patience, how),
             Err(errno) => Err(errno),
         }
     }
@@ -273,22 +294,25 @@ impl SysvSemaphores {
         &self,
         undoes: bool,
         patience: Patience,
-        attempt: impl FnOnce(&mut Guard<'_>, Caller) -> Result<Verdict>,
+        awaits: Change,
+        mut attempt: impl FnMut(&mut Guard<'_>, Caller) -> Result<Verdict>,
     ) -> Result<Alone> {
-        self.place.run_alone(&self.segment, patience, |guard| {
+        let approach = || self.segment.prefetch(HEADER_BYTES);
+        self.place.run_alone(&self.segment, patience, awaits, approach, |guard| {
             if !self.rights.hold(&self.segment) {
-                return Ok(None);
+                return Ok(Attempt::Otherwise);
             }
             let mut caller = Caller { process: guard.process(), table: None };
             if undoes {
                 match self.accounts.stake() {
                     Some(stake) if stake.is_own(guard)? => caller.table = Some(stake.room()),
-                    _ => return Ok(None),
+                    _ => return Ok(Attempt::Otherwise),
                 }
             }
             match attempt(guard, caller)? {
-                Verdict::Done => self.stamp().map(Some),
-                _ => Ok(None),
+                Verdict::Done => self.stamp().map(|()| Attempt::Done),
+                Verdict::Blocked(_) => Ok(Attempt::Waits),
+                Verdict::Planned => Ok(Attempt::Otherwise),
             }
         })
     }
@@ -306,12 +330,13 @@ impl SysvSemaphores {
         let request = Request::new(operations);
         let operations = request.operations();
         if operations.len() * 2 > JOURNAL_SHARE {
-            return self.run(operations, patience);
+            return self.run(operations, patience, General::default());
         }
         let undoes = operations.iter().any(|operation| operate::undoes(*operation));
-        match self.run_alone(undoes, patience, |guard, caller| self.attempt_all(guard, operations, caller)) {
+        let attempt = |guard: &mut Guard<'_>, caller| self.attempt_all(guard, operations, caller);
+        match self.run_alone(undoes, patience, Change::Any, attempt) {
             Ok(Alone::Done) => Ok(()),
-            Ok(Alone::Otherwise(_watch)) => self.run(operations, patience),
+            Ok(Alone::Otherwise(how)) => self.run(operations, patience, how),
             Err(errno) => Err(errno),
         }
     }
@@ -323,17 +348,20 @@ impl SysvSemaphores {
     }
 
     #[inline(never)]
-    fn run(&self, operations: &[u64], patience: Patience) -> Result<()> {
+    fn run(&self, operations: &[u64], patience: Patience, how: General) -> Result<()> {
+        let mut how = Some(how);
         if !self.rights.hold(&self.segment) {
             let changes = operations.iter().any(|operation| operate::change(*operation) != 0);
             self.rights.check(&self.segment, if changes { WRITE } else { READ })?;
         }
         let call = Call::new(self, operations);
         for _ in 0..ACCOUNT_TRIES {
-            match self.waiters(&call)?.run([0; WORDS], patience) {
+            let how = how.take().unwrap_or_default();
+            let attempt = |guard: &mut Guard<'_>, _: &mut Words| call.attempt_own(guard);
+            match self.waiters(&call)?.run_on(how, &mut [0; WORDS], patience, attempt) {
                 // This process has no account of adjustments yet, or another handle's, or was forked.
                 Err(Errno::STALE) => self.open_account()?,
-                outcome => return outcome.map(drop),
+                outcome => return outcome,
             }
         }
         // An account that does not stay was written over.

@@ -4,8 +4,8 @@ use super::slots::{
     DIRTY, FIRST_WORD, HEAD, HEADER, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, LIFE, MEMBERS, NEXT, PROCESS,
     SERVED, SLEEPERS, SLEEPING, SLOT, STATE, UNWATCHED,
 };
-use super::{Object, Patience, WORDS, Waiters, Words};
-use crate::lock::{Guard, Lock};
+use super::{LOOKS_MAX, Object, Patience, WORDS, Waiters, Words};
+use crate::lock::{Change, Guard, Lock};
 use crate::primitive::{OWNER_DIED, Ordering, Thread, Watch};
 use crate::segment::Segment;
 use crate::{Errno, Result};
@@ -34,17 +34,40 @@ pub(crate) struct Place {
     pub(crate) room: usize,
 }
 
+/// What came of an attempt in [`Place::run_alone`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    Done,
+    /// It must wait.
+    Waits,
+    /// It is to be done in the general way.
+    Otherwise,
+}
+
 /// What came of [`Place::run_alone`].
 pub(crate) enum Alone {
     Done,
-    /// To be done in the general way. While the watch is kept, those who are blocked hear of this thread's death.
-    Otherwise(#[allow(dead_code, reason = "kept, not read")] Option<Watch>),
+    /// To be done in the general way.
+    Otherwise(General),
+}
+
+/// How an operation goes on in the general way.
+#[derive(Default)]
+pub(crate) struct General {
+    /// While it is kept, those who are blocked hear of this thread's death.
+    #[allow(dead_code, reason = "kept, not read")]
+    pub(crate) watch: Option<Watch>,
+    /// It must wait, and has looked for what it waits for.
+    pub(crate) has_looked: bool,
 }
 
 impl Place {
-    /// Does an operation if nobody is blocked and nothing is left to do, as it mostly is, and if `attempt` does not give
-    /// `None`; else nothing was done. Less than [`Waiters::run`] has to, in as few steps as
+    /// Does an operation if nobody is blocked and nothing is left to do, as it mostly is, and if `attempt` can do it; else
+    /// nothing was done. Less than [`Waiters::run`] has to, in as few steps as
     /// possible: nobody is to be served, and nobody to hear of this thread's death.
+    ///
+    /// One that must wait looks for the change that it awaits, for a moment, before it is given up; `approach` then says
+    /// what it will need ([`Object::approach`]).
     ///
     /// # Errors
     /// As [`Waiters::run`].
@@ -53,23 +76,47 @@ impl Place {
         self,
         segment: &Segment,
         patience: Patience,
-        attempt: impl FnOnce(&mut Guard<'_>) -> Result<Option<()>>,
+        awaits: Change,
+        approach: impl Fn(),
+        mut attempt: impl FnMut(&mut Guard<'_>) -> Result<Attempt>,
     ) -> Result<Alone> {
         let header = segment.words::<{ HEADER / 8 }>(self.base)?;
         let thread = Thread::current();
-        let before = Lock::of(segment).take_word(thread, patience.deadline())?;
-        let mut guard = Guard::holding(segment, thread, before);
-        let word = |field: usize| header[field / 8].load(Ordering::Relaxed);
-        let others = word(SLEEPERS) | word(DIRTY) | word(UNWATCHED);
-        if others != 0 || (word(MEMBERS) != 0 && !self.all_live(segment, word(HIGH))?) {
-            return Ok(Alone::Otherwise(Some(guard.release_with_fence())));
+        let lock = Lock::of(segment);
+        if patience != Patience::None && lock.look_ahead(awaits) {
+            lock.approach();
+            approach();
         }
-        match attempt(&mut guard)? {
-            Some(()) => {
-                guard.checkpoint();
-                Ok(Alone::Done)
+        let mut looks = LOOKS_MAX;
+        loop {
+            let before = lock.take_word(thread, patience.deadline())?;
+            let mut guard = Guard::holding(segment, thread, before);
+            let word = |field: usize| header[field / 8].load(Ordering::Relaxed);
+            let others = word(SLEEPERS) | word(DIRTY) | word(UNWATCHED);
+            if others != 0 || (word(MEMBERS) != 0 && !self.all_live(segment, word(HIGH))?) {
+                let watch = Some(guard.release_with_fence());
+                return Ok(Alone::Otherwise(General { watch, has_looked: false }));
             }
-            None => Ok(Alone::Otherwise(None)),
+            match attempt(&mut guard)? {
+                Attempt::Done => {
+                    guard.checkpoint();
+                    return Ok(Alone::Done);
+                }
+                Attempt::Waits if patience == Patience::None => return Err(Errno::AGAIN),
+                Attempt::Waits => {
+                    let seen = lock.version(awaits);
+                    drop(guard);
+                    if looks == 0 || !lock.look_for(awaits, seen, patience.deadline()) {
+                        return Ok(Alone::Otherwise(General { watch: None, has_looked: true }));
+                    }
+                    looks -= 1;
+                    lock.approach();
+                    approach();
+                }
+                Attempt::Otherwise => {
+                    return Ok(Alone::Otherwise(General { watch: None, has_looked: false }));
+                }
+            }
         }
     }
 

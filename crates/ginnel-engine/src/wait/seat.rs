@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::slots::{
-    DIRTY, ENTRY, ENTRY_BEFORE, EPOCH, FIRST_WORD, LIFE, PREVIOUS, PROCESS, SEEN, SERVED, SLEEPING, SLOT,
-    SLOT_FREE, STATE, TAIL, UNWATCHED,
+    DIRTY, ENTRY, ENTRY_BEFORE, EPOCH, FIRST_WORD, LIFE, Link, PREVIOUS, PROCESS, SEEN, SERVED, SLEEPING,
+    SLOT, SLOT_FREE, STATE, TAIL, UNWATCHED,
 };
 use super::{GRACE, Object, Waiters, Words};
-use crate::lock::Guard;
+use crate::lock::{self, Guard};
 use crate::primitive::{
-    AtomicU32, AtomicU64, Linked, OWNER_DIED, Ordering, Thread, WAITERS, futex_wait_any, futex_wake,
+    AtomicU32, AtomicU64, OWNER_DIED, Ordering, Thread, WAITERS, futex_wait_any, futex_wake,
 };
 use crate::{Errno, Result};
 
@@ -21,7 +21,7 @@ struct Seat<'w, 'a, O: Object> {
     thread: Thread,
     life: &'a AtomicU32,
     state: &'a AtomicU64,
-    linked: Option<Linked>,
+    linked: Option<Link<'a>>,
 }
 
 /// How many stakes a sleeper listens to at most: those beyond are asked for from time to time.
@@ -59,20 +59,31 @@ impl<'a, O: Object> Waiters<'a, O> {
         };
         guard.checkpoint();
         let mut ask = ASK_SOON;
+        // What came before it was blocked interrupts nothing.
+        lock::was_interrupted();
         loop {
             let view = seat.view(&guard);
             self.leave(guard);
             let woken = seat.sleep(&view?, deadline, ask);
             ask = (ask * 2).min(ASK_LATE);
-            if !seat.linked.as_ref().is_some_and(Linked::is_own) {
+            if !seat.linked.as_ref().is_some_and(Link::is_own) {
                 seat.linked = None;
                 std::mem::forget(seat); // The parent's.
                 return Err(Errno::INTR);
             }
-            guard = seat.come_back(deadline, woken.is_err())?;
+            let mut interrupted = false;
+            // Without the lock in time, it ends for the reason for which it came back.
+            guard = seat.come_back(deadline, woken.is_err(), &mut interrupted).map_err(|errno| {
+                if errno == Errno::TIMEDOUT { woken.err().unwrap_or(errno) } else { errno }
+            })?;
             match guard.get(seat.slot + STATE)? {
                 SLEEPING => {
-                    let Err(errno) = woken else { continue };
+                    // A handler that ran while it slept for the lock ends the operation too.
+                    let errno = match woken {
+                        Err(errno) => errno,
+                        Ok(()) if interrupted || lock::was_interrupted() => Errno::INTR,
+                        Ok(()) => continue,
+                    };
                     let words = self.words(&guard, seat.slot)?;
                     self.object.abandon(&mut guard, &words)?;
                     self.unlink(&mut guard, seat.slot)?;
@@ -90,7 +101,7 @@ impl<'a, O: Object> Waiters<'a, O> {
                             // Its slot stays as it is: nobody else ends it while this thread lives.
                             self.leave(guard);
                             self.object.fetch(&words)?;
-                            guard = seat.come_back(None, true)?;
+                            guard = seat.come_back(deadline, deadline.is_some(), &mut interrupted)?;
                         }
                         self.object.collect(&mut guard, &mut words)?;
                     } else {
@@ -117,6 +128,10 @@ impl<'a, O: Object> Waiters<'a, O> {
         let mut words = *request;
         self.object.enlist(guard, slot + SLOT, &mut words)?;
         let (life, linked) = self.fill(guard, slot, thread, &words)?;
+        // Not touched yet: it sees the list as it will be with it.
+        let epoch = self.get(guard, EPOCH)? & u64::from(u32::MAX);
+        let process = u64::from(thread.process()) | epoch << 32;
+        self.segment.word64(slot + PROCESS)?.store(process, Ordering::Release);
         let state = self.segment.word64(slot + STATE)?;
         let seat = Seat { waiters: self, slot, thread, life, state, linked: Some(linked) };
         self.append(guard, index, SLEEPING)?;
@@ -130,7 +145,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         slot: usize,
         thread: Thread,
         words: &Words,
-    ) -> Result<(&'a AtomicU32, Linked)> {
+    ) -> Result<(&'a AtomicU32, Link<'a>)> {
         if guard.get(slot + STATE)? != SLOT_FREE {
             return Err(Errno::UCLEAN);
         }
@@ -143,12 +158,12 @@ impl<'a, O: Object> Waiters<'a, O> {
     }
 
     /// From here on the kernel marks the slot when the thread dies.
-    pub(super) fn bring_to_life(&self, slot: usize, thread: Thread) -> Result<(&'a AtomicU32, Linked)> {
+    pub(super) fn bring_to_life(&self, slot: usize, thread: Thread) -> Result<(&'a AtomicU32, Link<'a>)> {
         let life = self.segment.word32(slot + LIFE)?;
         life.store(thread.id() | WAITERS, Ordering::Release);
         // W3.
         let (before, entry) = (self.segment.word64(slot + ENTRY_BEFORE)?, self.segment.word64(slot + ENTRY)?);
-        Ok((life, thread.link(life, before, entry)?))
+        Ok((life, Link::new(self.segment, thread.link(life, before, entry)?)))
     }
 }
 
@@ -228,12 +243,20 @@ impl<'a, O: Object> Seat<'_, 'a, O> {
     }
 
     /// Takes the lock again. Without the time for it, or to end the sleep, only for a moment longer than allowed.
-    fn come_back(&self, deadline: Option<Instant>, leaving: bool) -> Result<Guard<'a>> {
-        let limit =
-            if leaving { Some(Instant::now() + GRACE) } else { deadline.map(|deadline| deadline + GRACE) };
+    fn come_back(
+        &self,
+        deadline: Option<Instant>,
+        leaving: bool,
+        interrupted: &mut bool,
+    ) -> Result<Guard<'a>> {
+        let limit = if leaving {
+            Some(Instant::now() + GRACE)
+        } else {
+            deadline.and_then(|deadline| deadline.checked_add(GRACE))
+        };
         loop {
             match self.waiters.enter(limit) {
-                Err(Errno::INTR) if limit.is_some() => {}
+                Err(Errno::INTR) if limit.is_some() => *interrupted = true,
                 outcome => return outcome,
             }
         }

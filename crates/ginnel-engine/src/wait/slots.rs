@@ -7,8 +7,8 @@
 
 use super::{WORDS, Waiters, Words};
 use crate::lock::{Guard, Lock};
-use crate::primitive::{AtomicU32, FUTEX_OFFSET, OWNER_DIED, Ordering};
-use crate::segment::PAGE_BYTES;
+use crate::primitive::{AtomicU32, FUTEX_OFFSET, Linked, OWNER_DIED, Ordering};
+use crate::segment::{PAGE_BYTES, Segment};
 use crate::{Errno, Result};
 
 // The header, relative to the place of the waiters.
@@ -60,6 +60,31 @@ pub(super) const START_WORD: usize = WORDS - 1;
 
 /// Where the low half of a 64-bit word is: the kernel's futexes have 32 bits.
 pub(super) const LOW_HALF: usize = if cfg!(target_endian = "big") { 4 } else { 0 };
+
+/// A slot's `life`, linked: its segment stays mapped until this is dropped. Forgotten, to the process's end.
+#[derive(Debug)]
+pub(super) struct Link<'a> {
+    linked: Linked,
+    segment: &'a Segment,
+}
+
+impl<'a> Link<'a> {
+    pub(super) fn new(segment: &'a Segment, linked: Linked) -> Link<'a> {
+        segment.linked();
+        Link { linked, segment }
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        self.linked.is_own()
+    }
+}
+
+impl Drop for Link<'_> {
+    fn drop(&mut self) {
+        // It is borrowed until after the unlinking.
+        self.segment.unlinked();
+    }
+}
 
 impl<'a, O> Waiters<'a, O> {
     pub(super) fn get(&self, guard: &Guard<'_>, field: usize) -> Result<u64> {
@@ -156,7 +181,11 @@ impl<'a, O> Waiters<'a, O> {
                 high if high == self.capacity => Err(Errno::NOSPC),
                 _ => Err(Errno::UCLEAN),
             },
-            link => Ok(self.link_of(self.checked_slot(link)?) - 1),
+            // One that was never used may have no space in the file, and would never get any.
+            link => match self.link_of(self.checked_slot(link)?) - 1 {
+                index if index < self.get(guard, HIGH)? => Ok(index),
+                _ => Err(Errno::UCLEAN),
+            },
         }
     }
 
@@ -243,7 +272,7 @@ impl<'a, O> Waiters<'a, O> {
     pub(super) fn is_touched(&self, slot: usize) -> Result<bool> {
         let touched = (self.segment.word64(slot + PROCESS)?.load(Ordering::SeqCst) >> 32) as u32;
         let seen = self.segment.word32(slot + SEEN)?.load(Ordering::SeqCst);
-        Ok(touched != 0 && (touched.wrapping_sub(seen) as i32) > 0)
+        Ok((touched.wrapping_sub(seen) as i32) > 0)
     }
 
     /// Whoever looks round once it is served rings this slot.

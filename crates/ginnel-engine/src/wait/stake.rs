@@ -22,13 +22,15 @@
 //! | having committed that it gives it up | a free slot; the mark says nothing |
 //! | in the middle of a `forfeit` | done again by the next, from its last checkpoint |
 
+#[cfg(not(ginnel_model))]
+use super::slots::ENTRY;
 use super::slots::{
-    DIRTY, EPOCH, FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, PROCESS, SLEEPERS, SLOT,
+    DIRTY, EPOCH, FIRST_WORD, HELD, HELD_BY_PROCESS, HELD_UNWATCHED, HIGH, Link, PROCESS, SLEEPERS, SLOT,
     START_WORD, STATE, UNWATCHED,
 };
 use super::{Object, WORDS, Waiters, Words};
 use crate::lock::Guard;
-use crate::primitive::{AtomicU32, Linked, OWNER_DIED, Ordering, Thread, WAITERS, futex_wake};
+use crate::primitive::{AtomicU32, OWNER_DIED, Ordering, Thread, WAITERS, futex_wake};
 use crate::process::Process;
 use crate::segment::Segment;
 use crate::{Errno, Result};
@@ -39,6 +41,46 @@ const ASKED_MAX: usize = 16;
 /// What the calling thread holds in an object. Dropped without [`Waiters::give_up`], it is forfeited as a dead one's.
 ///
 /// See [`Waiters::stake`].
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::lock::Guard;
+/// use ginnel_engine::segment::{HEADER_BYTES, Segment};
+/// use ginnel_engine::wait::{Object, Waiters, Words};
+/// use ginnel_engine::{Errno, Result};
+///
+/// /// Lends one thing: its word is 0 while it is lent.
+/// struct Lender;
+///
+/// impl Object for Lender {
+///     fn attempt(&self, _: &mut Guard<'_>, _: &mut Words) -> Result<bool> {
+///         Ok(false)
+///     }
+///
+///     fn take_back(&self, _: &mut Guard<'_>, _: &Words) -> Result<()> {
+///         Ok(())
+///     }
+///
+///     fn forfeit(&self, guard: &mut Guard<'_>, _: &Words) -> Result<()> {
+///         guard.set(HEADER_BYTES, 1)
+///     }
+/// }
+///
+/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
+/// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+/// let segment = Segment::create(&directory, c"lender", mode, 1 << 20, |_| Ok(()))?;
+/// let waiters = Waiters::of(&segment, HEADER_BYTES + 64, 100, &Lender)?;
+/// waiters.make_room()?;
+/// let mut guard = waiters.enter(None)?;
+/// let stake = waiters.stake(&mut guard, &[0; 7])?; // whoever dies from here on, the thing comes back
+/// guard.commit();
+///
+/// let mut guard = waiters.enter(None)?;
+/// guard.set(HEADER_BYTES, 1)?;
+/// waiters.give_up(&mut guard, stake)?;
+/// waiters.serve_others(guard)?;
+/// # Ok::<(), Errno>(())
+/// ```
 #[derive(Debug)]
 pub struct Stake<'a> {
     segment: &'a Segment,
@@ -47,11 +89,47 @@ pub struct Stake<'a> {
     life: &'a AtomicU32,
     bell: &'a AtomicU32,
     thread: Thread,
-    linked: Option<Linked>,
+    linked: Option<Link<'a>>,
 }
 
 /// Which slot is the stake of the calling process: to be kept in memory of its own, and checked at each use by
 /// [`Waiters::stake_is_own`].
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel_engine::lock::Guard;
+/// use ginnel_engine::segment::{HEADER_BYTES, Segment};
+/// use ginnel_engine::wait::{Object, Waiters, Words};
+/// use ginnel_engine::{Errno, Result};
+///
+/// /// Lends one thing: its word is 0 while it is lent.
+/// struct Lender;
+///
+/// impl Object for Lender {
+///     fn attempt(&self, _: &mut Guard<'_>, _: &mut Words) -> Result<bool> {
+///         Ok(false)
+///     }
+///
+///     fn take_back(&self, _: &mut Guard<'_>, _: &Words) -> Result<()> {
+///         Ok(())
+///     }
+///
+///     fn forfeit(&self, guard: &mut Guard<'_>, _: &Words) -> Result<()> {
+///         guard.set(HEADER_BYTES, 1)
+///     }
+/// }
+///
+/// # let directory = rustix::fs::open("/dev/shm", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
+/// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+/// let segment = Segment::create(&directory, c"lender", mode, 1 << 20, |_| Ok(()))?;
+/// let waiters = Waiters::of(&segment, HEADER_BYTES + 64, 100, &Lender)?;
+/// waiters.make_room()?;
+/// let mut guard = waiters.enter(None)?;
+/// let stake = waiters.stake_of_process(&mut guard, &[0; 7])?; // to the end of this process
+/// assert!(waiters.stake_is_own(&mut guard, stake)?);
+/// waiters.leave(guard);
+/// # Ok::<(), Errno>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessStake(usize);
 
@@ -72,6 +150,15 @@ impl ProcessStake {
         Ok(guard.get(self.0 + STATE)? == HELD_BY_PROCESS
             && guard.get(self.0 + PROCESS)? == u64::from(guard.process())
             && guard.get(self.word_offset(START_WORD))? == Process::current().start)
+    }
+
+    /// The object has been removed: nobody asks for this stake any more, and this thread has room for another. Where
+    /// another thread has taken it, nothing changes.
+    #[cfg(not(ginnel_model))]
+    pub(crate) fn let_go(self, segment: &Segment) {
+        if segment.word64(self.0 + ENTRY).is_ok_and(|entry| Thread::current().unlink_entry(entry)) {
+            segment.unlinked();
+        }
     }
 
     /// As a number, for a cell that threads share: none is 0.
@@ -142,7 +229,6 @@ impl<'a, O: Object> Waiters<'a, O> {
         let (slot, _, linked) = self.take_slot(guard, Thread::current(), &words, HELD_BY_PROCESS)?;
         guard.checkpoint();
         // The kernel goes through the list when the thread ends: the memory stays.
-        self.segment.pin();
         std::mem::forget(linked);
         Ok(ProcessStake(slot))
     }
@@ -153,7 +239,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         thread: Thread,
         words: &Words,
         state: u64,
-    ) -> Result<(usize, &'a AtomicU32, Linked)> {
+    ) -> Result<(usize, &'a AtomicU32, Link<'a>)> {
         let index = self.index_for_next(guard)?;
         let slot = self.slot(index);
         if !self.has_room(guard)? {
@@ -218,7 +304,6 @@ impl<'a, O: Object> Waiters<'a, O> {
     #[cold]
     fn watch_again(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
         let (_, linked) = self.bring_to_life(slot, Thread::current())?;
-        self.segment.pin();
         std::mem::forget(linked);
         guard.set(slot + STATE, HELD_BY_PROCESS)?;
         self.add(guard, UNWATCHED, -1)?;
@@ -276,7 +361,7 @@ const _: () = assert!(START_WORD < WORDS);
 impl Drop for Stake<'_> {
     fn drop(&mut self) {
         // In a forked child it is the parent's.
-        if !self.linked.as_ref().is_some_and(Linked::is_own) {
+        if !self.linked.as_ref().is_some_and(Link::is_own) {
             return;
         }
         let dead = WAITERS | OWNER_DIED;

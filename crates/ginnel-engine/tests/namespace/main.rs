@@ -7,6 +7,8 @@ mod death;
 mod directory;
 mod names;
 mod objects;
+mod planted;
+mod unused;
 
 use ginnel_engine::Result;
 use ginnel_engine::namespace::{Draft, Kind, Namespace, mark_removed};

@@ -4,7 +4,9 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use ginnel_engine::Errno;
-use ginnel_engine::sync::sysv_semaphore::VALUE_MAX;
+use ginnel_engine::namespace::Namespace;
+use ginnel_engine::sync::sysv_semaphore::{SysvSemaphores, VALUE_MAX};
+use ginnel_engine::wait::Patience;
 use ginnel_testkit::{Child, Exit, fork, isolated, wait_blocked_in, wait_until};
 
 use super::{NO_WAIT, UNDO, blocked, flagged, fresh, op, operate, set_of, still_blocked, values};
@@ -255,5 +257,22 @@ fn many_processes_have_accounts_of_their_own() {
             children.into_iter().for_each(killed);
             assert_eq!(values(&set), [100]);
         }
+    });
+}
+
+#[test]
+fn a_process_uses_undo_on_any_number_of_sets_one_after_the_other() {
+    isolated(|| {
+        let home = Namespace::private().unwrap();
+        for _ in 0..1_000 {
+            let id = SysvSemaphores::get(&home, libc::IPC_PRIVATE, 1, 0o600).unwrap();
+            let set = SysvSemaphores::open(&home, id).unwrap();
+            set.operate(&[flagged(0, 1, UNDO)], Patience::None).unwrap();
+            SysvSemaphores::remove(&home, id).unwrap();
+        }
+        // And its death is still told.
+        let set = fresh(1);
+        fork(|| set.operate(&[flagged(0, 1, UNDO)], Patience::None).unwrap()).assert_ok();
+        assert_eq!(set.value(0), Ok(0));
     });
 }

@@ -18,7 +18,10 @@ use std::marker::PhantomData;
 use std::ops::{Bound, Range, RangeBounds};
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ginnel_engine::memory::sysv_segment::SysvSegment;
+use ginnel_engine::sync::region::Region;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, MsyncFlags, ProtFlags};
@@ -123,6 +126,8 @@ pub struct Mapping<A: Access = ReadWrite> {
     watch: Option<Watch>,
     kind: Kind,
     object: Label,
+    /// How many locks in it this process holds: the kernel's list of a thread's locks runs through the memory.
+    holds: AtomicUsize,
     access: PhantomData<A>,
 }
 
@@ -133,6 +138,8 @@ pub(super) enum Kind {
     Private,
     /// A System V attach, shared as well.
     Attached,
+    /// The same in a user-space home.
+    AttachedByUs,
 }
 
 // SAFETY: the memory is accessed through atomics and racy copies only, from any thread; the pointer is not to anything
@@ -259,9 +266,13 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    pub(crate) fn check(&self, operation: &'static str, object: &Label) -> Result<()> {
+    pub(crate) fn is_lost(&self) -> bool {
         let lost = self.watch.lost();
-        if lost.start < self.bytes.end && self.bytes.start < lost.end {
+        lost.start < self.bytes.end && self.bytes.start < lost.end
+    }
+
+    pub(crate) fn check(&self, operation: &'static str, object: &Label) -> Result<()> {
+        if self.is_lost() {
             return Err(Error::new(operation, Errno::FAULT, object)
                 .with_hint("the memory that it is in is gone: the file was truncated; map it again"));
         }
@@ -319,8 +330,16 @@ impl<A: Access> Mapping<A> {
         let watch = Watch::new(pages.clone(), is_writable::<A>());
         // SAFETY: within the mapping, which is not at 0.
         let start = unsafe { NonNull::new_unchecked(base.cast::<u8>().add(lead)) };
-        let mapping =
-            |watch| Mapping { start, len, pages, watch, kind, object: object.clone(), access: PhantomData };
+        let mapping = |watch| Mapping {
+            start,
+            len,
+            pages,
+            watch,
+            kind,
+            object: object.clone(),
+            holds: AtomicUsize::new(0),
+            access: PhantomData,
+        };
         match watch {
             Ok(watch) => Ok(mapping(Some(watch))),
             Err(errno) => {
@@ -521,6 +540,37 @@ impl<A: Access> Mapping<A> {
 }
 
 impl Mapping<ReadWrite> {
+    /// What a lock is put into: the bytes from an offset on, of which it takes `len` at least.
+    ///
+    /// # Errors
+    /// `EINVAL`: not within the mapping, or the mapping is private. `EFAULT`: the memory is gone.
+    pub(crate) fn region(&self, operation: &'static str, offset: usize, len: usize) -> Result<Region<'_>> {
+        let end = offset.saturating_add(len);
+        let bytes = self.bytes(operation, offset..end)?;
+        if self.is_private() {
+            let why = "the mapping is private: no other process would see it";
+            return Err(Error::invalid(operation, &self.object, why));
+        }
+        self.check_range(operation, bytes)?;
+        // SAFETY: not 0, since within the mapping.
+        let start = unsafe { NonNull::new_unchecked(self.start.as_ptr().wrapping_add(offset)) };
+        // SAFETY: mapped, readable, writable and shared, for as long as `self` is borrowed, and for as long as a lock in it
+        // is held (see `hold`). Whoever else uses the bytes does so by atomics or raw copies.
+        Ok(unsafe { Region::new(start, self.len - offset) })
+    }
+
+    /// A lock in it is held from here on: it stays mapped until [`Mapping::release`].
+    #[inline]
+    pub(crate) fn hold(&self) {
+        self.holds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A lock in it is held no more.
+    #[inline]
+    pub(crate) fn release(&self) {
+        self.holds.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Gives up the right to write, for good: the kernel enforces it too. `mprotect(2)`.
     ///
     /// A memfd that is to be sealed against writing still counts it as mapped for writing: there, unmap it and map anew.
@@ -543,6 +593,7 @@ impl Mapping<ReadWrite> {
             watch,
             kind: self.kind,
             object: self.object.clone(),
+            holds: AtomicUsize::new(self.holds.load(Ordering::Relaxed)),
             access: PhantomData,
         };
         Ok(mapping)
@@ -601,6 +652,11 @@ impl Mapping<ReadWrite> {
 
 impl<A: Access> Drop for Mapping<A> {
     fn drop(&mut self) {
+        if *self.holds.get_mut() > 0 {
+            // A guard was forgotten, and its lock is held to the thread's end: the memory stays to the process's.
+            std::mem::forget(self.watch.take());
+            return;
+        }
         let replaced = self.watch.as_ref().and_then(Watch::lost_page_bytes);
         // The handler must not put a page where somebody else may map next.
         drop(self.watch.take());
@@ -613,6 +669,7 @@ impl<A: Access> Drop for Mapping<A> {
         unsafe {
             match (self.kind, replaced) {
                 (Kind::Attached, None) => drop(libc::shmdt(base)),
+                (Kind::AttachedByUs, _) => drop(SysvSegment::detach(base.addr())),
                 // shmdt would leave what was put in the place of a lost page; munmap detaches as well.
                 (_, page_bytes) => {
                     let len = self.pages.len().next_multiple_of(page_bytes.unwrap_or(1));

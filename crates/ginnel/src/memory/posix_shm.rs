@@ -10,15 +10,19 @@
 //!
 //! # How it works inside
 //! `O_TMPFILE`, then the size, then `linkat`. A size for memory that exists already (made by a program that called
-//! `shm_open` and has not yet called `ftruncate`, say) is a lower bound.
+//! `shm_open` and has not yet called `ftruncate`, say) is a lower bound. In a user-space home it is a file of the directory
+//! `pshm`, of which `ginnel_engine::memory::posix_shm` refuses links that somebody has planted.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use ginnel_engine::memory::posix_shm as engine;
+use ginnel_engine::namespace::Kind as Named;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::backing::{self, Reserve, Status};
 use super::mapping::{Access, Kind, Mapping, ReadOnly, ReadWrite, map_part};
+use crate::Namespace;
 use crate::error::{Error, Label, Result};
 
 const DIRECTORY: &str = "/dev/shm";
@@ -54,8 +58,9 @@ pub struct PosixShm {
 /// PosixShm::remove("/ginnel-doc-options")?;
 /// # Ok::<(), ginnel::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PosixShmOptions {
+    namespace: Namespace,
     read_only: bool,
     create: bool,
     create_new: bool,
@@ -65,6 +70,12 @@ pub struct PosixShmOptions {
 }
 
 impl PosixShmOptions {
+    /// In which home; the kernel's (that is, `/dev/shm`) unless said.
+    pub fn namespace(mut self, namespace: &Namespace) -> Self {
+        self.namespace = namespace.clone();
+        self
+    }
+
     /// Open it for reading only (`O_RDONLY`).
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
@@ -111,9 +122,10 @@ impl PosixShmOptions {
     /// `ENFILE`.
     pub fn open(self, name: &str) -> Result<PosixShm> {
         let object = label(name);
-        let path = path(name, "shm_open", &object)?;
+        let path = path(&self.namespace, name, "shm_open", &object)?;
+        let explain = |error| explain(&self.namespace, error);
         let fd = loop {
-            match self.open_existing(&path) {
+            match self.open_existing(name, &path) {
                 Err(Errno::NOENT) if self.create || self.create_new => {}
                 Err(errno) => return Err(explain(Error::new("shm_open", errno, &object))),
                 Ok(fd) => break fd,
@@ -139,7 +151,7 @@ impl PosixShmOptions {
         Ok(shm)
     }
 
-    fn open_existing(self, path: &str) -> Result<OwnedFd, Errno> {
+    fn open_existing(&self, name: &str, path: &str) -> Result<OwnedFd, Errno> {
         if self.create_new {
             return match rustix::fs::lstat(path) {
                 Ok(_) => Err(Errno::EXIST),
@@ -147,14 +159,22 @@ impl PosixShmOptions {
             };
         }
         let truncate = if self.truncate { OFlags::TRUNC } else { OFlags::empty() };
+        if let Some(home) = self.namespace.user() {
+            let flags = (self.access() | truncate).bits() as i32;
+            return engine::PosixShm::open(home, name.as_bytes(), flags, 0);
+        }
         rustix::fs::open(path, self.access() | truncate | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
     }
 
     /// Makes it whole, then gives it its name: `None` if that is taken.
-    fn make(self, path: &str, object: &Label) -> Result<Option<OwnedFd>> {
-        let fail = |errno| explain(Error::new("shm_open", errno, object));
+    fn make(&self, path: &str, object: &Label) -> Result<Option<OwnedFd>> {
+        let fail = |errno| explain(&self.namespace, Error::new("shm_open", errno, object));
         let mode = Mode::from_raw_mode(self.mode & 0o7777);
-        let made = rustix::fs::open(DIRECTORY, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode);
+        let made = rustix::fs::open(
+            directory(&self.namespace),
+            OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
+            mode,
+        );
         let fd = match made {
             Ok(fd) => fd,
             // A file system without nameless files: as shm_open does it.
@@ -182,7 +202,7 @@ impl PosixShmOptions {
         }
     }
 
-    fn make_by_name(self, path: &str, mode: Mode) -> Result<Option<OwnedFd>, Errno> {
+    fn make_by_name(&self, path: &str, mode: Mode) -> Result<Option<OwnedFd>, Errno> {
         let flags = self.access() | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match rustix::fs::open(path, flags, mode) {
             Ok(fd) => Ok(Some(fd)),
@@ -191,7 +211,7 @@ impl PosixShmOptions {
         }
     }
 
-    fn access(self) -> OFlags {
+    fn access(&self) -> OFlags {
         if self.read_only { OFlags::RDONLY } else { OFlags::RDWR }
     }
 }
@@ -200,6 +220,7 @@ impl PosixShm {
     /// Opens shared memory with every choice spelled out.
     pub fn options() -> PosixShmOptions {
         PosixShmOptions {
+            namespace: Namespace::kernel(),
             read_only: false,
             create: false,
             create_new: false,
@@ -214,7 +235,15 @@ impl PosixShm {
     /// # Errors
     /// See [`PosixShmOptions::open`].
     pub fn open(name: &str) -> Result<PosixShm> {
-        PosixShm::options().open(name)
+        PosixShm::open_in(&Namespace::kernel(), name)
+    }
+
+    /// [`PosixShm::open`] in another home.
+    ///
+    /// # Errors
+    /// See [`PosixShmOptions::open`].
+    pub fn open_in(namespace: &Namespace, name: &str) -> Result<PosixShm> {
+        PosixShm::options().namespace(namespace).open(name)
     }
 
     /// Opens the shared memory of this name, which must exist, for reading.
@@ -222,7 +251,15 @@ impl PosixShm {
     /// # Errors
     /// See [`PosixShmOptions::open`].
     pub fn open_read_only(name: &str) -> Result<PosixShm> {
-        PosixShm::options().read_only(true).open(name)
+        PosixShm::open_read_only_in(&Namespace::kernel(), name)
+    }
+
+    /// [`PosixShm::open_read_only`] in another home.
+    ///
+    /// # Errors
+    /// See [`PosixShmOptions::open`].
+    pub fn open_read_only_in(namespace: &Namespace, name: &str) -> Result<PosixShm> {
+        PosixShm::options().namespace(namespace).read_only(true).open(name)
     }
 
     /// Opens the shared memory of this name, of at least that size, and makes it (mode 0600) if there is none.
@@ -230,7 +267,15 @@ impl PosixShm {
     /// # Errors
     /// See [`PosixShmOptions::open`].
     pub fn create(name: &str, size_bytes: u64) -> Result<PosixShm> {
-        PosixShm::options().create(true).size(size_bytes).open(name)
+        PosixShm::create_in(&Namespace::kernel(), name, size_bytes)
+    }
+
+    /// [`PosixShm::create`] in another home.
+    ///
+    /// # Errors
+    /// See [`PosixShmOptions::open`].
+    pub fn create_in(namespace: &Namespace, name: &str, size_bytes: u64) -> Result<PosixShm> {
+        PosixShm::options().namespace(namespace).create(true).size(size_bytes).open(name)
     }
 
     /// Takes the name away; the memory goes with its last user. `shm_unlink(3)`.
@@ -238,13 +283,55 @@ impl PosixShm {
     /// # Errors
     /// `ENOENT`: there is none. `EACCES`, `EPERM`: it is another user's. `EINVAL`: no such name is allowed.
     pub fn remove(name: &str) -> Result<()> {
+        PosixShm::remove_in(&Namespace::kernel(), name)
+    }
+
+    /// [`PosixShm::remove`] in another home.
+    ///
+    /// # Errors
+    /// As [`PosixShm::remove`].
+    pub fn remove_in(namespace: &Namespace, name: &str) -> Result<()> {
         let object = label(name);
-        let path = path(name, "shm_unlink", &object)?;
-        rustix::fs::unlink(path).map_err(|errno| {
+        let path = path(namespace, name, "shm_unlink", &object)?;
+        let outcome = match namespace.user() {
+            None => rustix::fs::unlink(path),
+            Some(home) => engine::PosixShm::unlink(home, name.as_bytes()),
+        };
+        outcome.map_err(|errno| {
             // As glibc has it: in a sticky directory it is the caller who lacks access.
             let errno = if errno == Errno::PERM { Errno::ACCESS } else { errno };
-            explain(Error::new("shm_unlink", errno, &object))
+            explain(namespace, Error::new("shm_unlink", errno, &object))
         })
+    }
+
+    /// The names of all there are, sorted: the files in `/dev/shm` but for semaphores.
+    ///
+    /// # Errors
+    /// As `readdir(3)`: `ENOENT` where there is no `/dev/shm`.
+    pub fn list() -> Result<Vec<String>> {
+        let failed = |error| Error::from_io("readdir", &error, &Label::from(DIRECTORY));
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(DIRECTORY).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if is_file && !name.starts_with("sem.") {
+                names.push(format!("/{name}"));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// [`PosixShm::list`] of another home.
+    ///
+    /// # Errors
+    /// As [`PosixShm::list`].
+    pub fn list_in(namespace: &Namespace) -> Result<Vec<String>> {
+        match namespace.user() {
+            None => PosixShm::list(),
+            Some(_) => namespace.names(Named::PosixShm),
+        }
     }
 
     /// Makes it that long, with memory for all of it. `posix_fallocate(3)`, `ftruncate(2)`.
@@ -322,7 +409,14 @@ fn label(name: &str) -> Label {
     Label::new(format!("posix-shm:{name}"))
 }
 
-fn path(name: &str, operation: &'static str, object: &Label) -> Result<String> {
+fn directory(namespace: &Namespace) -> String {
+    match namespace.path() {
+        None => DIRECTORY.to_string(),
+        Some(home) => format!("{}/{}", home.display(), Named::PosixShm.directory()),
+    }
+}
+
+fn path(namespace: &Namespace, name: &str, operation: &'static str, object: &Label) -> Result<String> {
     let rest = name.strip_prefix('/').unwrap_or("");
     if rest.is_empty() || rest == "." || rest == ".." || rest.contains(['/', '\0']) {
         let why = "a name is a slash and then characters without one: /jobs";
@@ -331,18 +425,23 @@ fn path(name: &str, operation: &'static str, object: &Label) -> Result<String> {
     if name.len() > 255 {
         return Err(Error::new(operation, Errno::NAMETOOLONG, object));
     }
-    Ok(format!("{DIRECTORY}{name}"))
+    Ok(directory(namespace) + name)
 }
 
-fn explain(error: Error) -> Error {
+fn explain(namespace: &Namespace, error: Error) -> Error {
     match error.raw() {
-        Errno::NOENT => {
-            error.with_hint("there is none of this name (see `ls /dev/shm`); make it, or open with `create`")
-        }
+        Errno::NOENT => error.with_hint(format!(
+            "there is none of this name (see `ls {}`); make it, or open with `create`",
+            directory(namespace)
+        )),
         Errno::EXIST => {
             error.with_hint("there is one of this name; open it without `create_new`, or remove it")
         }
-        Errno::ACCESS => error.with_hint("its mode does not grant this user that; see `ls -l /dev/shm`"),
+        Errno::ACCESS => error.with_hint(format!(
+            "its mode does not grant this user that; see `ls -l {}`",
+            directory(namespace)
+        )),
+        Errno::UCLEAN => error.with_hint("a link stands there, which somebody may have planted"),
         Errno::LOOP => error.with_hint("the name is a symbolic link, which shared memory never is"),
         _ => error,
     }

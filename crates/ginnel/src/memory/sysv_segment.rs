@@ -11,27 +11,24 @@
 //! else can find by name; that one is removed with its handle, and lives on while somebody has it attached.
 //!
 //! Not here: `SHM_REMAP`, which replaces whatever is mapped at an address, and has no safe form.
+//!
+//! # How it works inside
+//! The calls of the two homes are in `sysv_segment/kernel.rs` and `sysv_segment/user.rs`, under the same names.
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
-use std::mem::MaybeUninit;
-use std::ptr;
+mod kernel;
+mod user;
+
 use std::time::SystemTime;
 
 use rustix::io::Errno;
 
 use super::mapping::{Access, HugePages, Kind, Mapping, ReadOnly, ReadWrite, is_writable};
+use crate::Namespace;
 use crate::error::{Error, Label, Result};
 use crate::sysv::{self, GetFlags, Key, Permissions};
-use crate::wait::check;
 
 const FAMILY: &str = "sysv-shm";
-
-// Of <sys/shm.h>, not in libc.
-const SHM_INFO: i32 = 14;
-const SHM_STAT_ANY: i32 = 15;
-const SHM_DEST: u32 = 0o1000;
-const SHM_LOCKED: u32 = 0o2000;
 
 /// A System V shared memory segment.
 ///
@@ -50,6 +47,7 @@ const SHM_LOCKED: u32 = 0o2000;
 /// ```
 #[derive(Debug)]
 pub struct SysvSegment {
+    namespace: Namespace,
     id: i32,
     object: Label,
     /// The process that removes the segment when it drops the handle. A forked child's copy does not.
@@ -68,8 +66,9 @@ pub struct SysvSegment {
 /// segment.remove()?;
 /// # Ok::<(), ginnel::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SysvSegmentOptions {
+    namespace: Namespace,
     flags: GetFlags,
     size_bytes: usize,
     huge_pages: Option<HugePages>,
@@ -77,6 +76,12 @@ pub struct SysvSegmentOptions {
 }
 
 impl SysvSegmentOptions {
+    /// In which home; the kernel's unless said.
+    pub fn namespace(mut self, namespace: &Namespace) -> Self {
+        self.namespace = namespace.clone();
+        self
+    }
+
     /// Make the segment if there is none with this key (`IPC_CREAT`); needs a [`size`](SysvSegmentOptions::size).
     pub fn create(mut self, create: bool) -> Self {
         self.flags.create = create;
@@ -101,7 +106,7 @@ impl SysvSegmentOptions {
         self
     }
 
-    /// Make it of huge pages (`SHM_HUGETLB`), of which the host must have some reserved.
+    /// Make it of huge pages (`SHM_HUGETLB`), of which the host must have some reserved. A user-space home has none.
     pub fn huge_pages(mut self, size: HugePages) -> Self {
         self.huge_pages = Some(size);
         self
@@ -127,51 +132,60 @@ impl SysvSegmentOptions {
         let huge = self.huge_pages.map_or(0, |size| libc::SHM_HUGETLB | size.flags() as i32);
         let no_reserve = if self.no_reserve { libc::SHM_NORESERVE } else { 0 };
         let flags = self.flags.raw(key) | huge | no_reserve;
-        // SAFETY: shmget takes no pointers.
-        match check(unsafe { libc::shmget(key.raw(), self.size_bytes, flags) }) {
-            Ok(id) => Ok(SysvSegment {
-                id: id as i32,
-                object: sysv::label(FAMILY, key, id as i32),
-                removed_by: None,
-            }),
+        let outcome = match self.namespace.user() {
+            None => kernel::get(key.raw(), self.size_bytes, flags),
+            Some(home) => user::get(home, key.raw(), self.size_bytes, flags),
+        };
+        match outcome {
+            Ok(id) => Ok(SysvSegment::of(&self.namespace, id, key)),
             Err(errno) => {
                 Err(self.explain(Error::new("shmget", errno, &Label::new(format!("{FAMILY}:{key}"))), key))
             }
         }
     }
 
-    fn explain(self, error: Error, key: Key) -> Error {
+    fn explain(&self, error: Error, key: Key) -> Error {
         match error.raw() {
-            Errno::NOENT => error.with_hint("no segment has this key; make it first, or open with `create`"),
+            Errno::NOENT => error.with_hint(format!(
+                "no segment has this key{}; make it first, or open with `create`",
+                self.namespace.inside()
+            )),
             Errno::EXIST => {
                 error.with_hint("a segment with this key exists; open it without `create_new`, or remove it")
             }
-            Errno::ACCESS => {
-                error.with_hint("its mode does not grant this user what was asked; see `ipcs -m -i ID`")
-            }
-            Errno::INVAL => error.with_hint(self.why_invalid(key)),
-            Errno::NOSPC => error.with_hint(match limits() {
-                Ok(limits) if limits.segments >= limits.segments_max => {
-                    sysv::limit_hint("no more segments on this host", "kernel.shmmni")
-                }
-                _ => sysv::limit_hint("no more pages for segments on this host", "kernel.shmall"),
+            Errno::ACCESS => error.with_hint(match self.namespace.user() {
+                None => "its mode does not grant this user what was asked; see `ipcs -m -i ID`",
+                Some(_) => "its mode does not grant this user what was asked",
             }),
-            Errno::NOMEM | Errno::PERM if self.huge_pages.is_some() => error.with_hint(HugePages::HINT),
+            Errno::INVAL => error.with_hint(self.why_invalid(key)),
+            Errno::NOSPC => error.with_hint(kernel::no_space_hint()),
+            Errno::NOMEM | Errno::PERM if self.huge_pages.is_some() => {
+                error.with_hint(match self.namespace.user() {
+                    None => HugePages::HINT,
+                    Some(_) => "a user-space home has no huge pages",
+                })
+            }
+            Errno::NOMEM if self.namespace.user().is_some() => {
+                error.with_hint("the memory file system has no room for it; see `df`")
+            }
             _ => error,
         }
     }
 
-    fn why_invalid(self, key: Key) -> String {
+    fn why_invalid(&self, key: Key) -> String {
         let size = self.size_bytes;
         // A private key never finds what exists, and asks for a new segment.
-        let existing = if key.is_private() { None } else { SysvSegment::open(key).ok() };
+        let existing = if key.is_private() { None } else { SysvSegment::open_in(&self.namespace, key).ok() };
         match existing.and_then(|existing| existing.status().ok()) {
             Some(existing) => format!(
                 "a segment with this key exists and has {} bytes, fewer than {size}",
                 existing.size_bytes
             ),
             None if size == 0 => "a new segment has at least one byte".to_string(),
-            None => sysv::limit_hint(&format!("{size} bytes"), "kernel.shmmax"),
+            None => match self.namespace.user() {
+                None => sysv::limit_hint(&format!("{size} bytes"), "kernel.shmmax"),
+                Some(home) => user::size_hint(home, size),
+            },
         }
     }
 }
@@ -246,20 +260,26 @@ impl AttachOptions<'_> {
                 "the address rounds down to the null pointer",
             ));
         }
-        let address: *const c_void = ptr::with_exposed_provenance(self.address);
-        // SAFETY: without SHM_REMAP nothing that is mapped is replaced.
-        let base = unsafe { libc::shmat(segment.id, address, read_only | round | executable) };
-        if base.addr() == usize::MAX {
-            return Err(self.explain(Error::new("shmat", crate::error::last_errno(), &segment.object)));
-        }
+        let flags = read_only | round | executable;
+        let (outcome, kind) = match segment.namespace.user() {
+            None => (kernel::attach(segment.id, self.address, flags), Kind::Attached),
+            Some(home) => (user::attach(home, segment.id, self.address, flags), Kind::AttachedByUs),
+        };
+        let base = outcome.map_err(|errno| self.explain(Error::new("shmat", errno, &segment.object)))?;
         // Asked after attaching: the id names what we have attached now, which nobody can take away any more.
-        let size = segment.stat().map(|raw| raw.shm_segsz).inspect_err(|_| {
-            // SAFETY: attached just now, and nobody knows of it.
-            unsafe { libc::shmdt(base) };
-        })?;
+        let size = match segment.look() {
+            Ok(status) => status.size_bytes as usize,
+            Err(errno) => {
+                match segment.namespace.user() {
+                    None => kernel::detach(base),
+                    Some(_) => user::detach(base),
+                }
+                return Err(segment.failed(errno));
+            }
+        };
         let pages_len = size.next_multiple_of(rustix::param::page_size());
-        // SAFETY: attached just now with that size and protection; only shmdt detaches it.
-        unsafe { Mapping::adopt(base, pages_len, 0, size, Kind::Attached, &segment.object) }
+        // SAFETY: attached just now with that size and protection; only a detach ends that.
+        unsafe { Mapping::adopt(base, pages_len, 0, size, kind, &segment.object) }
     }
 
     fn explain(self, error: Error) -> Error {
@@ -283,7 +303,13 @@ impl AttachOptions<'_> {
 impl SysvSegment {
     /// Opens a segment with every choice spelled out.
     pub fn options() -> SysvSegmentOptions {
-        SysvSegmentOptions { flags: GetFlags::DEFAULT, size_bytes: 0, huge_pages: None, no_reserve: false }
+        SysvSegmentOptions {
+            namespace: Namespace::kernel(),
+            flags: GetFlags::DEFAULT,
+            size_bytes: 0,
+            huge_pages: None,
+            no_reserve: false,
+        }
     }
 
     /// Opens the segment with this key, which must exist.
@@ -291,7 +317,15 @@ impl SysvSegment {
     /// # Errors
     /// See [`SysvSegmentOptions::open`].
     pub fn open(key: impl Into<Key>) -> Result<SysvSegment> {
-        SysvSegment::options().open(key)
+        SysvSegment::open_in(&Namespace::kernel(), key)
+    }
+
+    /// [`SysvSegment::open`] in another home.
+    ///
+    /// # Errors
+    /// See [`SysvSegmentOptions::open`].
+    pub fn open_in(namespace: &Namespace, key: impl Into<Key>) -> Result<SysvSegment> {
+        SysvSegment::options().namespace(namespace).open(key)
     }
 
     /// Opens the segment with this key, of at least that size, and makes it (mode 0600) if there is none.
@@ -299,7 +333,15 @@ impl SysvSegment {
     /// # Errors
     /// See [`SysvSegmentOptions::open`].
     pub fn create(key: impl Into<Key>, size_bytes: usize) -> Result<SysvSegment> {
-        SysvSegment::options().create(true).size(size_bytes).open(key)
+        SysvSegment::create_in(&Namespace::kernel(), key, size_bytes)
+    }
+
+    /// [`SysvSegment::create`] in another home.
+    ///
+    /// # Errors
+    /// See [`SysvSegmentOptions::open`].
+    pub fn create_in(namespace: &Namespace, key: impl Into<Key>, size_bytes: usize) -> Result<SysvSegment> {
+        SysvSegment::options().namespace(namespace).create(true).size(size_bytes).open(key)
     }
 
     /// Makes a segment without a key (mode 0600), removed when this handle is dropped.
@@ -310,17 +352,36 @@ impl SysvSegment {
     /// # Errors
     /// See [`SysvSegmentOptions::open`].
     pub fn private(size_bytes: usize) -> Result<SysvSegment> {
-        let mut segment = SysvSegment::options().size(size_bytes).open(Key::PRIVATE)?;
+        SysvSegment::private_in(&Namespace::kernel(), size_bytes)
+    }
+
+    /// [`SysvSegment::private`] in another home.
+    ///
+    /// # Errors
+    /// See [`SysvSegmentOptions::open`].
+    pub fn private_in(namespace: &Namespace, size_bytes: usize) -> Result<SysvSegment> {
+        let options = SysvSegment::options().namespace(namespace).size(size_bytes);
+        let mut segment = options.open(Key::PRIVATE)?;
         segment.removed_by = Some(std::process::id());
         Ok(segment)
     }
 
     /// The segment with this id (`shmid`), which is not looked at before the first call on it.
     pub fn from_id(id: i32) -> SysvSegment {
-        SysvSegment { id, object: sysv::label(FAMILY, Key::PRIVATE, id), removed_by: None }
+        SysvSegment::from_id_in(&Namespace::kernel(), id)
     }
 
-    /// The kernel's id (`shmid`): what `ipcs -m` shows and [`SysvSegment::from_id`] takes.
+    /// [`SysvSegment::from_id`] in another home.
+    pub fn from_id_in(namespace: &Namespace, id: i32) -> SysvSegment {
+        SysvSegment::of(namespace, id, Key::PRIVATE)
+    }
+
+    fn of(namespace: &Namespace, id: i32, key: Key) -> SysvSegment {
+        let object = sysv::label(FAMILY, key, id);
+        SysvSegment { namespace: namespace.clone(), id, object, removed_by: None }
+    }
+
+    /// Its id (`shmid`): what `ipcs -m` shows of the kernel's, and [`SysvSegment::from_id`] takes.
     pub fn id(&self) -> i32 {
         self.id
     }
@@ -356,7 +417,7 @@ impl SysvSegment {
     /// # Errors
     /// `EACCES`: no read permission. `EINVAL`, `EIDRM`: gone.
     pub fn status(&self) -> Result<Status> {
-        Ok(Status::from_raw(self.id, &self.stat()?))
+        self.look().map_err(|errno| self.failed(errno))
     }
 
     /// Changes owner, group and mode (`IPC_SET`): what `change` leaves out stays.
@@ -364,28 +425,21 @@ impl SysvSegment {
     /// # Errors
     /// `EPERM`: the caller is neither owner nor creator nor privileged. `EINVAL`, `EIDRM`: gone.
     pub fn set(&self, change: Change) -> Result<()> {
-        let now = match self.status() {
-            // An owner may change a segment that its mode does not let him read, and reading is what IPC_STAT asks for.
-            Err(error) if error.raw() == Errno::ACCESS => {
-                SysvSegment::list()?.into_iter().find(|status| status.id == self.id).ok_or(error)?
-            }
-            other => other?,
+        let outcome = match self.namespace.user() {
+            None => kernel::set(self.id, change),
+            Some(home) => user::set(home, self.id, change),
         };
-        // SAFETY: a shmid_ds is numbers only, for which all zeros is a value.
-        let mut raw: libc::shmid_ds = unsafe { MaybeUninit::zeroed().assume_init() };
-        raw.shm_perm.uid = change.uid.unwrap_or(now.permissions.uid);
-        raw.shm_perm.gid = change.gid.unwrap_or(now.permissions.gid);
-        raw.shm_perm.mode = change.mode.unwrap_or(now.permissions.mode) as _;
-        self.control(libc::IPC_SET, &raw mut raw)
+        outcome.map_err(|errno| self.failed(errno))
     }
 
-    /// Keeps the segment's pages in memory, whoever uses it, once they are there (`SHM_LOCK`).
+    /// Keeps the segment's pages in memory, whoever uses it, once they are there (`SHM_LOCK`). In a user-space home that is
+    /// noted and shown and no more: each process may [pin](Mapping::pin) what it has attached.
     ///
     /// # Errors
     /// `EPERM`: the caller is neither owner nor creator, or its `RLIMIT_MEMLOCK` is 0. `ENOMEM`: more than
     /// `RLIMIT_MEMLOCK` allows. `EINVAL`, `EIDRM`: gone.
     pub fn lock(&self) -> Result<()> {
-        self.control(libc::SHM_LOCK, ptr::null_mut()).map_err(|error| match error.raw() {
+        self.set_locked(true).map_err(|error| match error.raw() {
             Errno::NOMEM => error.with_hint("see RLIMIT_MEMLOCK (`ulimit -l`)"),
             _ => error,
         })
@@ -396,7 +450,7 @@ impl SysvSegment {
     /// # Errors
     /// As [`SysvSegment::lock`].
     pub fn unlock(&self) -> Result<()> {
-        self.control(libc::SHM_UNLOCK, ptr::null_mut())
+        self.set_locked(false)
     }
 
     /// Removes the segment: its key at once, itself when the last process has detached it (`IPC_RMID`).
@@ -404,7 +458,11 @@ impl SysvSegment {
     /// # Errors
     /// `EPERM`: the caller is neither owner nor creator nor privileged. `EINVAL`, `EIDRM`: it is gone already.
     pub fn remove(&self) -> Result<()> {
-        self.control(libc::IPC_RMID, ptr::null_mut())
+        let outcome = match self.namespace.user() {
+            None => kernel::remove(self.id),
+            Some(home) => user::remove(home, self.id),
+        };
+        outcome.map_err(|errno| self.failed(errno))
     }
 
     /// All segments of this IPC namespace, whoever may read them (`SHM_STAT_ANY`), in the order of the kernel's table.
@@ -422,54 +480,53 @@ impl SysvSegment {
     /// # Errors
     /// `EINVAL`: a kernel before 4.17. `ENOSYS`: one without System V IPC.
     pub fn list() -> Result<Vec<Status>> {
-        let object = Label::from(FAMILY);
-        let mut info = MaybeUninit::<ShmInfo>::zeroed();
-        // SAFETY: SHM_INFO fills a shm_info, which `info` is.
-        let highest = check(unsafe { libc::shmctl(0, SHM_INFO, info.as_mut_ptr().cast()) })
-            .map_err(|errno| Error::new("shmctl", errno, &object))?;
-        let mut all = Vec::new();
-        for index in 0..=highest as i32 {
-            let mut raw = MaybeUninit::<libc::shmid_ds>::zeroed();
-            // SAFETY: SHM_STAT_ANY takes an index for the id and fills a shmid_ds, which `raw` is.
-            match check(unsafe { libc::shmctl(index, SHM_STAT_ANY, raw.as_mut_ptr()) }) {
-                // SAFETY: filled by the call; a shmid_ds is numbers only.
-                Ok(id) => all.push(Status::from_raw(id as i32, unsafe { raw.assume_init_ref() })),
-                // No segment in this place of the table, or one that is just going.
-                Err(Errno::INVAL | Errno::IDRM) => {}
-                Err(errno) => return Err(Error::new("shmctl", errno, &object)),
-            }
+        SysvSegment::list_in(&Namespace::kernel())
+    }
+
+    /// [`SysvSegment::list`] of another home, where it shows what the caller may read, in the order of the ids.
+    ///
+    /// # Errors
+    /// `EACCES`: the namespace's directory may not be read.
+    pub fn list_in(namespace: &Namespace) -> Result<Vec<Status>> {
+        let outcome = match namespace.user() {
+            None => kernel::list(),
+            Some(home) => user::list(home),
+        };
+        outcome.map_err(|errno| Error::new("shmctl", errno, &FAMILY.into()))
+    }
+
+    fn look(&self) -> Result<Status, Errno> {
+        match self.namespace.user() {
+            None => kernel::status(self.id),
+            Some(home) => user::status(home, self.id),
         }
-        Ok(all)
     }
 
-    fn stat(&self) -> Result<libc::shmid_ds> {
-        // SAFETY: a shmid_ds is numbers only, for which all zeros is a value.
-        let mut raw: libc::shmid_ds = unsafe { MaybeUninit::zeroed().assume_init() };
-        self.control(libc::IPC_STAT, &raw mut raw)?;
-        Ok(raw)
-    }
-
-    /// `shmctl(2)`; the commands used here read or fill a `shmid_ds`, or use no buffer.
-    fn control(&self, command: i32, buffer: *mut libc::shmid_ds) -> Result<()> {
-        // SAFETY: the callers pass a pointer to a whole shmid_ds, or null where the command takes none.
-        check(unsafe { libc::shmctl(self.id, command, buffer) })
-            .map(drop)
-            .map_err(|errno| self.explain(Error::new("shmctl", errno, &self.object)))
+    fn set_locked(&self, locked: bool) -> Result<()> {
+        let outcome = match self.namespace.user() {
+            None => kernel::lock(self.id, locked),
+            Some(home) => user::lock(home, self.id, locked),
+        };
+        outcome.map_err(|errno| self.failed(errno))
     }
 
     /// Whether the id no longer names a segment.
     fn is_gone(&self) -> bool {
-        let mut raw = MaybeUninit::<libc::shmid_ds>::zeroed();
-        // SAFETY: the buffer is a whole shmid_ds.
-        let outcome = check(unsafe { libc::shmctl(self.id, libc::IPC_STAT, raw.as_mut_ptr()) });
-        matches!(outcome, Err(Errno::INVAL | Errno::IDRM))
+        matches!(self.look(), Err(Errno::INVAL | Errno::IDRM))
+    }
+
+    fn failed(&self, errno: Errno) -> Error {
+        self.explain(Error::new("shmctl", errno, &self.object))
     }
 
     fn explain(&self, error: Error) -> Error {
         match error.raw() {
             // EINVAL is the kernel's word for an id whose segment is gone.
             Errno::INVAL | Errno::IDRM if self.is_gone() => error.gone(),
-            Errno::ACCESS => error.with_hint("its mode does not let this user do that; see `ipcs -m -i ID`"),
+            Errno::ACCESS => error.with_hint(match self.namespace.user() {
+                None => "its mode does not let this user do that; see `ipcs -m -i ID`",
+                Some(_) => "its mode does not let this user do that",
+            }),
             Errno::PERM => error.with_hint("only its owner, its creator or root may do that"),
             _ => error,
         }
@@ -524,25 +581,6 @@ pub struct Status {
     pub is_removed: bool,
     /// Its pages stay in memory (`SHM_LOCKED`).
     pub is_locked: bool,
-}
-
-impl Status {
-    fn from_raw(id: i32, raw: &libc::shmid_ds) -> Status {
-        let flags = u32::from(raw.shm_perm.mode);
-        Status {
-            id,
-            permissions: Permissions::from_raw(&raw.shm_perm),
-            size_bytes: raw.shm_segsz as u64,
-            attached: raw.shm_nattch,
-            creator_pid: raw.shm_cpid,
-            last_pid: raw.shm_lpid,
-            last_attach: sysv::time(raw.shm_atime),
-            last_detach: sysv::time(raw.shm_dtime),
-            last_change: sysv::time(raw.shm_ctime),
-            is_removed: flags & SHM_DEST != 0,
-            is_locked: flags & SHM_LOCKED != 0,
-        }
-    }
 }
 
 /// What [`SysvSegment::set`] is to change; `None` leaves it as it is.
@@ -608,44 +646,28 @@ pub struct Limits {
 /// # Errors
 /// `ENOSYS`: a kernel without System V IPC.
 pub fn limits() -> Result<Limits> {
-    let fail = |errno| Error::new("shmctl", errno, &Label::from(FAMILY));
-    let mut max = ShmMax::default();
-    // SAFETY: IPC_INFO fills a shminfo, which `max` is.
-    check(unsafe { libc::shmctl(0, libc::IPC_INFO, (&raw mut max).cast()) }).map_err(fail)?;
-    let mut used = ShmInfo::default();
-    // SAFETY: SHM_INFO fills a shm_info, which `used` is.
-    check(unsafe { libc::shmctl(0, SHM_INFO, (&raw mut used).cast()) }).map_err(fail)?;
-    Ok(Limits {
-        size_bytes_max: max.shmmax,
-        segments_max: max.shmmni,
-        pages_max: max.shmall,
-        segments: used.used_ids.try_into().unwrap_or(0),
-        pages: used.shm_tot,
-        pages_resident: used.shm_rss,
-        pages_swapped: used.shm_swp,
-    })
+    limits_in(&Namespace::kernel())
 }
 
-/// `struct shminfo` of `<sys/shm.h>`.
-#[repr(C)]
-#[derive(Default)]
-struct ShmMax {
-    shmmax: libc::c_ulong,
-    shmmin: libc::c_ulong,
-    shmmni: libc::c_ulong,
-    shmseg: libc::c_ulong,
-    shmall: libc::c_ulong,
-    reserved: [libc::c_ulong; 4],
-}
-
-/// `struct shm_info` of `<sys/shm.h>`.
-#[repr(C)]
-#[derive(Default)]
-struct ShmInfo {
-    used_ids: libc::c_int,
-    shm_tot: libc::c_ulong,
-    shm_rss: libc::c_ulong,
-    shm_swp: libc::c_ulong,
-    swap_attempts: libc::c_ulong,
-    swap_successes: libc::c_ulong,
+/// [`limits`] of another home, where the numbers of segments and pages have none.
+///
+/// ```
+/// # ginnel_testkit::private();
+/// use ginnel::Namespace;
+/// use ginnel::memory::{SysvSegment, sysv_segment::limits_in};
+///
+/// let home = Namespace::private()?;
+/// let _segment = SysvSegment::private_in(&home, 5000)?;
+/// assert_eq!((limits_in(&home)?.segments, limits_in(&home)?.pages), (1, 2));
+/// # Ok::<(), ginnel::Error>(())
+/// ```
+///
+/// # Errors
+/// `EACCES`: the namespace's directory may not be read.
+pub fn limits_in(namespace: &Namespace) -> Result<Limits> {
+    let outcome = match namespace.user() {
+        None => kernel::limits(),
+        Some(home) => user::limits(home),
+    };
+    outcome.map_err(|errno| Error::new("shmctl", errno, &FAMILY.into()))
 }

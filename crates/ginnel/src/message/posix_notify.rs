@@ -7,18 +7,21 @@
 //!
 //! # How it works inside
 //! The notice to a thread travels as in glibc: the kernel writes a cookie of 32 bytes, whose last tells why, to a netlink
-//! socket when a message comes or the registration ends. A thread that blocks all signals waits there.
+//! socket when a message comes or the registration ends. A thread that blocks all signals waits there. In a user-space home
+//! such a thread waits in the queue itself.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::mpsc;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, mpsc};
 
+use ginnel_engine::message::posix_queue as engine;
+use ginnel_engine::wait::Patience;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
-use crate::message::posix_queue::PosixQueue;
+use crate::message::posix_queue::{Home, PosixQueue};
 use crate::wait::check;
 
 const COOKIE_BYTES: usize = 32;
@@ -33,10 +36,19 @@ impl PosixQueue {
     /// # Errors
     /// `EBUSY`: a process, perhaps this one, is registered. `EINVAL`: no such signal.
     pub fn notify_signal(&self, signal: i32, payload: i32) -> Result<()> {
+        let fd = match self.home() {
+            Home::Kernel(fd) => fd,
+            Home::User(queue) => {
+                // A negative one is none either.
+                let signal = u32::try_from(signal).unwrap_or(u32::MAX);
+                let notice = engine::Notification::Signal { signal, value: u64::from(payload as u32) };
+                return self.registered(queue.engine().notify(notice).map(drop));
+            }
+        };
         let mut event = sigevent(libc::SIGEV_SIGNAL, signal);
         // SAFETY: sigval is the C union of int and pointer; writing its int is what the kernel hands on.
         unsafe { (&raw mut event.sigev_value).cast::<i32>().write(payload) };
-        self.register(Some(&event))
+        self.register(fd, Some(&event))
     }
 
     /// Runs `notice` in a thread of its own when a message comes to the empty queue, once.
@@ -62,6 +74,10 @@ impl PosixQueue {
     /// `EBUSY`: a process, perhaps this one, is registered. `EAGAIN`: no further thread. `EMFILE`.
     /// `EAFNOSUPPORT`: no netlink (a sandbox).
     pub fn notify_thread(&self, notice: impl FnOnce() + Send + 'static) -> Result<()> {
+        let fd = match self.home() {
+            Home::Kernel(fd) => fd,
+            Home::User(queue) => return self.notify_thread_of(queue.engine(), notice),
+        };
         let fail = |operation, errno| Error::new(operation, errno, self.label());
         let socket =
             rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
@@ -83,7 +99,7 @@ impl PosixQueue {
         let cookie = [0_u8; COOKIE_BYTES];
         let mut event = sigevent(libc::SIGEV_THREAD, kernels_end);
         event.sigev_value.sival_ptr = cookie.as_ptr().cast_mut().cast();
-        self.register(Some(&event))?;
+        self.register(fd, Some(&event))?;
         // The thread waits for it and cannot be gone.
         let _ = hand_over.send(socket);
         Ok(())
@@ -94,7 +110,12 @@ impl PosixQueue {
     /// # Errors
     /// `EBUSY`: a process, perhaps this one, is registered.
     pub fn notify_none(&self) -> Result<()> {
-        self.register(Some(&sigevent(libc::SIGEV_NONE, 0)))
+        match self.home() {
+            Home::Kernel(fd) => self.register(fd, Some(&sigevent(libc::SIGEV_NONE, 0))),
+            Home::User(queue) => {
+                self.registered(queue.engine().notify(engine::Notification::Nothing).map(drop))
+            }
+        }
     }
 
     /// Ends this process's registration; nothing happens if it has none.
@@ -102,16 +123,55 @@ impl PosixQueue {
     /// # Errors
     /// None that this type can provoke.
     pub fn notify_cancel(&self) -> Result<()> {
-        self.register(None)
+        match self.home() {
+            Home::Kernel(fd) => self.register(fd, None),
+            Home::User(queue) => self.registered(queue.engine().cancel_notify()),
+        }
     }
 
-    fn register(&self, event: Option<&libc::sigevent>) -> Result<()> {
+    fn notify_thread_of(
+        &self,
+        queue: &Arc<engine::PosixQueue>,
+        notice: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
+        let (hand_over, handed_over) = mpsc::channel();
+        let queue_of_thread = queue.clone();
+        let spawned = with_signals_blocked(|before| {
+            std::thread::Builder::new().name("mq_notify".into()).spawn(move || {
+                // Nothing is handed over when the registration failed.
+                let Ok(registration) = handed_over.recv() else { return };
+                let outcome = loop {
+                    match queue_of_thread.wait_notice(registration, Patience::Endless) {
+                        // A debugger's stop can end the call, with all signals blocked even.
+                        Err(Errno::INTR) => {}
+                        outcome => break outcome,
+                    }
+                };
+                // Before the notice, which may go on for as long as the program.
+                drop(queue_of_thread);
+                if outcome == Ok(true) {
+                    restore_signals(&before);
+                    notice();
+                }
+            })
+        });
+        spawned.map_err(|error| Error::from_io("pthread_create", &error, self.label()))?;
+        let registration = self.registered(queue.notify(engine::Notification::Thread))?;
+        // The thread waits for it and cannot be gone.
+        let _ = hand_over.send(registration);
+        Ok(())
+    }
+
+    fn register(&self, fd: &OwnedFd, event: Option<&libc::sigevent>) -> Result<()> {
         let event_ptr = event.map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: the event is null or a whole sigevent; with SIGEV_THREAD its pointer is to 32 readable bytes and its
         // signal number a netlink socket of this process. The kernel copies all of it during the call.
-        let outcome =
-            check(unsafe { libc::syscall(libc::SYS_mq_notify, self.as_fd().as_raw_fd(), event_ptr) });
-        outcome.map(drop).map_err(|errno| {
+        let outcome = check(unsafe { libc::syscall(libc::SYS_mq_notify, fd.as_raw_fd(), event_ptr) });
+        self.registered(outcome.map(drop))
+    }
+
+    fn registered<T>(&self, outcome: Result<T, Errno>) -> Result<T> {
+        outcome.map_err(|errno| {
             let error = Error::new("mq_notify", errno, self.label());
             match (errno, self.status().ok().and_then(|status| status.notifies_pid)) {
                 (Errno::BUSY, Some(pid)) => error.with_hint(format!("process {pid} is registered")),

@@ -9,28 +9,23 @@
 //! [`PosixQueue::try_send`] and [`PosixQueue::try_recv`] do not need `O_NONBLOCK`, which belongs to everybody who shares
 //! the open queue; [`PosixQueue::notify_thread`] runs a closure.
 //!
-//! # How it works inside
-//! Not waiting is `mq_timedreceive` with a moment that has long passed: the kernel gives `ETIMEDOUT` without sleeping.
-//! Waiting with a deadline is the plain blocking call, ended by the thread's alarm (see [`crate::deadline_signal`]):
-//! the caller stands in the kernel's line of receivers, as `mq_notify(3)` and fairness among receivers want it, which a
-//! caller in `poll` does not.
+//! In a user-space home the descriptor is a FIFO's beside the queue, which is polled and nothing else.
 //!
-//! Notices are in `posix_notify.rs`.
-#![allow(unsafe_code)]
+//! # How it works inside
+//! The calls of the two homes are in `posix_queue/kernel.rs` and `posix_queue/user.rs`, under the same names; notices are in
+//! `posix_notify.rs`.
+
+pub(super) mod kernel;
+pub(super) mod user;
 
 use std::ffi::CString;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::PollFlags;
-use rustix::fs::{Dir, Mode, OFlags};
+use ginnel_engine::namespace::Kind;
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-use rustix::process::Resource;
 
 use crate::error::{Error, Label, Result};
-use crate::wait::{self, Attempt, check};
-use crate::{Deadline, interrupt, sysv};
+use crate::{Deadline, Namespace, sysv};
 
 /// One more than the highest priority (`MQ_PRIO_MAX` of Linux).
 pub const PRIORITIES: u32 = 32768;
@@ -95,9 +90,15 @@ pub struct Message {
 /// ```
 #[derive(Debug)]
 pub struct PosixQueue {
-    fd: OwnedFd,
+    home: Home,
     object: Label,
     message_bytes_max: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum Home {
+    Kernel(OwnedFd),
+    User(user::Queue),
 }
 
 /// How to open or make a [`PosixQueue`]: see [`PosixQueue::options`].
@@ -116,8 +117,9 @@ pub struct PosixQueue {
 /// # PosixQueue::remove("/doc-options")?;
 /// # Ok::<(), ginnel::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PosixQueueOptions {
+    namespace: Namespace,
     create: bool,
     create_new: bool,
     read: bool,
@@ -128,6 +130,12 @@ pub struct PosixQueueOptions {
 }
 
 impl PosixQueueOptions {
+    /// In which home; the kernel's unless said.
+    pub fn namespace(mut self, namespace: &Namespace) -> Self {
+        self.namespace = namespace.clone();
+        self
+    }
+
     /// Make the queue if there is none of this name (`O_CREAT`).
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
@@ -158,13 +166,15 @@ impl PosixQueueOptions {
         self
     }
 
-    /// The most messages that a queue that is made holds (`mq_maxmsg`); `fs.mqueue.msg_default` unless said.
+    /// The most messages that a queue that is made holds (`mq_maxmsg`); `fs.mqueue.msg_default`, or
+    /// the user-space home's `msg_default`, unless said.
     pub fn messages_max(mut self, messages: usize) -> Self {
         self.messages_max = Some(messages);
         self
     }
 
-    /// The longest message that a queue that is made takes (`mq_msgsize`); `fs.mqueue.msgsize_default` unless said.
+    /// The longest message that a queue that is made takes (`mq_msgsize`); `fs.mqueue.msgsize_default`,
+    /// or the user-space home's `msgsize_default`, unless said.
     pub fn message_bytes_max(mut self, bytes: usize) -> Self {
         self.message_bytes_max = Some(bytes);
         self
@@ -195,71 +205,55 @@ impl PosixQueueOptions {
         };
         let create = if self.create || self.create_new { libc::O_CREAT } else { 0 };
         let exclusive = if self.create_new { libc::O_EXCL } else { 0 };
-        let attributes = self.attributes();
-        let attributes_ptr = attributes.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the name is NUL-terminated; the attributes are null or live until after the call.
-        let opened = check(unsafe {
-            libc::mq_open(
-                c_name.as_ptr(),
-                access | create | exclusive | libc::O_CLOEXEC,
-                self.mode & 0o777,
-                attributes_ptr,
-            )
-        });
-        let raw = opened.map_err(|errno| self.explain(Error::new("mq_open", errno, &object)))?;
-        // SAFETY: mq_open has just made this descriptor, and nobody else owns it.
-        PosixQueue::from_labelled(unsafe { OwnedFd::from_raw_fd(raw as i32) }, object)
+        let (flags, mode) = (access | create | exclusive, self.mode & 0o777);
+        let opened = match self.namespace.user() {
+            None => kernel::open(&c_name, flags, mode, self.limits()).map(Home::Kernel),
+            Some(home) => user::Queue::open(home, name, flags, mode, self.limits()).map(Home::User),
+        };
+        let home = opened.map_err(|errno| self.explain(Error::new("mq_open", errno, &object)))?;
+        PosixQueue::labelled(home, object)
     }
 
-    /// Both limits or neither: the kernel takes no half.
-    fn attributes(self) -> Option<libc::mq_attr> {
+    /// Both limits or neither, messages and bytes: the kernel takes no half.
+    fn limits(&self) -> Option<(usize, usize)> {
         if self.messages_max.is_none() && self.message_bytes_max.is_none() {
             return None;
         }
-        let default = |name, fallback| {
-            sysv::sysctl(name).and_then(|text| text.parse::<usize>().ok()).unwrap_or(fallback)
+        let (messages, bytes) = match self.namespace.limits() {
+            None => kernel::default_limits(),
+            Some(limits) => (limits.msg_default as usize, limits.msgsize_default as usize),
         };
-        let messages = self.messages_max.unwrap_or_else(|| default("fs.mqueue.msg_default", 10));
-        let bytes = self.message_bytes_max.unwrap_or_else(|| default("fs.mqueue.msgsize_default", 8192));
-        let mut attributes = zeroed_attributes();
-        attributes.mq_maxmsg = messages.try_into().unwrap_or(i64::MAX);
-        attributes.mq_msgsize = bytes.try_into().unwrap_or(i64::MAX);
-        Some(attributes)
+        Some((self.messages_max.unwrap_or(messages), self.message_bytes_max.unwrap_or(bytes)))
     }
 
-    fn explain(self, error: Error) -> Error {
+    fn explain(&self, error: Error) -> Error {
         match error.raw() {
-            Errno::NOENT => error.with_hint("no queue has this name; make it first, or open with `create`"),
+            Errno::NOENT => error.with_hint(format!(
+                "no queue has this name{}; make it first, or open with `create`",
+                self.namespace.inside()
+            )),
             Errno::EXIST => {
                 error.with_hint("a queue of this name exists; open it without `create_new`, or remove it")
             }
-            Errno::ACCESS => error.with_hint("its mode does not grant this user what was asked"),
-            Errno::NOSPC => {
-                error.with_hint(sysv::limit_hint("no more queues on this host", "fs.mqueue.queues_max"))
-            }
-            Errno::MFILE => error.with_hint(self.explain_emfile()),
-            Errno::INVAL => match self.attributes() {
-                Some(attributes) => error.with_hint(explain_limits(&attributes)),
-                None => error,
+            Errno::ACCESS => error.with_hint(match self.namespace.user() {
+                None => "its mode does not grant this user what was asked",
+                Some(_) => "its mode does not grant this user to read and to write it",
+            }),
+            Errno::NOSPC => error.with_hint(match self.namespace.user() {
+                None => sysv::limit_hint("no more queues on this host", "fs.mqueue.queues_max"),
+                Some(_) => "the memory file system is full; see `df`".to_string(),
+            }),
+            Errno::MFILE => error.with_hint(match self.namespace.user() {
+                None => kernel::explain_emfile(self.limits()),
+                Some(_) => "this process has as many descriptors as it may (RLIMIT_NOFILE)".to_string(),
+            }),
+            Errno::INVAL => match (self.limits(), self.namespace.user()) {
+                (Some(limits), None) => error.with_hint(kernel::explain_limits(limits)),
+                (Some(limits), Some(home)) => error.with_hint(user::explain_limits(home, limits)),
+                _ => error,
             },
             _ => error,
         }
-    }
-
-    /// Two limits share one errno.
-    fn explain_emfile(self) -> String {
-        let probe = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC);
-        if let Err(Errno::MFILE) = probe {
-            return "this process has as many descriptors as it may (RLIMIT_NOFILE)".to_string();
-        }
-        let limit = rustix::process::getrlimit(Resource::Msgqueue).current.unwrap_or(u64::MAX);
-        let size = self.attributes().map_or(String::new(), |attributes| {
-            format!(" {} messages of {} bytes", attributes.mq_maxmsg, attributes.mq_msgsize)
-        });
-        format!(
-            "the queue{size} does not fit what is left of this user's RLIMIT_MSGQUEUE ({limit} bytes for all queues \
-             together); ask for less, remove queues, or raise it with `ulimit -q` (needs root)"
-        )
     }
 }
 
@@ -267,6 +261,7 @@ impl PosixQueue {
     /// Opens a queue with every choice spelled out.
     pub fn options() -> PosixQueueOptions {
         PosixQueueOptions {
+            namespace: Namespace::kernel(),
             create: false,
             create_new: false,
             read: true,
@@ -282,7 +277,15 @@ impl PosixQueue {
     /// # Errors
     /// See [`PosixQueueOptions::open`].
     pub fn open(name: &str) -> Result<PosixQueue> {
-        PosixQueue::options().open(name)
+        PosixQueue::open_in(&Namespace::kernel(), name)
+    }
+
+    /// [`PosixQueue::open`] in another home.
+    ///
+    /// # Errors
+    /// See [`PosixQueueOptions::open`].
+    pub fn open_in(namespace: &Namespace, name: &str) -> Result<PosixQueue> {
+        PosixQueue::options().namespace(namespace).open(name)
     }
 
     /// Opens the queue of this name, and makes it (mode 0600, the host's default limits) if there is none.
@@ -290,23 +293,28 @@ impl PosixQueue {
     /// # Errors
     /// See [`PosixQueueOptions::open`].
     pub fn create(name: &str) -> Result<PosixQueue> {
-        PosixQueue::options().create(true).open(name)
+        PosixQueue::create_in(&Namespace::kernel(), name)
     }
 
-    /// A queue that came as a descriptor: inherited, or passed over a socket.
+    /// [`PosixQueue::create`] in another home.
+    ///
+    /// # Errors
+    /// See [`PosixQueueOptions::open`].
+    pub fn create_in(namespace: &Namespace, name: &str) -> Result<PosixQueue> {
+        PosixQueue::options().namespace(namespace).create(true).open(name)
+    }
+
+    /// A queue of the kernel's that came as a descriptor: inherited, or passed over a socket.
     ///
     /// # Errors
     /// `EBADF`: the descriptor is not a POSIX queue's.
     pub fn from_fd(fd: OwnedFd) -> Result<PosixQueue> {
-        // Where there is a name, the descriptor's link is it.
-        let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-            .map_or_else(|_| String::from("(unnamed)"), |link| link.to_string_lossy().into_owned());
-        PosixQueue::from_labelled(fd, label(&name))
+        PosixQueue::labelled(Home::Kernel(fd), "posix-mq".into())
     }
 
-    fn from_labelled(fd: OwnedFd, object: Label) -> Result<PosixQueue> {
-        let mut queue = PosixQueue { fd, object, message_bytes_max: 0 };
-        queue.message_bytes_max = queue.attributes()?.mq_msgsize as usize;
+    fn labelled(home: Home, object: Label) -> Result<PosixQueue> {
+        let mut queue = PosixQueue { home, object, message_bytes_max: 0 };
+        queue.message_bytes_max = queue.status()?.message_bytes_max as usize;
         Ok(queue)
     }
 
@@ -317,20 +325,28 @@ impl PosixQueue {
     /// `ENOENT`: no such queue. `EACCES`: the caller is neither its owner nor privileged, or the name has a second slash.
     /// `EINVAL`: the name does not begin with a slash. `ENAMETOOLONG`.
     pub fn remove(name: &str) -> Result<()> {
+        PosixQueue::remove_in(&Namespace::kernel(), name)
+    }
+
+    /// [`PosixQueue::remove`] in another home.
+    ///
+    /// # Errors
+    /// As [`PosixQueue::remove`].
+    pub fn remove_in(namespace: &Namespace, name: &str) -> Result<()> {
         let object = label(name);
         let c_name = check_name("mq_unlink", name, &object)?;
-        // SAFETY: the name is NUL-terminated.
-        match check(unsafe { libc::mq_unlink(c_name.as_ptr()) }) {
-            Ok(_) => Ok(()),
-            Err(errno) => {
-                let error = Error::new("mq_unlink", errno, &object);
-                Err(match errno {
-                    Errno::NOENT => error.with_hint("no queue has this name"),
-                    Errno::ACCESS | Errno::PERM => error.with_hint("only its owner or root may remove it"),
-                    _ => error,
-                })
+        let outcome = match namespace.user() {
+            None => kernel::remove(&c_name),
+            Some(home) => user::remove(home, name),
+        };
+        outcome.map_err(|errno| {
+            let error = Error::new("mq_unlink", errno, &object);
+            match errno {
+                Errno::NOENT => error.with_hint(format!("no queue has this name{}", namespace.inside())),
+                Errno::ACCESS | Errno::PERM => error.with_hint("only its owner or root may remove it"),
+                _ => error,
             }
-        }
+        })
     }
 
     /// The names of all queues of the IPC namespace, sorted.
@@ -341,23 +357,27 @@ impl PosixQueue {
     /// # Errors
     /// `ENOENT`: none is attached, and this process may not mount. `EACCES`: the directory may not be read.
     pub fn list() -> Result<Vec<String>> {
-        let fail = |errno| Error::new("opendir", errno, &"posix-mq".into());
-        let directory = mqueue_directory().map_err(|errno| match errno {
-            Errno::NOENT => fail(errno).with_hint(
-                "listing needs the mqueue file system: `mount -t mqueue none /dev/mqueue` (as root); \
-                 using queues does not",
-            ),
-            _ => fail(errno),
-        })?;
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&directory).map_err(fail)? {
-            let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
-            if name != "." && name != ".." {
-                names.push(format!("/{name}"));
-            }
+        PosixQueue::list_in(&Namespace::kernel())
+    }
+
+    /// [`PosixQueue::list`] of another home.
+    ///
+    /// # Errors
+    /// `EACCES`: the namespace's directory may not be read.
+    pub fn list_in(namespace: &Namespace) -> Result<Vec<String>> {
+        if !namespace.is_kernel() {
+            return namespace.names(Kind::PosixQueue);
         }
-        names.sort();
-        Ok(names)
+        kernel::list().map_err(|errno| {
+            let error = Error::new("opendir", errno, &"posix-mq".into());
+            match errno {
+                Errno::NOENT => error.with_hint(
+                    "listing needs the mqueue file system: `mount -t mqueue none /dev/mqueue` (as root); \
+                     using queues does not",
+                ),
+                _ => error,
+            }
+        })
     }
 
     /// The longest message that the queue takes, and the least buffer that it is received with.
@@ -390,13 +410,14 @@ impl PosixQueue {
     /// # Errors
     /// `ETIMEDOUT`: the deadline passed; the message was not sent. Else as [`PosixQueue::send`].
     pub fn send_deadline(&self, priority: u32, payload: &[u8], deadline: impl Into<Deadline>) -> Result<()> {
-        let fd = self.fd.as_raw_fd();
-        self.run("mq_send", PollFlags::OUT, deadline.into(), |moment| {
-            // SAFETY: the payload is readable for its length; `moment` is null or a whole timespec.
-            unsafe { libc::mq_timedsend(fd, payload.as_ptr().cast(), payload.len(), priority, moment) }.into()
-        })
-        .map(drop)
-        .map_err(|error| match error.raw() {
+        let deadline = deadline.into();
+        let outcome = match &self.home {
+            Home::Kernel(fd) => kernel::send(fd, priority, payload, deadline, &self.object),
+            Home::User(queue) => queue
+                .send(priority, payload, deadline)
+                .map_err(|errno| Error::new("mq_send", errno, &self.object)),
+        };
+        outcome.map_err(|error| match error.raw() {
             Errno::MSGSIZE => error.with_hint(format!(
                 "the message has {} bytes, the queue takes up to {} (message_bytes_max, set when it is made)",
                 payload.len(),
@@ -435,24 +456,22 @@ impl PosixQueue {
     /// # Errors
     /// `ETIMEDOUT`: the deadline passed. Else as [`PosixQueue::recv`].
     pub fn recv_deadline(&self, buffer: &mut [u8], deadline: impl Into<Deadline>) -> Result<Received> {
-        let fd = self.fd.as_raw_fd();
-        let mut priority = 0;
-        let len = self
-            .run("mq_receive", PollFlags::IN, deadline.into(), |moment| {
-                let (start, size) = (buffer.as_mut_ptr().cast(), buffer.len());
-                // SAFETY: the buffer is writable for its length; `moment` is null or a whole timespec.
-                unsafe { libc::mq_timedreceive(fd, start, size, &raw mut priority, moment) as i64 }
-            })
-            .map_err(|error| match error.raw() {
-                Errno::MSGSIZE => error.with_hint(format!(
-                    "the buffer has {} bytes; it needs {} (message_bytes_max), however short the message",
-                    buffer.len(),
-                    self.message_bytes_max
-                )),
-                Errno::BADF => error.with_hint("it was opened for writing only"),
-                _ => error,
-            })?;
-        Ok(Received { priority, len: len as usize })
+        let deadline = deadline.into();
+        let outcome = match &self.home {
+            Home::Kernel(fd) => kernel::recv(fd, buffer, deadline, &self.object),
+            Home::User(queue) => {
+                queue.recv(buffer, deadline).map_err(|errno| Error::new("mq_receive", errno, &self.object))
+            }
+        };
+        outcome.map_err(|error| match error.raw() {
+            Errno::MSGSIZE => error.with_hint(format!(
+                "the buffer has {} bytes; it needs {} (message_bytes_max), however short the message",
+                buffer.len(),
+                self.message_bytes_max
+            )),
+            Errno::BADF => error.with_hint("it was opened for writing only"),
+            _ => error,
+        })
     }
 
     /// Receives a message into a buffer of the right size; waits until there is one.
@@ -479,78 +498,63 @@ impl PosixQueue {
     /// # Errors
     /// None that this type can provoke.
     pub fn status(&self) -> Result<Status> {
-        let attributes = self.attributes()?;
-        let mut text = [0; 128];
-        // Read at 0, since the offset belongs to everybody who shares the open queue.
-        let len = rustix::io::pread(&self.fd, &mut text, 0).unwrap_or(0);
-        let field = |name: &str| {
-            let text = std::str::from_utf8(&text[..len]).ok()?;
-            text.split_whitespace().find_map(|word| word.strip_prefix(name)?.parse::<i64>().ok())
+        let outcome = match &self.home {
+            Home::Kernel(fd) => kernel::status(fd),
+            Home::User(queue) => queue.status(),
         };
-        Ok(Status {
-            messages: attributes.mq_curmsgs as u64,
-            messages_max: attributes.mq_maxmsg as u64,
-            message_bytes_max: attributes.mq_msgsize as u64,
-            bytes: field("QSIZE:").map(|bytes| bytes as u64),
-            notifies_pid: field("NOTIFY_PID:").map(|pid| pid as i32).filter(|pid| *pid != 0),
-        })
+        outcome.map_err(|errno| Error::new("mq_getattr", errno, &self.object))
+    }
+
+    /// For `poll(2)`, as [`AsFd`], and says why there is none.
+    ///
+    /// # Errors
+    /// In a user-space home, where it is made when it is first asked for: `EMFILE`, `ENFILE`, `ENOMEM`. `EUCLEAN`: somebody
+    /// wrote over the queue.
+    pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
+        match &self.home {
+            Home::Kernel(fd) => Ok(fd.as_fd()),
+            Home::User(queue) => {
+                queue.descriptor().map_err(|errno| Error::new("mq_open", errno, &self.object))
+            }
+        }
     }
 
     pub(super) fn label(&self) -> &Label {
         &self.object
     }
 
-    fn attributes(&self) -> Result<libc::mq_attr> {
-        let mut attributes = zeroed_attributes();
-        // SAFETY: the kernel fills a whole mq_attr.
-        check(unsafe { libc::mq_getattr(self.fd.as_raw_fd(), &raw mut attributes) })
-            .map(|_| attributes)
-            .map_err(|errno| Error::new("mq_getattr", errno, &self.object))
-    }
-
-    /// Runs `call` in one of the three forms; it gets the `abs_timeout` to use.
-    fn run(
-        &self,
-        operation: &'static str,
-        events: PollFlags,
-        deadline: Deadline,
-        mut call: impl FnMut(*const libc::timespec) -> i64,
-    ) -> Result<i64> {
-        let mut attempt = |attempt| match attempt {
-            Attempt::Blocking => check(call(std::ptr::null())),
-            Attempt::NonBlocking => loop {
-                let long_past = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-                match check(call(&raw const long_past)) {
-                    Err(Errno::TIMEDOUT) => return Err(Errno::AGAIN),
-                    // A handler ran, and a call that does not wait has nothing to be interrupted in.
-                    Err(Errno::INTR) => {}
-                    other => return other,
-                }
-            },
-        };
-        match interrupt::until(deadline, operation, &self.object, &mut attempt) {
-            // Somebody who shares the open queue has set O_NONBLOCK.
-            Err(error) if error.is_would_block() && !deadline.is_now() => {
-                wait::until_ready(&self.fd, events, deadline, operation, &self.object, attempt)
-            }
-            other => other,
-        }
+    pub(super) fn home(&self) -> &Home {
+        &self.home
     }
 }
 
 impl AsFd for PosixQueue {
     /// For `poll(2)`: readable while it holds a message, writable while it has room.
     ///
-    /// Closing a duplicate of it in this process ends the process's registration for notices, as closing the queue
-    /// itself does.
+    /// In the kernel's home, closing a duplicate of it in this process ends the process's registration for notices, as
+    /// closing the queue itself does. In a user-space home it is not to be read or written; where there was no descriptor
+    /// to be had (see [`PosixQueue::descriptor`]), it is one that `poll(2)` calls `POLLNVAL`.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        match &self.home {
+            Home::Kernel(fd) => fd.as_fd(),
+            Home::User(queue) => queue.descriptor().unwrap_or_else(|_| queue.handle()),
+        }
     }
 }
 
-impl From<PosixQueue> for OwnedFd {
-    fn from(queue: PosixQueue) -> OwnedFd {
-        queue.fd
+impl TryFrom<PosixQueue> for OwnedFd {
+    type Error = Error;
+
+    /// Its descriptor.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: it is of a user-space home, where the descriptor alone is not the queue.
+    fn try_from(queue: PosixQueue) -> Result<OwnedFd> {
+        match queue.home {
+            Home::Kernel(fd) => Ok(fd),
+            Home::User(_) => Err(Error::new("dup", Errno::OPNOTSUPP, &queue.object)
+                .with_hint("a queue of a user-space home is more than its descriptor: open it by its name")),
+        }
     }
 }
 
@@ -577,38 +581,14 @@ pub struct Status {
     pub messages_max: u64,
     /// The longest message it takes.
     pub message_bytes_max: u64,
-    /// Bytes of payload in the queue now; `None` when it was opened for writing only.
+    /// Bytes of payload in the queue now; `None` when it was opened for writing only (in the kernel's home).
     pub bytes: Option<u64>,
     /// The process that is registered for a notice; `None` if there is none, or the queue was opened for writing only.
     pub notifies_pid: Option<i32>,
 }
 
-fn zeroed_attributes() -> libc::mq_attr {
-    // SAFETY: an mq_attr is numbers only, for which all zeros is a value.
-    unsafe { MaybeUninit::zeroed().assume_init() }
-}
-
 fn label(name: &str) -> Label {
     Label::new(format!("posix-mq:{name}"))
-}
-
-fn mqueue_directory() -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let detached = || {
-        let context = rustix::mount::fsopen("mqueue", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        rustix::mount::fsconfig_create(&context)?;
-        let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-        rustix::fs::openat(&mount, ".", flags, Mode::empty())
-    };
-    detached().or_else(|_: Errno| {
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let place = mounts.lines().find_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let (place, kind) = (fields.next()?, fields.next()?);
-            (kind == "mqueue").then(|| place.replace("\\040", " "))
-        });
-        rustix::fs::open(place.ok_or(Errno::NOENT)?, flags, Mode::empty())
-    })
 }
 
 /// The name for the kernel, or the errno that it would give, with the reason in words.
@@ -628,21 +608,4 @@ fn check_name(operation: &'static str, name: &str, object: &Label) -> Result<CSt
         }
         _ => CString::new(name).or_else(|_| refuse(Errno::INVAL, "a queue's name has no NUL byte")),
     }
-}
-
-/// Which of the two limits of a new queue is out of range.
-fn explain_limits(attributes: &libc::mq_attr) -> String {
-    let max = |name| sysv::sysctl(name).and_then(|text| text.parse::<i64>().ok()).unwrap_or(i64::MAX);
-    if attributes.mq_maxmsg < 1 || attributes.mq_msgsize < 1 {
-        return "messages_max and message_bytes_max are at least 1".to_string();
-    }
-    if attributes.mq_maxmsg > max("fs.mqueue.msg_max") {
-        let what = format!("messages_max {} is too much", attributes.mq_maxmsg);
-        return sysv::limit_hint(&what, "fs.mqueue.msg_max");
-    }
-    if attributes.mq_msgsize > max("fs.mqueue.msgsize_max") {
-        let what = format!("message_bytes_max {} is too much", attributes.mq_msgsize);
-        return sysv::limit_hint(&what, "fs.mqueue.msgsize_max");
-    }
-    "messages_max and message_bytes_max are out of the kernel's range".to_string()
 }

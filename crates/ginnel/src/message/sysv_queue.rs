@@ -10,23 +10,20 @@
 //! a queue that nobody else can find by name; that one is removed with its handle.
 //!
 //! # How it works inside
-//! The kernel wants the type in front of the payload, in one piece: payloads pass through a scratch buffer of the
-//! thread's, which grows to the largest message seen.
-#![allow(unsafe_code)]
+//! The calls of the two homes are in `sysv_queue/kernel.rs` and `sysv_queue/user.rs`, under the same names.
 
-use std::cell::Cell;
-use std::mem::MaybeUninit;
+mod kernel;
+mod user;
+
 use std::time::SystemTime;
 
 use rustix::io::Errno;
 
 use crate::error::{Error, Label, Result};
 use crate::sysv::{self, GetFlags, Key, Permissions};
-use crate::wait::{Attempt, check};
-use crate::{Deadline, interrupt};
+use crate::{Deadline, Namespace};
 
 const FAMILY: &str = "sysv-msg";
-const TYPE_BYTES: usize = size_of::<libc::c_long>();
 
 /// Which message a receiver takes: the `msgtyp` of `msgrcv(2)`.
 ///
@@ -129,10 +126,17 @@ pub struct Message {
 /// ```
 #[derive(Debug)]
 pub struct SysvQueue {
+    home: Home,
     id: i32,
     object: Label,
     /// The process that removes the queue when it drops the handle. A forked child's copy does not.
     removed_by: Option<u32>,
+}
+
+#[derive(Debug)]
+enum Home {
+    Kernel,
+    User(user::Queue),
 }
 
 /// How to open or make a [`SysvQueue`]: see [`SysvQueue::options`].
@@ -147,12 +151,19 @@ pub struct SysvQueue {
 /// queue.remove()?;
 /// # Ok::<(), ginnel::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SysvQueueOptions {
+    namespace: Namespace,
     flags: GetFlags,
 }
 
 impl SysvQueueOptions {
+    /// In which home; the kernel's unless said.
+    pub fn namespace(mut self, namespace: &Namespace) -> Self {
+        self.namespace = namespace.clone();
+        self
+    }
+
     /// Make the queue if there is none with this key (`IPC_CREAT`).
     pub fn create(mut self, create: bool) -> Self {
         self.flags.create = create;
@@ -179,27 +190,35 @@ impl SysvQueueOptions {
     /// `ENOMEM`, `ENOSYS` (a kernel without System V IPC).
     pub fn open(self, key: impl Into<Key>) -> Result<SysvQueue> {
         let key = key.into();
-        // SAFETY: msgget takes no pointers.
-        match check(unsafe { libc::msgget(key.raw(), self.flags.raw(key)) }) {
-            Ok(id) => {
-                Ok(SysvQueue { id: id as i32, object: sysv::label(FAMILY, key, id as i32), removed_by: None })
-            }
+        let outcome = match self.namespace.user() {
+            None => kernel::get(key.raw(), self.flags.raw(key)),
+            Some(home) => user::get(home, key.raw(), self.flags.raw(key)),
+        };
+        match outcome {
+            Ok(id) => Ok(SysvQueue::of(&self.namespace, id, key)),
             Err(errno) => {
                 Err(self.explain(Error::new("msgget", errno, &Label::new(format!("{FAMILY}:{key}")))))
             }
         }
     }
 
-    fn explain(self, error: Error) -> Error {
+    fn explain(&self, error: Error) -> Error {
         match error.raw() {
-            Errno::NOENT => error.with_hint("no queue has this key; make it first, or open with `create`"),
+            Errno::NOENT => error.with_hint(format!(
+                "no queue has this key{}; make it first, or open with `create`",
+                self.namespace.inside()
+            )),
             Errno::EXIST => {
                 error.with_hint("a queue with this key exists; open it without `create_new`, or remove it")
             }
-            Errno::ACCESS => {
-                error.with_hint("its mode does not grant this user what was asked; see `ipcs -q -i ID`")
-            }
-            Errno::NOSPC => error.with_hint(sysv::limit_hint("no more queues on this host", "kernel.msgmni")),
+            Errno::ACCESS => error.with_hint(match self.namespace.user() {
+                None => "its mode does not grant this user what was asked; see `ipcs -q -i ID`",
+                Some(_) => "its mode does not grant this user to read and to write it",
+            }),
+            Errno::NOSPC => error.with_hint(match self.namespace.user() {
+                None => sysv::limit_hint("no more queues on this host", "kernel.msgmni"),
+                Some(_) => "the memory file system is full; see `df`".to_string(),
+            }),
             _ => error,
         }
     }
@@ -208,7 +227,7 @@ impl SysvQueueOptions {
 impl SysvQueue {
     /// Opens a queue with every choice spelled out.
     pub fn options() -> SysvQueueOptions {
-        SysvQueueOptions { flags: GetFlags::DEFAULT }
+        SysvQueueOptions { namespace: Namespace::kernel(), flags: GetFlags::DEFAULT }
     }
 
     /// Opens the queue with this key, which must exist.
@@ -216,7 +235,15 @@ impl SysvQueue {
     /// # Errors
     /// See [`SysvQueueOptions::open`].
     pub fn open(key: impl Into<Key>) -> Result<SysvQueue> {
-        SysvQueue::options().open(key)
+        SysvQueue::open_in(&Namespace::kernel(), key)
+    }
+
+    /// [`SysvQueue::open`] in another home.
+    ///
+    /// # Errors
+    /// See [`SysvQueueOptions::open`].
+    pub fn open_in(namespace: &Namespace, key: impl Into<Key>) -> Result<SysvQueue> {
+        SysvQueue::options().namespace(namespace).open(key)
     }
 
     /// Opens the queue with this key, and makes it (mode 0600) if there is none.
@@ -224,7 +251,15 @@ impl SysvQueue {
     /// # Errors
     /// See [`SysvQueueOptions::open`].
     pub fn create(key: impl Into<Key>) -> Result<SysvQueue> {
-        SysvQueue::options().create(true).open(key)
+        SysvQueue::create_in(&Namespace::kernel(), key)
+    }
+
+    /// [`SysvQueue::create`] in another home.
+    ///
+    /// # Errors
+    /// See [`SysvQueueOptions::open`].
+    pub fn create_in(namespace: &Namespace, key: impl Into<Key>) -> Result<SysvQueue> {
+        SysvQueue::options().namespace(namespace).create(true).open(key)
     }
 
     /// Makes a queue without a key (mode 0600), removed when this handle is dropped.
@@ -235,17 +270,35 @@ impl SysvQueue {
     /// # Errors
     /// See [`SysvQueueOptions::open`].
     pub fn private() -> Result<SysvQueue> {
-        let mut queue = SysvQueue::options().open(Key::PRIVATE)?;
+        SysvQueue::private_in(&Namespace::kernel())
+    }
+
+    /// [`SysvQueue::private`] in another home.
+    ///
+    /// # Errors
+    /// See [`SysvQueueOptions::open`].
+    pub fn private_in(namespace: &Namespace) -> Result<SysvQueue> {
+        let mut queue = SysvQueue::options().namespace(namespace).open(Key::PRIVATE)?;
         queue.removed_by = Some(std::process::id());
         Ok(queue)
     }
 
     /// The queue with this id (`msqid`), which is not looked at before the first call on it.
     pub fn from_id(id: i32) -> SysvQueue {
-        SysvQueue { id, object: sysv::label(FAMILY, Key::PRIVATE, id), removed_by: None }
+        SysvQueue::from_id_in(&Namespace::kernel(), id)
     }
 
-    /// The kernel's id (`msqid`): what `ipcs -q` shows and [`SysvQueue::from_id`] takes.
+    /// [`SysvQueue::from_id`] in another home.
+    pub fn from_id_in(namespace: &Namespace, id: i32) -> SysvQueue {
+        SysvQueue::of(namespace, id, Key::PRIVATE)
+    }
+
+    fn of(namespace: &Namespace, id: i32, key: Key) -> SysvQueue {
+        let home = namespace.user().map_or(Home::Kernel, |home| Home::User(user::Queue::new(home, id)));
+        SysvQueue { home, id, object: sysv::label(FAMILY, key, id), removed_by: None }
+    }
+
+    /// Its id (`msqid`): what `ipcs -q` shows of the kernel's, and [`SysvQueue::from_id`] takes.
     pub fn id(&self) -> i32 {
         self.id
     }
@@ -271,7 +324,19 @@ impl SysvQueue {
     /// # Errors
     /// `ENOSYS`: a kernel without System V IPC.
     pub fn list() -> Result<Vec<(i32, Status)>> {
-        Ok(all_queues()?.map(|(id, raw)| (id, Status::from_raw(&raw))).collect())
+        SysvQueue::list_in(&Namespace::kernel())
+    }
+
+    /// [`SysvQueue::list`] of another home, where it shows what the caller may read.
+    ///
+    /// # Errors
+    /// `EACCES`: the namespace's directory may not be read.
+    pub fn list_in(namespace: &Namespace) -> Result<Vec<(i32, Status)>> {
+        let outcome = match namespace.user() {
+            None => kernel::list(),
+            Some(home) => user::list(home),
+        };
+        outcome.map_err(|errno| Error::new("msgctl", errno, &FAMILY.into()))
     }
 
     /// The IPC namespace's limits, and what of them is used (`IPC_INFO` and `MSG_INFO`).
@@ -279,16 +344,19 @@ impl SysvQueue {
     /// # Errors
     /// `ENOSYS`: a kernel without System V IPC.
     pub fn limits() -> Result<Limits> {
-        let (limits, _) = info(libc::IPC_INFO)?;
-        let (used, _) = info(libc::MSG_INFO)?;
-        Ok(Limits {
-            queues_max: limits.msgmni as u64,
-            message_bytes_max: limits.msgmax as u64,
-            queue_bytes_max: limits.msgmnb as u64,
-            queues: used.msgpool as u64,
-            messages: used.msgmap as u64,
-            bytes: used.msgtql as u64,
-        })
+        SysvQueue::limits_in(&Namespace::kernel())
+    }
+
+    /// [`SysvQueue::limits`] of another home, where the number of queues has none.
+    ///
+    /// # Errors
+    /// `EACCES`: the namespace's directory may not be read.
+    pub fn limits_in(namespace: &Namespace) -> Result<Limits> {
+        let outcome = match namespace.user() {
+            None => kernel::limits(),
+            Some(home) => user::limits(home),
+        };
+        outcome.map_err(|errno| Error::new("msgctl", errno, &FAMILY.into()))
     }
 
     /// Sends a message; waits while the queue is full.
@@ -324,18 +392,14 @@ impl SysvQueue {
         payload: &[u8],
         deadline: impl Into<Deadline>,
     ) -> Result<()> {
-        with_scratch(payload.len(), |scratch| {
-            scratch.set_type(message_type);
-            scratch.payload_mut()[..payload.len()].copy_from_slice(payload);
-            interrupt::until(deadline.into(), "msgsnd", &self.object, |attempt| {
-                // SAFETY: the scratch holds the type and payload.len() bytes after it.
-                check(unsafe {
-                    libc::msgsnd(self.id, scratch.as_ptr().cast(), payload.len(), no_wait(attempt))
-                })
-            })
-        })
-        .map(drop)
-        .map_err(|error| self.explain_send(error, message_type, payload.len()))
+        let deadline = deadline.into();
+        let outcome = match &self.home {
+            Home::Kernel => kernel::send(self.id, message_type, payload, deadline, &self.object),
+            Home::User(queue) => queue
+                .send(message_type, payload, deadline)
+                .map_err(|errno| Error::new("msgsnd", errno, &self.object)),
+        };
+        outcome.map_err(|error| self.explain_send(error, message_type, payload.len()))
     }
 
     /// Receives the message that `select` picks into `buffer`; waits until there is one.
@@ -428,7 +492,7 @@ impl SysvQueue {
     /// # Errors
     /// `EACCES`: no read permission. `EINVAL`, `EIDRM`: removed.
     pub fn status(&self) -> Result<Status> {
-        Ok(Status::from_raw(&self.stat()?))
+        self.look().map_err(|errno| self.explain(Error::new("msgctl", errno, &self.object)))
     }
 
     /// Changes owner, group, mode and the limit of the queue's bytes (`IPC_SET`): what `change` leaves out stays.
@@ -437,22 +501,20 @@ impl SysvQueue {
     /// `EPERM`: the caller is neither owner nor creator nor privileged, or `bytes_max` is above `kernel.msgmnb` and the
     /// caller lacks `CAP_SYS_RESOURCE`. `EINVAL`, `EIDRM`: removed.
     pub fn set(&self, change: Change) -> Result<()> {
-        let mut raw = match self.stat() {
-            // An owner may change a queue that its mode does not let him read, and reading is what IPC_STAT asks for.
-            Err(error) if error.raw() == Errno::ACCESS => self.stat_any().ok_or(error)?,
-            other => other?,
+        let outcome = match &self.home {
+            Home::Kernel => kernel::set(self.id, change),
+            Home::User(queue) => queue.set(change),
         };
-        raw.msg_perm.uid = change.uid.unwrap_or(raw.msg_perm.uid);
-        raw.msg_perm.gid = change.gid.unwrap_or(raw.msg_perm.gid);
-        raw.msg_perm.mode = change.mode.map_or(raw.msg_perm.mode, |mode| mode as _);
-        raw.msg_qbytes = change.bytes_max.map_or(raw.msg_qbytes, |bytes| bytes as _);
-        self.control(libc::IPC_SET, &raw mut raw).map_err(|error| match (error.raw(), change.bytes_max) {
-            (Errno::PERM, Some(bytes)) => error.with_hint(sysv::limit_hint(
-                &format!("a limit of {bytes} bytes needs CAP_SYS_RESOURCE when it is above the host's"),
-                "kernel.msgmnb",
-            )),
-            (Errno::PERM, None) => error.with_hint("only its owner, its creator or root may change it"),
-            _ => error,
+        outcome.map_err(|errno| {
+            let error = self.explain(Error::new("msgctl", errno, &self.object));
+            match (errno, change.bytes_max, &self.home) {
+                (Errno::PERM, Some(bytes), Home::Kernel) => error.with_hint(sysv::limit_hint(
+                    &format!("a limit of {bytes} bytes needs CAP_SYS_RESOURCE when it is above the host's"),
+                    "kernel.msgmnb",
+                )),
+                (Errno::PERM, ..) => error.with_hint("only its owner, its creator or root may change it"),
+                _ => error,
+            }
         })
     }
 
@@ -461,9 +523,16 @@ impl SysvQueue {
     /// # Errors
     /// `EPERM`: the caller is neither owner nor creator nor privileged. `EINVAL`, `EIDRM`: it was removed before.
     pub fn remove(&self) -> Result<()> {
-        self.control(libc::IPC_RMID, std::ptr::null_mut()).map_err(|error| match error.raw() {
-            Errno::PERM => error.with_hint("only its owner, its creator or root may remove it"),
-            _ => error,
+        let outcome = match &self.home {
+            Home::Kernel => kernel::remove(self.id),
+            Home::User(queue) => queue.remove(),
+        };
+        outcome.map_err(|errno| {
+            let error = self.explain(Error::new("msgctl", errno, &self.object));
+            match errno {
+                Errno::PERM => error.with_hint("only its owner, its creator or root may remove it"),
+                _ => error,
+            }
         })
     }
 
@@ -487,19 +556,13 @@ impl SysvQueue {
         deadline: Deadline,
     ) -> Result<Received> {
         let size = buffer.len();
-        with_scratch(size, |scratch| {
-            let len = interrupt::until(deadline, "msgrcv", &self.object, |attempt| {
-                let flags = flags | no_wait(attempt);
-                // SAFETY: the scratch has room for the type and `size` bytes after it.
-                check(
-                    unsafe { libc::msgrcv(self.id, scratch.as_mut_ptr().cast(), size, message_type, flags) }
-                        as i64,
-                )
-            })? as usize;
-            buffer[..len].copy_from_slice(&scratch.payload_mut()[..len]);
-            Ok(Received { message_type: scratch.get_type(), len })
-        })
-        .map_err(|error: Error| match error.raw() {
+        let outcome = match &self.home {
+            Home::Kernel => kernel::recv(self.id, message_type, flags, buffer, deadline, &self.object),
+            Home::User(queue) => queue
+                .recv(message_type, flags, buffer, deadline)
+                .map_err(|errno| Error::new("msgrcv", errno, &self.object)),
+        };
+        outcome.map_err(|error| match error.raw() {
             Errno::TOOBIG => error.with_hint(format!(
                 "the message is longer than the buffer of {size} bytes; it is still queued"
             )),
@@ -507,39 +570,29 @@ impl SysvQueue {
         })
     }
 
-    fn stat(&self) -> Result<libc::msqid_ds> {
-        let mut raw = zeroed_status();
-        self.control(libc::IPC_STAT, &raw mut raw)?;
-        Ok(raw)
-    }
-
-    fn stat_any(&self) -> Option<libc::msqid_ds> {
-        all_queues().ok()?.find(|(id, _)| *id == self.id).map(|(_, raw)| raw)
-    }
-
-    /// `msgctl(2)`; the commands used here read or fill a `msqid_ds`, or use no buffer.
-    fn control(&self, command: i32, buffer: *mut libc::msqid_ds) -> Result<()> {
-        // SAFETY: the callers pass a pointer to a whole msqid_ds, or null where the command takes none.
-        check(unsafe { libc::msgctl(self.id, command, buffer) })
-            .map(drop)
-            .map_err(|errno| self.explain(Error::new("msgctl", errno, &self.object)))
+    fn look(&self) -> Result<Status, Errno> {
+        match &self.home {
+            Home::Kernel => kernel::status(self.id),
+            Home::User(queue) => queue.status(),
+        }
     }
 
     /// Whether the id no longer names a queue.
     fn is_gone(&self) -> bool {
-        let mut raw = zeroed_status();
-        // SAFETY: the buffer is a whole msqid_ds.
-        let outcome = check(unsafe { libc::msgctl(self.id, libc::IPC_STAT, &raw mut raw) });
-        matches!(outcome, Err(Errno::INVAL | Errno::IDRM))
+        matches!(self.look(), Err(Errno::INVAL | Errno::IDRM))
     }
 
     fn explain_send(&self, error: Error, message_type: i64, len: usize) -> Error {
-        let msgmax = || sysv::sysctl("kernel.msgmax").and_then(|text| text.parse::<usize>().ok());
+        let limit = || match &self.home {
+            Home::Kernel => kernel::size_hint(len),
+            Home::User(queue) => queue.size_hint(len),
+        };
         match error.raw() {
             Errno::INVAL if message_type <= 0 => error.with_hint("a message type is greater than 0"),
-            Errno::INVAL if msgmax().is_some_and(|max| len > max) => {
-                error.with_hint(sysv::limit_hint(&format!("the message has {len} bytes"), "kernel.msgmax"))
-            }
+            Errno::INVAL => match limit() {
+                Some(hint) => error.with_hint(hint),
+                None => self.explain(error),
+            },
             _ => self.explain(error),
         }
     }
@@ -548,7 +601,10 @@ impl SysvQueue {
         match error.raw() {
             // EINVAL is the kernel's word for an id whose queue was removed before the call.
             Errno::INVAL | Errno::IDRM if self.is_gone() => error.gone(),
-            Errno::ACCESS => error.with_hint("its mode does not let this user do that; see `ipcs -q -i ID`"),
+            Errno::ACCESS => error.with_hint(match &self.home {
+                Home::Kernel => "its mode does not let this user do that; see `ipcs -q -i ID`",
+                Home::User(_) => "its mode does not let this user read and write it",
+            }),
             _ => error,
         }
     }
@@ -598,22 +654,6 @@ pub struct Status {
     pub last_recv: Option<SystemTime>,
     /// When it was made or last [`set`](SysvQueue::set).
     pub last_change: Option<SystemTime>,
-}
-
-impl Status {
-    fn from_raw(raw: &libc::msqid_ds) -> Status {
-        Status {
-            permissions: Permissions::from_raw(&raw.msg_perm),
-            messages: raw.msg_qnum,
-            bytes: raw.__msg_cbytes,
-            bytes_max: raw.msg_qbytes,
-            last_send_pid: raw.msg_lspid,
-            last_recv_pid: raw.msg_lrpid,
-            last_send: sysv::time(raw.msg_stime),
-            last_recv: sysv::time(raw.msg_rtime),
-            last_change: sysv::time(raw.msg_ctime),
-        }
-    }
 }
 
 /// What an IPC namespace allows, and what of it is in use: [`SysvQueue::limits`].
@@ -670,43 +710,6 @@ pub struct Change {
     pub bytes_max: Option<u64>,
 }
 
-fn zeroed_status() -> libc::msqid_ds {
-    // SAFETY: a msqid_ds is numbers only, for which all zeros is a value.
-    unsafe { MaybeUninit::zeroed().assume_init() }
-}
-
-/// `IPC_INFO` or `MSG_INFO`, and the highest slot in use.
-fn info(command: i32) -> Result<(libc::msginfo, i32)> {
-    // SAFETY: a msginfo is numbers only, for which all zeros is a value.
-    let mut raw: libc::msginfo = unsafe { MaybeUninit::zeroed().assume_init() };
-    // SAFETY: these two commands fill a msginfo, whatever the declared type of the pointer.
-    let highest = check(unsafe { libc::msgctl(0, command, (&raw mut raw).cast()) })
-        .map_err(|errno| Error::new("msgctl", errno, &FAMILY.into()))?;
-    Ok((raw, highest as i32))
-}
-
-/// Every queue that is there while its slot is looked at. Slots may be empty, and empty themselves meanwhile.
-fn all_queues() -> Result<impl Iterator<Item = (i32, libc::msqid_ds)>> {
-    const MSG_STAT_ANY: i32 = 13;
-    let (_, highest) = info(libc::MSG_INFO)?;
-    Ok((0..=highest).filter_map(|slot| {
-        let mut raw = zeroed_status();
-        // SAFETY: these commands take a slot in place of an id, and fill a whole msqid_ds.
-        let found = unsafe {
-            check(libc::msgctl(slot, MSG_STAT_ANY, &raw mut raw))
-                .or_else(|_| check(libc::msgctl(slot, libc::MSG_STAT, &raw mut raw)))
-        };
-        found.ok().map(|id| (id as i32, raw))
-    }))
-}
-
-fn no_wait(attempt: Attempt) -> i32 {
-    match attempt {
-        Attempt::NonBlocking => libc::IPC_NOWAIT,
-        Attempt::Blocking => 0,
-    }
-}
-
 fn grow_until_it_fits(mut receive: impl FnMut(&mut [u8]) -> Result<Received>) -> Result<Message> {
     let mut payload = vec![0; 8192];
     loop {
@@ -719,50 +722,4 @@ fn grow_until_it_fits(mut receive: impl FnMut(&mut [u8]) -> Result<Received>) ->
             Err(error) => return Err(error),
         }
     }
-}
-
-/// The kernel's `struct msgbuf`: the type, then the payload.
-#[derive(Default)]
-struct Scratch(Vec<u64>);
-
-impl Scratch {
-    fn fit(&mut self, payload_bytes: usize) {
-        let words = 1 + payload_bytes.div_ceil(TYPE_BYTES);
-        if self.0.len() < words {
-            self.0.resize(words, 0);
-        }
-    }
-
-    fn set_type(&mut self, message_type: i64) {
-        self.0[0] = message_type as u64;
-    }
-
-    fn get_type(&self) -> i64 {
-        self.0[0] as i64
-    }
-
-    fn payload_mut(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.0[1..])
-    }
-
-    fn as_ptr(&self) -> *const u64 {
-        self.0.as_ptr()
-    }
-
-    fn as_mut_ptr(&mut self) -> *mut u64 {
-        self.0.as_mut_ptr()
-    }
-}
-
-thread_local! {
-    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch(Vec::new())) };
-}
-
-/// Lends out the thread's scratch buffer. A signal handler that calls in here meanwhile finds an empty one.
-fn with_scratch<T>(payload_bytes: usize, body: impl FnOnce(&mut Scratch) -> T) -> T {
-    let mut scratch = SCRATCH.take();
-    scratch.fit(payload_bytes);
-    let value = body(&mut scratch);
-    SCRATCH.set(scratch);
-    value
 }

@@ -4,7 +4,8 @@
 //! A counter in shared memory, worked on without a system call unless somebody has to wait or to be woken. A named one
 //! ([`PosixSemaphore`]) is a file, `sem.NAME` in `/dev/shm`, and outlives its processes until it is
 //! [removed](PosixSemaphore::remove); an unnamed one ([`UnnamedSemaphore`]) lives in memory that the processes share.
-//! Both give the calls of [`Semaphore`].
+//! Both give the calls of [`Semaphore`]. In a user-space home a named one is a file of its directory, and its killed waiters
+//! keep no unit from the others.
 //!
 //! Nobody knows who holds a unit: a killed holder's units are lost. Where that matters, take
 //! [`SysvSemaphores`](super::SysvSemaphores) with undo, or a lock.
@@ -25,14 +26,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 
+use ginnel_engine::namespace::Kind;
+use ginnel_engine::sync::posix_semaphore as engine;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::Deadline;
 use crate::error::{Error, Label, Result, last_errno};
 use crate::interrupt::timespec;
 use crate::memory::{Mapping, Witness};
 use crate::wait::check;
+use crate::{Deadline, Namespace};
 
 const FAMILY: &str = "posix-sem";
 /// Where glibc and musl keep named semaphores, as files `sem.NAME`.
@@ -69,19 +72,35 @@ unsafe extern "C" {
 /// ```
 #[derive(Debug)]
 pub struct Semaphore {
-    raw: NonNull<libc::sem_t>,
+    home: Home,
     object: Label,
+}
+
+#[derive(Debug)]
+enum Home {
+    Libc(Raw),
+    User(engine::PosixSemaphore),
+}
+
+/// A semaphore of the C library.
+#[derive(Debug)]
+struct Raw {
+    raw: NonNull<libc::sem_t>,
     /// Tells when the memory was truncated away, for one that is in a mapping.
     memory: Option<Witness>,
 }
 
 // SAFETY: a sem_t is made to be used by many threads (and processes) at once; the calls on it are atomic, and whoever
 // holds the Semaphore keeps its memory mapped.
-unsafe impl Send for Semaphore {}
+unsafe impl Send for Raw {}
 // SAFETY: as above.
-unsafe impl Sync for Semaphore {}
+unsafe impl Sync for Raw {}
 
 impl Semaphore {
+    fn of_libc(raw: NonNull<libc::sem_t>, object: Label) -> Semaphore {
+        Semaphore { home: Home::Libc(Raw { raw, memory: None }), object }
+    }
+
     /// Takes a unit; waits until there is one.
     ///
     /// # Errors
@@ -108,18 +127,14 @@ impl Semaphore {
     /// `ETIMEDOUT`: the deadline passed. Else as [`Semaphore::wait`].
     pub fn wait_deadline(&self, deadline: impl Into<Deadline>) -> Result<()> {
         let deadline = deadline.into();
-        let semaphore = self.raw.as_ptr();
-        if self.memory.is_some() {
-            // Nobody posts to memory that is gone. This looks there.
-            self.value()?;
-        }
-        let (operation, outcome) = match deadline.remaining() {
-            // SAFETY: the semaphore is initialised, and mapped for as long as `self` lives.
-            None => ("sem_wait", unsafe { libc::sem_wait(semaphore) }),
-            // SAFETY: as above.
-            Some(_) if deadline.is_now() => ("sem_trywait", unsafe { libc::sem_trywait(semaphore) }),
-            // SAFETY: as above.
-            Some(left) => ("sem_clockwait", unsafe { wait_for(semaphore, left) }),
+        let operation = match deadline {
+            Deadline::NEVER => "sem_wait",
+            Deadline::NOW => "sem_trywait",
+            _ => "sem_clockwait",
+        };
+        let outcome = match &self.home {
+            Home::Libc(libc) => libc.wait(deadline),
+            Home::User(user) => user.semaphore().wait(deadline.patience()),
         };
         self.finish(operation, outcome)
     }
@@ -129,8 +144,11 @@ impl Semaphore {
     /// # Errors
     /// `EOVERFLOW`: the value is [`VALUE_MAX`]. `EFAULT` as [`Semaphore::wait`].
     pub fn post(&self) -> Result<()> {
-        // SAFETY: the semaphore is initialised and mapped for as long as `self` lives.
-        let outcome = unsafe { libc::sem_post(self.raw.as_ptr()) };
+        let outcome = match &self.home {
+            // SAFETY: the semaphore is initialised and mapped for as long as `self` lives.
+            Home::Libc(libc) => check(unsafe { libc::sem_post(libc.raw.as_ptr()) }).map(drop),
+            Home::User(user) => user.semaphore().post(),
+        };
         self.finish("sem_post", outcome)
     }
 
@@ -139,12 +157,11 @@ impl Semaphore {
     /// # Errors
     /// `EFAULT` as [`Semaphore::wait`].
     pub fn value(&self) -> Result<u32> {
-        let mut value = 0;
-        // SAFETY: as in `post`; `value` is valid for the call.
-        let outcome = unsafe { libc::sem_getvalue(self.raw.as_ptr(), &raw mut value) };
-        self.finish("sem_getvalue", outcome)?;
-        // POSIX allows a negative number of waiters here; Linux gives 0.
-        Ok(value.try_into().unwrap_or(0))
+        let value = match &self.home {
+            Home::Libc(libc) => libc.value(),
+            Home::User(user) => user.semaphore().value(),
+        };
+        self.finish("sem_getvalue", Ok(value))
     }
 
     /// Takes a unit until the guard is dropped; waits until there is one.
@@ -173,12 +190,11 @@ impl Semaphore {
     }
 
     /// What a call has come to, unless the memory that it worked on is gone.
-    fn finish(&self, operation: &'static str, outcome: libc::c_int) -> Result<()> {
-        let outcome = check(outcome);
-        if let Some(memory) = &self.memory {
+    fn finish<T>(&self, operation: &'static str, outcome: Result<T, Errno>) -> Result<T> {
+        if let Home::Libc(Raw { memory: Some(memory), .. }) = &self.home {
             memory.check(operation, &self.object)?;
         }
-        outcome.map(drop).map_err(|errno| {
+        outcome.map_err(|errno| {
             let error = Error::new(operation, errno, &self.object);
             match errno {
                 Errno::OVERFLOW => {
@@ -187,6 +203,36 @@ impl Semaphore {
                 _ => error,
             }
         })
+    }
+}
+
+impl Raw {
+    fn wait(&self, deadline: Deadline) -> Result<(), Errno> {
+        let semaphore = self.raw.as_ptr();
+        if let Some(memory) = &self.memory {
+            // Nobody posts to memory that is gone. This looks there.
+            self.value();
+            if memory.is_lost() {
+                return Err(Errno::FAULT);
+            }
+        }
+        let outcome = match deadline.remaining() {
+            // SAFETY: the semaphore is initialised, and mapped for as long as `self` lives.
+            None => unsafe { libc::sem_wait(semaphore) },
+            // SAFETY: as above.
+            Some(_) if deadline.is_now() => unsafe { libc::sem_trywait(semaphore) },
+            // SAFETY: as above.
+            Some(left) => unsafe { wait_for(semaphore, left) },
+        };
+        check(outcome).map(drop)
+    }
+
+    fn value(&self) -> u32 {
+        let mut value = 0;
+        // SAFETY: as in `wait`; `value` is valid for the call, which has no errors.
+        unsafe { libc::sem_getvalue(self.raw.as_ptr(), &raw mut value) };
+        // POSIX allows a negative number of waiters here; Linux gives 0.
+        value.try_into().unwrap_or(0)
     }
 }
 
@@ -284,8 +330,9 @@ pub struct PosixSemaphore(Semaphore);
 /// # PosixSemaphore::remove("/made")?;
 /// # Ok::<(), ginnel::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PosixSemaphoreOptions {
+    namespace: Namespace,
     create: bool,
     create_new: bool,
     mode: u32,
@@ -293,6 +340,12 @@ pub struct PosixSemaphoreOptions {
 }
 
 impl PosixSemaphoreOptions {
+    /// In which home; the kernel's (that is, the C library's, in `/dev/shm`) unless said.
+    pub fn namespace(mut self, namespace: &Namespace) -> Self {
+        self.namespace = namespace.clone();
+        self
+    }
+
     /// Make the semaphore if there is none of this name (`O_CREAT`).
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
@@ -328,28 +381,41 @@ impl PosixSemaphoreOptions {
     /// ([`Error::is_corrupted`]).
     pub fn open(self, name: impl AsRef<str>) -> Result<PosixSemaphore> {
         let (object, path) = label(name.as_ref(), "sem_open")?;
-        check_size(name.as_ref(), &object)?;
         let create = if self.create || self.create_new { libc::O_CREAT } else { 0 };
         let exclusive = if self.create_new { libc::O_EXCL } else { 0 };
+        if let Some(home) = self.namespace.user() {
+            let (name, mode) = (name.as_ref().as_bytes(), self.mode & 0o7777);
+            return match engine::PosixSemaphore::open(home, name, create | exclusive, mode, self.value) {
+                Ok(semaphore) => Ok(PosixSemaphore(Semaphore { home: Home::User(semaphore), object })),
+                Err(errno) => Err(self.explain(Error::new("sem_open", errno, &object))),
+            };
+        }
+        check_size(name.as_ref(), &object)?;
         // SAFETY: the path is NUL-terminated; with O_CREAT the two further arguments are there.
         let raw =
             unsafe { libc::sem_open(path.as_ptr(), create | exclusive, self.mode & 0o7777, self.value) };
         match NonNull::new(raw) {
-            Some(raw) => Ok(PosixSemaphore(Semaphore { raw, object, memory: None })),
+            Some(raw) => Ok(PosixSemaphore(Semaphore::of_libc(raw, object))),
             None => Err(self.explain(Error::new("sem_open", last_errno(), &object))),
         }
     }
 
-    fn explain(self, error: Error) -> Error {
+    fn explain(&self, error: Error) -> Error {
         match error.raw() {
             Errno::NOENT if self.create || self.create_new => error.with_hint("is /dev/shm mounted?"),
-            Errno::NOENT => {
-                error.with_hint("no semaphore has this name; make it first, or open with `create`")
-            }
+            Errno::NOENT => error.with_hint(format!(
+                "no semaphore has this name{}; make it first, or open with `create`",
+                self.namespace.inside()
+            )),
             Errno::EXIST => {
                 error.with_hint("a semaphore of this name exists; open it without `create_new`, or remove it")
             }
-            Errno::ACCESS => error.with_hint("it takes read and write permission on its file in /dev/shm"),
+            Errno::ACCESS => error.with_hint(match self.namespace.path() {
+                None => "it takes read and write permission on its file in /dev/shm".to_string(),
+                Some(path) => {
+                    format!("it takes read and write permission on its file in {}/psem", path.display())
+                }
+            }),
             Errno::INVAL if self.value > VALUE_MAX => {
                 error.with_hint(format!("its value can be {VALUE_MAX} (SEM_VALUE_MAX) at the most"))
             }
@@ -363,7 +429,13 @@ impl PosixSemaphoreOptions {
 impl PosixSemaphore {
     /// Opens a semaphore with every choice spelled out.
     pub fn options() -> PosixSemaphoreOptions {
-        PosixSemaphoreOptions { create: false, create_new: false, mode: 0o600, value: 0 }
+        PosixSemaphoreOptions {
+            namespace: Namespace::kernel(),
+            create: false,
+            create_new: false,
+            mode: 0o600,
+            value: 0,
+        }
     }
 
     /// Opens the semaphore of this name, which must exist.
@@ -371,7 +443,15 @@ impl PosixSemaphore {
     /// # Errors
     /// See [`PosixSemaphoreOptions::open`].
     pub fn open(name: impl AsRef<str>) -> Result<PosixSemaphore> {
-        PosixSemaphore::options().open(name)
+        PosixSemaphore::open_in(&Namespace::kernel(), name)
+    }
+
+    /// [`PosixSemaphore::open`] in another home.
+    ///
+    /// # Errors
+    /// See [`PosixSemaphoreOptions::open`].
+    pub fn open_in(namespace: &Namespace, name: impl AsRef<str>) -> Result<PosixSemaphore> {
+        PosixSemaphore::options().namespace(namespace).open(name)
     }
 
     /// Opens the semaphore of this name, and makes it (mode 0600) with this value if there is none.
@@ -379,7 +459,15 @@ impl PosixSemaphore {
     /// # Errors
     /// See [`PosixSemaphoreOptions::open`].
     pub fn create(name: impl AsRef<str>, value: u32) -> Result<PosixSemaphore> {
-        PosixSemaphore::options().create(true).value(value).open(name)
+        PosixSemaphore::create_in(&Namespace::kernel(), name, value)
+    }
+
+    /// [`PosixSemaphore::create`] in another home.
+    ///
+    /// # Errors
+    /// See [`PosixSemaphoreOptions::open`].
+    pub fn create_in(namespace: &Namespace, name: impl AsRef<str>, value: u32) -> Result<PosixSemaphore> {
+        PosixSemaphore::options().namespace(namespace).create(true).value(value).open(name)
     }
 
     /// Takes the name away (`sem_unlink(3)`). Whoever has the semaphore open goes on with it.
@@ -387,11 +475,21 @@ impl PosixSemaphore {
     /// # Errors
     /// `ENOENT`: there is none. `EACCES`: not this user's to remove. `EINVAL`, `ENAMETOOLONG`: no such name can be.
     pub fn remove(name: impl AsRef<str>) -> Result<()> {
+        PosixSemaphore::remove_in(&Namespace::kernel(), name)
+    }
+
+    /// [`PosixSemaphore::remove`] in another home.
+    ///
+    /// # Errors
+    /// As [`PosixSemaphore::remove`].
+    pub fn remove_in(namespace: &Namespace, name: impl AsRef<str>) -> Result<()> {
         let (object, path) = label(name.as_ref(), "sem_unlink")?;
-        // SAFETY: the path is NUL-terminated.
-        check(unsafe { libc::sem_unlink(path.as_ptr()) })
-            .map(drop)
-            .map_err(|errno| Error::new("sem_unlink", errno, &object))
+        let outcome = match namespace.user() {
+            // SAFETY: the path is NUL-terminated.
+            None => check(unsafe { libc::sem_unlink(path.as_ptr()) }).map(drop),
+            Some(home) => engine::PosixSemaphore::unlink(home, name.as_ref().as_bytes()),
+        };
+        outcome.map_err(|errno| Error::new("sem_unlink", errno, &object))
     }
 
     /// The names of all semaphores in `/dev/shm`, sorted.
@@ -411,6 +509,17 @@ impl PosixSemaphore {
         Ok(names)
     }
 
+    /// [`PosixSemaphore::list`] of another home.
+    ///
+    /// # Errors
+    /// As [`PosixSemaphore::list`].
+    pub fn list_in(namespace: &Namespace) -> Result<Vec<String>> {
+        match namespace.user() {
+            None => PosixSemaphore::list(),
+            Some(_) => namespace.names(Kind::PosixSemaphore),
+        }
+    }
+
     /// The name's file.
     fn file(name: &str) -> PathBuf {
         Path::new(DIRECTORY).join(format!("sem.{}", name.trim_start_matches('/')))
@@ -427,8 +536,10 @@ impl Deref for PosixSemaphore {
 
 impl Drop for PosixSemaphore {
     fn drop(&mut self) {
-        // SAFETY: from sem_open, closed once: the C library unmaps it when nobody in the process has it open.
-        unsafe { libc::sem_close(self.0.raw.as_ptr()) };
+        if let Home::Libc(libc) = &self.0.home {
+            // SAFETY: from sem_open, closed once: the C library unmaps it when nobody in the process has it open.
+            unsafe { libc::sem_close(libc.raw.as_ptr()) };
+        }
     }
 }
 
@@ -481,7 +592,7 @@ impl UnnamedSemaphore<'static> {
         let raw = mapped.map_err(|errno| Error::new("mmap", errno, &object))?.cast::<libc::sem_t>();
         let raw = NonNull::new(raw).ok_or_else(|| Error::new("mmap", Errno::NOMEM, &object))?;
         let made = UnnamedSemaphore {
-            semaphore: Semaphore { raw, object, memory: None },
+            semaphore: Semaphore::of_libc(raw, object),
             mapped: true,
             memory: PhantomData,
         };
@@ -540,7 +651,10 @@ impl<'a> UnnamedSemaphore<'a> {
     }
 
     fn with_witness(mut self, mapping: &'a Mapping, offset: usize) -> Result<UnnamedSemaphore<'a>> {
-        self.semaphore.memory = mapping.witness(offset..offset + size_of::<libc::sem_t>());
+        let memory = mapping.witness(offset..offset + size_of::<libc::sem_t>());
+        if let Home::Libc(libc) = &mut self.semaphore.home {
+            libc.memory = memory;
+        }
         self.value()?;
         Ok(self)
     }
@@ -572,7 +686,7 @@ impl<'a> UnnamedSemaphore<'a> {
     /// `memory` points to an initialised `sem_t` of this C library, and stays mapped, readable and writable until the
     /// semaphore is dropped.
     pub unsafe fn from_raw(memory: NonNull<libc::sem_t>) -> UnnamedSemaphore<'a> {
-        let semaphore = Semaphore { raw: memory, object: Label::from(NOUN), memory: None };
+        let semaphore = Semaphore::of_libc(memory, Label::from(NOUN));
         UnnamedSemaphore { semaphore, mapped: false, memory: PhantomData }
     }
 }
@@ -612,8 +726,9 @@ impl Deref for UnnamedSemaphore<'_> {
 
 impl Drop for UnnamedSemaphore<'_> {
     fn drop(&mut self) {
+        let Home::Libc(libc) = &self.semaphore.home else { return };
         if self.mapped {
-            let memory = self.semaphore.raw.as_ptr().cast();
+            let memory = libc.raw.as_ptr().cast();
             // SAFETY: mapped by `anonymous` with this size; every user of it borrows `self`.
             let _ = unsafe { rustix::mm::munmap(memory, size_of::<libc::sem_t>()) };
         }

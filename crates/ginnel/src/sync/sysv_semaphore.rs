@@ -17,28 +17,24 @@
 //! of the last operation at 0 until the first `semop`, so [`create_with`](SysvSemaphores::create_with) lets exactly one
 //! process, the maker, set the values and then do one operation; everybody else waits for that.
 //! Crash point: a maker killed between the two leaves a set that nobody calls ready; the others get `ETIMEDOUT`.
-#![allow(unsafe_code)]
+//!
+//! # How it works inside
+//! The calls of the two homes are in `sysv_semaphore/kernel.rs` and `sysv_semaphore/user.rs`, under the same names.
+
+pub(super) mod kernel;
+pub(super) mod user;
 
 use rustix::io::Errno;
 
 use crate::error::{Error, Label, Result};
 use crate::sysv::{self, GetFlags, Key};
-use crate::wait::check;
-use crate::{Deadline, interrupt};
+use crate::{Deadline, Namespace, interrupt};
 
 pub(super) const FAMILY: &str = "sysv-sem";
+/// As many operations need no allocation.
+const FEW: usize = 4;
 /// `SEMVMX`, the highest value of a semaphore: a constant of the kernel's.
 pub const VALUE_MAX: u16 = 32767;
-
-// The libc crate has it not, though every libc has.
-unsafe extern "C" {
-    fn semtimedop(
-        semid: libc::c_int,
-        sops: *mut libc::sembuf,
-        nsops: libc::size_t,
-        timeout: *const libc::timespec,
-    ) -> libc::c_int;
-}
 
 /// One step of [`SysvSemaphores::operate`]: what is to happen to which semaphore of the set.
 ///
@@ -129,10 +125,17 @@ impl Operation {
 /// ```
 #[derive(Debug)]
 pub struct SysvSemaphores {
+    pub(super) home: Home,
     pub(super) id: i32,
     pub(super) object: Label,
     /// The process that removes the set when it drops the handle. A forked child's copy does not.
     removed_by: Option<u32>,
+}
+
+#[derive(Debug)]
+pub(super) enum Home {
+    Kernel,
+    User(user::Set),
 }
 
 /// How to open or make [`SysvSemaphores`]: see [`SysvSemaphores::options`].
@@ -147,13 +150,20 @@ pub struct SysvSemaphores {
 /// set.remove()?;
 /// # Ok::<(), ginnel::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SysvSemaphoresOptions {
+    namespace: Namespace,
     flags: GetFlags,
     count: u32,
 }
 
 impl SysvSemaphoresOptions {
+    /// In which home; the kernel's unless said.
+    pub fn namespace(mut self, namespace: &Namespace) -> Self {
+        self.namespace = namespace.clone();
+        self
+    }
+
     /// Make the set if there is none with this key (`IPC_CREAT`).
     pub fn create(mut self, create: bool) -> Self {
         self.flags.create = create;
@@ -188,13 +198,12 @@ impl SysvSemaphoresOptions {
     pub fn open(self, key: impl Into<Key>) -> Result<SysvSemaphores> {
         let key = key.into();
         let count = i32::try_from(self.count).unwrap_or(i32::MAX);
-        // SAFETY: semget takes no pointers.
-        match check(unsafe { libc::semget(key.raw(), count, self.flags.raw(key)) }) {
-            Ok(id) => Ok(SysvSemaphores {
-                id: id as i32,
-                object: sysv::label(FAMILY, key, id as i32),
-                removed_by: None,
-            }),
+        let outcome = match self.namespace.user() {
+            None => kernel::get(key.raw(), count, self.flags.raw(key)),
+            Some(home) => user::get(home, key.raw(), count, self.flags.raw(key)),
+        };
+        match outcome {
+            Ok(id) => Ok(SysvSemaphores::of(&self.namespace, id, key)),
             Err(errno) => {
                 Err(self.explain(Error::new("semget", errno, &Label::new(format!("{FAMILY}:{key}")))))
             }
@@ -220,13 +229,13 @@ impl SysvSemaphoresOptions {
         let makes = wanted.flags.create || wanted.flags.create_new;
         loop {
             if makes {
-                match wanted.create_new(true).open(key) {
+                match wanted.clone().create_new(true).open(key) {
                     Ok(set) => return set.with_first_values(values),
                     Err(error) if error.is_already_exists() && !wanted.flags.create_new => {}
                     Err(error) => return Err(error),
                 }
             }
-            match wanted.create(false).open(key).and_then(|set| set.once_ready(deadline)) {
+            match wanted.clone().create(false).open(key).and_then(|set| set.once_ready(deadline)) {
                 // Its maker failed and took it away, or somebody else removed it.
                 Err(error) if makes && (error.is_removed() || error.raw() == Errno::NOENT) => {}
                 other => return other,
@@ -234,22 +243,32 @@ impl SysvSemaphoresOptions {
         }
     }
 
-    fn explain(self, error: Error) -> Error {
+    fn explain(&self, error: Error) -> Error {
         match error.raw() {
-            Errno::NOENT => error.with_hint("no set has this key; make it first, or open with `create`"),
+            Errno::NOENT => error.with_hint(format!(
+                "no set has this key{}; make it first, or open with `create`",
+                self.namespace.inside()
+            )),
             Errno::EXIST => {
                 error.with_hint("a set with this key exists; open it without `create_new`, or remove it")
             }
-            Errno::ACCESS => {
-                error.with_hint("its mode does not grant this user what was asked; see `ipcs -s -i ID`")
-            }
+            Errno::ACCESS => error.with_hint(match self.namespace.user() {
+                None => "its mode does not grant this user what was asked; see `ipcs -s -i ID`",
+                Some(_) => "its mode does not grant this user to read and to write it",
+            }),
             Errno::INVAL if self.count == 0 => error.with_hint("a new set needs a `count` of at least 1"),
             Errno::INVAL => error.with_hint(format!(
                 "the existing set has fewer than {} semaphores, or {}",
                 self.count,
-                super::sysv_semaphore_status::limit_hint("a new one may not have as many", 0)
+                match self.namespace.user() {
+                    None => kernel::limit_hint("a new one may not have as many", 0),
+                    Some(home) => user::count_hint(home),
+                }
             )),
-            Errno::NOSPC => error.with_hint(super::sysv_semaphore_status::no_space_hint(self.count)),
+            Errno::NOSPC => error.with_hint(match self.namespace.user() {
+                None => kernel::no_space_hint(self.count),
+                Some(_) => "the memory file system is full; see `df`".into(),
+            }),
             _ => error,
         }
     }
@@ -258,7 +277,7 @@ impl SysvSemaphoresOptions {
 impl SysvSemaphores {
     /// Opens a set with every choice spelled out.
     pub fn options() -> SysvSemaphoresOptions {
-        SysvSemaphoresOptions { flags: GetFlags::DEFAULT, count: 0 }
+        SysvSemaphoresOptions { namespace: Namespace::kernel(), flags: GetFlags::DEFAULT, count: 0 }
     }
 
     /// Opens the set with this key, which must exist.
@@ -266,7 +285,15 @@ impl SysvSemaphores {
     /// # Errors
     /// See [`SysvSemaphoresOptions::open`].
     pub fn open(key: impl Into<Key>) -> Result<SysvSemaphores> {
-        SysvSemaphores::options().open(key)
+        SysvSemaphores::open_in(&Namespace::kernel(), key)
+    }
+
+    /// [`SysvSemaphores::open`] in another home.
+    ///
+    /// # Errors
+    /// See [`SysvSemaphoresOptions::open`].
+    pub fn open_in(namespace: &Namespace, key: impl Into<Key>) -> Result<SysvSemaphores> {
+        SysvSemaphores::options().namespace(namespace).open(key)
     }
 
     /// Opens the set with this key, and makes it (mode 0600, all values 0) if there is none.
@@ -274,7 +301,15 @@ impl SysvSemaphores {
     /// # Errors
     /// See [`SysvSemaphoresOptions::open`].
     pub fn create(key: impl Into<Key>, count: u32) -> Result<SysvSemaphores> {
-        SysvSemaphores::options().create(true).count(count).open(key)
+        SysvSemaphores::create_in(&Namespace::kernel(), key, count)
+    }
+
+    /// [`SysvSemaphores::create`] in another home.
+    ///
+    /// # Errors
+    /// See [`SysvSemaphoresOptions::open`].
+    pub fn create_in(namespace: &Namespace, key: impl Into<Key>, count: u32) -> Result<SysvSemaphores> {
+        SysvSemaphores::options().namespace(namespace).create(true).count(count).open(key)
     }
 
     /// Opens the set with this key, and makes it (mode 0600) with these values if there is none: race-free among all
@@ -287,7 +322,20 @@ impl SysvSemaphores {
         values: &[u16],
         deadline: impl Into<Deadline>,
     ) -> Result<SysvSemaphores> {
-        SysvSemaphores::options().create(true).open_with(key, values, deadline)
+        SysvSemaphores::create_with_in(&Namespace::kernel(), key, values, deadline)
+    }
+
+    /// [`SysvSemaphores::create_with`] in another home.
+    ///
+    /// # Errors
+    /// See [`SysvSemaphoresOptions::open_with`].
+    pub fn create_with_in(
+        namespace: &Namespace,
+        key: impl Into<Key>,
+        values: &[u16],
+        deadline: impl Into<Deadline>,
+    ) -> Result<SysvSemaphores> {
+        SysvSemaphores::options().namespace(namespace).create(true).open_with(key, values, deadline)
     }
 
     /// Makes a set without a key (mode 0600, all values 0), removed when this handle is dropped.
@@ -298,17 +346,35 @@ impl SysvSemaphores {
     /// # Errors
     /// See [`SysvSemaphoresOptions::open`].
     pub fn private(count: u32) -> Result<SysvSemaphores> {
-        let mut set = SysvSemaphores::options().count(count).open(Key::PRIVATE)?;
+        SysvSemaphores::private_in(&Namespace::kernel(), count)
+    }
+
+    /// [`SysvSemaphores::private`] in another home.
+    ///
+    /// # Errors
+    /// See [`SysvSemaphoresOptions::open`].
+    pub fn private_in(namespace: &Namespace, count: u32) -> Result<SysvSemaphores> {
+        let mut set = SysvSemaphores::options().namespace(namespace).count(count).open(Key::PRIVATE)?;
         set.removed_by = Some(std::process::id());
         Ok(set)
     }
 
     /// The set with this id (`semid`), which is not looked at before the first call on it.
     pub fn from_id(id: i32) -> SysvSemaphores {
-        SysvSemaphores { id, object: sysv::label(FAMILY, Key::PRIVATE, id), removed_by: None }
+        SysvSemaphores::from_id_in(&Namespace::kernel(), id)
     }
 
-    /// The kernel's id (`semid`): what `ipcs -s` shows and [`SysvSemaphores::from_id`] takes.
+    /// [`SysvSemaphores::from_id`] in another home.
+    pub fn from_id_in(namespace: &Namespace, id: i32) -> SysvSemaphores {
+        SysvSemaphores::of(namespace, id, Key::PRIVATE)
+    }
+
+    fn of(namespace: &Namespace, id: i32, key: Key) -> SysvSemaphores {
+        let home = namespace.user().map_or(Home::Kernel, |home| Home::User(user::Set::new(home, id)));
+        SysvSemaphores { home, id, object: sysv::label(FAMILY, key, id), removed_by: None }
+    }
+
+    /// Its id (`semid`): what `ipcs -s` shows of the kernel's, and [`SysvSemaphores::from_id`] takes.
     pub fn id(&self) -> i32 {
         self.id
     }
@@ -352,31 +418,29 @@ impl SysvSemaphores {
     pub fn operate_deadline(&self, operations: &[Operation], deadline: impl Into<Deadline>) -> Result<()> {
         let deadline = deadline.into();
         let flags = if deadline.is_now() { libc::IPC_NOWAIT as i16 } else { 0 };
-        let mut raw = Vec::with_capacity(operations.len());
-        for step in operations {
-            raw.push(step.raw(flags).map_err(|(errno, why)| {
-                Error::new("semop", errno, &self.object).with_hint(format!("{step:?}: {why}"))
-            })?);
-        }
-        let (operation, outcome) = match deadline.remaining().filter(|_| !deadline.is_now()) {
-            // SAFETY: `raw` holds raw.len() operations.
-            None => ("semop", unsafe { libc::semop(self.id, raw.as_mut_ptr(), raw.len()) }),
-            Some(left) => {
-                let left = interrupt::timespec(left);
-                // SAFETY: as above; `left` is valid for the call.
-                let outcome = unsafe { semtimedop(self.id, raw.as_mut_ptr(), raw.len(), &raw const left) };
-                ("semtimedop", outcome)
-            }
+        let mut few = [libc::sembuf { sem_num: 0, sem_op: 0, sem_flg: 0 }; FEW];
+        let mut many = Vec::new();
+        let raw = if let Some(few) = few.get_mut(..operations.len()) {
+            few
+        } else {
+            many.resize(operations.len(), few[0]);
+            &mut many[..]
         };
-        check(outcome).map(drop).map_err(|errno| {
-            let errno = match errno {
-                // The kernel's word for a time limit as well as for IPC_NOWAIT.
-                Errno::AGAIN if !deadline.is_now() && !operations.iter().any(Operation::may_not_wait) => {
-                    Errno::TIMEDOUT
-                }
-                Errno::AGAIN if !deadline.is_now() && deadline.has_passed() => Errno::TIMEDOUT,
-                errno => errno,
-            };
+        for (raw, step) in raw.iter_mut().zip(operations) {
+            *raw = step.raw(flags).map_err(|(errno, why)| {
+                Error::new("semop", errno, &self.object).with_hint(format!("{step:?}: {why}"))
+            })?;
+        }
+        let outcome = match &self.home {
+            Home::Kernel => {
+                let may_not_wait = operations.iter().any(Operation::may_not_wait);
+                kernel::operate(self.id, raw, deadline, may_not_wait)
+            }
+            Home::User(set) => set.operate(raw, deadline),
+        };
+        outcome.map_err(|errno| {
+            let limited = !deadline.is_now() && !deadline.is_never();
+            let operation = if limited { "semtimedop" } else { "semop" };
             self.explain_operation(Error::new(operation, errno, &self.object), operations)
         })
     }
@@ -496,8 +560,8 @@ impl SysvSemaphores {
 
     /// Everybody else's part of [`SysvSemaphoresOptions::open_with`].
     fn once_ready(self, deadline: Deadline) -> Result<SysvSemaphores> {
-        let is_ready = || match self.raw_status() {
-            Ok(raw) if raw.sem_otime != 0 => Ok(()),
+        let is_ready = || match self.look() {
+            Ok(status) if status.last_operation.is_some() => Ok(()),
             Ok(_) => Err(Errno::AGAIN),
             Err(errno) => Err(errno),
         };
@@ -510,8 +574,11 @@ impl SysvSemaphores {
             Err(errno @ (Errno::AGAIN | Errno::TIMEDOUT)) => Err(Error::new("semget", errno, &self.object)
                 .with_hint(format!(
                     "the process that made it has not given it values yet, or was killed before it could, or does \
-                     not mean to; if nobody uses it, remove it: ipcrm -s {}",
-                    self.id
+                     not mean to; if nobody uses it, remove it: {}",
+                    match &self.home {
+                        Home::Kernel => format!("ipcrm -s {}", self.id),
+                        Home::User(set) => set.removal(),
+                    }
                 ))),
             Err(errno) => Err(self.explain(Error::new("semctl", errno, &self.object))),
         }
@@ -521,14 +588,17 @@ impl SysvSemaphores {
         match error.raw() {
             Errno::TOOBIG => {
                 let what = format!("{} operations in one call", operations.len());
-                error.with_hint(super::sysv_semaphore_status::limit_hint(&what, 2))
+                error.with_hint(match &self.home {
+                    Home::Kernel => kernel::limit_hint(&what, 2),
+                    Home::User(set) => set.operations_hint(&what),
+                })
             }
             Errno::FBIG => {
                 let highest = operations.iter().map(|operation| operation.index).max().unwrap_or(0);
-                match self.raw_status() {
-                    Ok(raw) => error.with_hint(format!(
+                match self.look() {
+                    Ok(status) => error.with_hint(format!(
                         "there is no semaphore {highest}: the set has {}, counted from 0",
-                        raw.sem_nsems
+                        status.count
                     )),
                     Err(_) => error.with_hint(format!("there is no semaphore {highest} in the set")),
                 }
@@ -546,13 +616,16 @@ impl SysvSemaphores {
         match error.raw() {
             // EINVAL is the kernel's word for an id whose set was removed before the call.
             Errno::INVAL | Errno::IDRM if self.is_gone() => error.gone(),
-            Errno::ACCESS => error.with_hint("its mode does not let this user do that; see `ipcs -s -i ID`"),
+            Errno::ACCESS => error.with_hint(match &self.home {
+                Home::Kernel => "its mode does not let this user do that; see `ipcs -s -i ID`",
+                Home::User(_) => "its mode does not let this user read and write it",
+            }),
             _ => error,
         }
     }
 
     fn is_gone(&self) -> bool {
-        matches!(self.raw_status(), Err(Errno::INVAL | Errno::IDRM))
+        matches!(self.look(), Err(Errno::INVAL | Errno::IDRM))
     }
 }
 

@@ -5,6 +5,10 @@ mod anonymous;
 mod examples;
 mod fault;
 mod file;
+/// Not every suite needs all of it.
+#[allow(dead_code)]
+#[path = "../common/homes.rs"]
+mod homes;
 mod mapping;
 mod memfd;
 mod posix_shm;

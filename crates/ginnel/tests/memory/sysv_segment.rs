@@ -11,18 +11,19 @@ use ginnel_testkit::{
     Exit, Objects, c_program, fork, isolated, run, run_ok, spawn, temp_dir, unprivileged, wait_until,
 };
 
+use crate::homes::in_both_homes;
 use crate::{PAGE, errno, hint, start};
 
 const KEY: i32 = 0x2a;
 
 #[test]
 fn two_processes_share_a_segment_by_key() {
-    isolated(|| {
+    in_both_homes(|home| {
         let before = Objects::snapshot();
-        let segment = SysvSegment::create(KEY, 4096).unwrap();
+        let segment = SysvSegment::create_in(home, KEY, 4096).unwrap();
         let mapping = segment.attach().unwrap();
         fork(|| {
-            let theirs = SysvSegment::open(KEY).unwrap().attach().unwrap();
+            let theirs = SysvSegment::open_in(home, KEY).unwrap().attach().unwrap();
             theirs.write_bytes(100, b"from the child").unwrap();
             theirs.atomic_u32(0).unwrap().store(1, Ordering::Release);
         })
@@ -37,14 +38,14 @@ fn two_processes_share_a_segment_by_key() {
 
 #[test]
 fn a_file_and_a_project_are_a_key() {
-    isolated(|| {
+    in_both_homes(|home| {
         let directory = temp_dir();
         let path = directory.path().join("project");
         std::fs::write(&path, "").unwrap();
         let key = Key::from_path(&path, 7).unwrap();
-        let segment = SysvSegment::create(key, 64).unwrap();
+        let segment = SysvSegment::create_in(home, key, 64).unwrap();
         let same: Key = format!("{}#7", path.display()).parse().unwrap();
-        assert_eq!(SysvSegment::open(same).unwrap().id(), segment.id());
+        assert_eq!(SysvSegment::open_in(home, same).unwrap().id(), segment.id());
     });
 }
 
@@ -118,17 +119,17 @@ fn limits_are_those_of_the_kernel() {
 
 #[test]
 fn removal_waits_for_the_last_detach() {
-    isolated(|| {
-        let segment = SysvSegment::create(KEY, 100).unwrap();
+    in_both_homes(|home| {
+        let segment = SysvSegment::create_in(home, KEY, 100).unwrap();
         let mapping = segment.attach().unwrap();
         segment.remove().unwrap();
         let status = segment.status().unwrap();
         assert!(status.is_removed && status.permissions.key.is_private());
-        assert_eq!(errno(SysvSegment::open(KEY)), "ENOENT");
+        assert_eq!(errno(SysvSegment::open_in(home, KEY)), "ENOENT");
         mapping.write_at(0, 5_u8).unwrap();
 
         // Linux lets the id be attached until the last one has detached.
-        let second = SysvSegment::from_id(segment.id()).attach_read_only().unwrap();
+        let second = SysvSegment::from_id_in(home, segment.id()).attach_read_only().unwrap();
         assert_eq!(second.read_at::<u8>(0).unwrap(), 5);
         assert_eq!(segment.status().unwrap().attached, 2);
         drop(mapping);
@@ -141,7 +142,7 @@ fn removal_waits_for_the_last_detach() {
             assert_eq!(error.object(), "sysv-shm:0x2a");
         }
         // The key is free for another, which the old handle does not mean.
-        let _new = SysvSegment::create(KEY, 100).unwrap();
+        let _new = SysvSegment::create_in(home, KEY, 100).unwrap();
         assert!(segment.attach().unwrap_err().is_removed());
     });
 }
@@ -166,9 +167,9 @@ fn the_end_of_a_killed_process_detaches() {
 
 #[test]
 fn a_private_segment_goes_with_its_handle_and_not_with_a_childs() {
-    isolated(|| {
+    in_both_homes(|home| {
         let before = Objects::snapshot();
-        let segment = SysvSegment::private(100).unwrap();
+        let segment = SysvSegment::private_in(home, 100).unwrap();
         fork(|| {
             // SAFETY: the child's own copy, which it does not use afterwards (it ends by _exit).
             drop(unsafe { std::ptr::read(&segment) });
@@ -177,14 +178,17 @@ fn a_private_segment_goes_with_its_handle_and_not_with_a_childs() {
         let mapping = segment.attach().unwrap();
         let id = segment.id();
         drop(segment);
-        assert!(SysvSegment::from_id(id).status().unwrap().is_removed, "deferred, while it is attached");
+        assert!(
+            SysvSegment::from_id_in(home, id).status().unwrap().is_removed,
+            "deferred, while it is attached"
+        );
         drop(mapping);
         before.assert_same();
-        let mut kept = SysvSegment::private(100).unwrap();
+        let mut kept = SysvSegment::private_in(home, 100).unwrap();
         kept.keep();
         let id = kept.id();
         drop(kept);
-        SysvSegment::from_id(id).remove().unwrap();
+        SysvSegment::from_id_in(home, id).remove().unwrap();
         before.assert_same();
     });
 }
@@ -206,9 +210,9 @@ fn reading_only_means_it() {
 
 #[test]
 fn attaching_at_an_address() {
-    isolated(|| {
+    in_both_homes(|home| {
         const PLACE: usize = 0x5000_0000_0000;
-        let segment = SysvSegment::private(100).unwrap();
+        let segment = SysvSegment::private_in(home, 100).unwrap();
         let mapping = segment.attach_options().at(PLACE).attach().unwrap();
         assert_eq!(mapping.as_ptr().addr(), PLACE);
         let taken = segment.attach_options().at(PLACE).attach_read_only();
@@ -257,14 +261,19 @@ fn the_status_has_what_ipcs_has() {
 
 #[test]
 fn a_list_has_every_segment_and_no_other() {
-    isolated(|| {
-        assert_eq!(SysvSegment::list().unwrap(), []);
-        let mut segments: Vec<_> = (1..=5).map(|size| SysvSegment::private(size).unwrap()).collect();
+    in_both_homes(|home| {
+        assert_eq!(SysvSegment::list_in(home).unwrap(), []);
+        let mut segments: Vec<_> = (1..=5).map(|size| SysvSegment::private_in(home, size).unwrap()).collect();
         segments.remove(2);
-        let sizes: Vec<_> = SysvSegment::list().unwrap().iter().map(|status| status.size_bytes).collect();
+        let mut sizes: Vec<_> =
+            SysvSegment::list_in(home).unwrap().iter().map(|status| status.size_bytes).collect();
+        // The kernel's table has an order, random ids have none that means anything.
+        sizes.sort_unstable();
         assert_eq!(sizes, [1, 2, 4, 5]);
         unprivileged(|| {
-            assert_eq!(SysvSegment::list().unwrap().len(), 4, "also what it may not read");
+            // The kernel shows also what it may not read.
+            let shown = if home.is_kernel() { 4 } else { 0 };
+            assert_eq!(SysvSegment::list_in(home).unwrap().len(), shown);
         })
         .assert_ok();
     });
@@ -272,19 +281,23 @@ fn a_list_has_every_segment_and_no_other() {
 
 #[test]
 fn a_stranger_may_do_what_the_mode_says() {
-    isolated(|| {
-        let mine = SysvSegment::options().create(true).mode(0o604).size(64).open(KEY).unwrap();
-        let closed = SysvSegment::private(64).unwrap();
+    in_both_homes(|home| {
+        let mine =
+            SysvSegment::options().namespace(home).create(true).mode(0o604).size(64).open(KEY).unwrap();
+        let closed = SysvSegment::private_in(home, 64).unwrap();
         unprivileged(|| {
-            let theirs = SysvSegment::open(KEY).unwrap();
+            let theirs = SysvSegment::open_in(home, KEY).unwrap();
             theirs.attach_read_only().unwrap().read_at::<u8>(0).unwrap();
             assert_eq!(errno(theirs.attach()), "EACCES");
             assert_eq!(errno(theirs.remove()), "EPERM");
             assert_eq!(errno(theirs.set(Change::default())), "EPERM");
             assert_eq!(errno(theirs.lock()), "EPERM");
-            assert_eq!(errno(SysvSegment::from_id(closed.id()).status()), "EACCES");
-            assert_eq!(errno(SysvSegment::from_id(closed.id()).attach_read_only()), "EACCES");
-            assert_eq!(errno(SysvSegment::options().create(true).mode(0o666).size(64).open(KEY)), "EACCES");
+            assert_eq!(errno(SysvSegment::from_id_in(home, closed.id()).status()), "EACCES");
+            assert_eq!(errno(SysvSegment::from_id_in(home, closed.id()).attach_read_only()), "EACCES");
+            assert_eq!(
+                errno(SysvSegment::options().namespace(home).create(true).mode(0o666).size(64).open(KEY)),
+                "EACCES"
+            );
         })
         .assert_ok();
         mine.status().unwrap();
@@ -293,8 +306,8 @@ fn a_stranger_may_do_what_the_mode_says() {
 
 #[test]
 fn locking_keeps_it_in_memory() {
-    isolated(|| {
-        let segment = SysvSegment::private(64).unwrap();
+    in_both_homes(|home| {
+        let segment = SysvSegment::private_in(home, 64).unwrap();
         segment.lock().unwrap();
         assert!(segment.status().unwrap().is_locked);
         segment.unlock().unwrap();
@@ -304,24 +317,32 @@ fn locking_keeps_it_in_memory() {
 
 #[test]
 fn huge_pages_and_no_reserve() {
-    isolated(|| {
-        let segment = SysvSegment::options().no_reserve(true).create(true).size(1 << 30).open(KEY).unwrap();
+    in_both_homes(|home| {
+        let segment = SysvSegment::options()
+            .namespace(home)
+            .no_reserve(true)
+            .create(true)
+            .size(1 << 30)
+            .open(KEY)
+            .unwrap();
         segment.attach().unwrap().write_at((1 << 30) - 8, 1_u64).unwrap();
         if std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap().trim() == "0" {
             let huge = SysvSegment::options()
+                .namespace(home)
                 .create(true)
                 .size(64)
                 .huge_pages(HugePages::DEFAULT)
                 .open(Key::PRIVATE);
-            assert!(hint(huge).contains("vm.nr_hugepages"));
+            let why = if home.is_kernel() { "vm.nr_hugepages" } else { "no huge pages" };
+            assert!(hint(huge).contains(why));
         }
     });
 }
 
 #[test]
 fn an_exec_detaches_and_leaves_no_descriptor() {
-    isolated(|| {
-        let segment = SysvSegment::private(64).unwrap();
+    in_both_homes(|home| {
+        let segment = SysvSegment::private_in(home, 64).unwrap();
         let _mapping = segment.attach().unwrap();
         let output = run(Command::new("sh").args(["-c", "ls -l /proc/self/fd; grep SYSV /proc/self/maps"]));
         assert!(!String::from_utf8_lossy(&output.stdout).contains("SYSV"));
@@ -331,12 +352,13 @@ fn an_exec_detaches_and_leaves_no_descriptor() {
 
 #[test]
 fn the_maker_of_a_private_segment_may_use_it() {
-    isolated(|| {
+    in_both_homes(|home| {
         unprivileged(|| {
-            let segment = SysvSegment::private(64).unwrap();
+            let segment = SysvSegment::private_in(home, 64).unwrap();
             segment.attach().unwrap().write_at(0, 1_u8).unwrap();
             assert_eq!(segment.status().unwrap().permissions.mode, 0o600);
-            let wider = SysvSegment::options().mode(0o640).size(64).open(Key::PRIVATE).unwrap();
+            let wider =
+                SysvSegment::options().namespace(home).mode(0o640).size(64).open(Key::PRIVATE).unwrap();
             assert_eq!(wider.status().unwrap().permissions.mode, 0o640);
             wider.remove().unwrap();
         })
@@ -346,8 +368,8 @@ fn the_maker_of_a_private_segment_may_use_it() {
 
 #[test]
 fn nothing_is_attached_at_null() {
-    isolated(|| {
-        let segment = SysvSegment::private(100).unwrap();
+    in_both_homes(|home| {
+        let segment = SysvSegment::private_in(home, 100).unwrap();
         let result = segment.attach_options().at(5).round(true).attach();
         assert_eq!(errno(result), "EINVAL");
         assert_eq!(segment.status().unwrap().attached, 0);
@@ -356,9 +378,9 @@ fn nothing_is_attached_at_null() {
 
 #[test]
 fn an_owner_may_change_what_its_mode_does_not_let_him_read() {
-    isolated(|| {
+    in_both_homes(|home| {
         unprivileged(|| {
-            let segment = SysvSegment::private(64).unwrap();
+            let segment = SysvSegment::private_in(home, 64).unwrap();
             segment.set(Change { mode: Some(0o200), ..Change::default() }).unwrap();
             assert_eq!(errno(segment.status()), "EACCES");
             segment.set(Change { mode: Some(0o640), ..Change::default() }).unwrap();

@@ -5,6 +5,10 @@
 mod common;
 mod descriptor;
 mod examples;
+/// Not every suite needs all of it.
+#[allow(dead_code)]
+#[path = "../common/homes.rs"]
+mod homes;
 mod icmp;
 mod posix_queue;
 mod raw_socket;

@@ -5,8 +5,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
+use ginnel::Namespace;
 use ginnel::message::PosixQueue;
 use ginnel::message::posix_queue::PRIORITIES;
+use ginnel::namespace::Limits;
 use ginnel_testkit::{
     Exit, Objects, c_program, fork, isolated, run_ok, spawn, unprivileged, wait_blocked_in, wait_until,
 };
@@ -14,11 +16,13 @@ use ginnel_testkit::{
 use crate::common::{
     LONG, assert_close_on_exec, assert_fails, assert_interrupted, assert_times_out, interrupt_by,
 };
+use crate::homes::{in_both_homes, sleeping, wait_blocked};
 
 const NAME: &str = "/ginnel";
 
-fn small(messages_max: usize) -> PosixQueue {
+fn small(home: &Namespace, messages_max: usize) -> PosixQueue {
     PosixQueue::options()
+        .namespace(home)
         .create_new(true)
         .messages_max(messages_max)
         .message_bytes_max(64)
@@ -33,8 +37,8 @@ fn take(queue: &PosixQueue) -> (u32, String) {
 
 #[test]
 fn the_highest_priority_comes_first_and_within_it_the_oldest() {
-    isolated(|| {
-        let queue = PosixQueue::create(NAME).unwrap();
+    in_both_homes(|home| {
+        let queue = PosixQueue::create_in(home, NAME).unwrap();
         for (priority, text) in [(1, "a"), (5, "b"), (0, "c"), (5, "d"), (PRIORITIES - 1, "e"), (1, "")] {
             queue.send(priority, text.as_bytes()).unwrap();
         }
@@ -48,13 +52,13 @@ fn the_highest_priority_comes_first_and_within_it_the_oldest() {
 
 #[test]
 fn the_three_forms() {
-    isolated(|| {
-        let queue = small(1);
+    in_both_homes(|home| {
+        let queue = small(home, 1);
         let mut buffer = [0; 64];
         assert!(assert_fails("EAGAIN", queue.try_recv(&mut buffer)).is_would_block());
         assert_times_out(|limit| queue.recv_deadline(&mut buffer, limit));
         let receiver = fork(|| assert_eq!(take(&queue), (3, "wake up".into())));
-        wait_blocked_in(receiver.pid(), libc::SYS_mq_timedreceive);
+        wait_blocked(home, receiver.pid(), libc::SYS_mq_timedreceive);
         queue.try_send(3, b"wake up").unwrap();
         receiver.assert_ok();
 
@@ -62,13 +66,14 @@ fn the_three_forms() {
         assert!(assert_fails("EAGAIN", queue.try_send(0, b"x")).is_would_block());
         assert_times_out(|limit| queue.send_deadline(0, b"x", limit));
         let sender = fork(|| queue.send(1, b"after").unwrap());
-        wait_blocked_in(sender.pid(), libc::SYS_mq_timedsend);
+        wait_blocked(home, sender.pid(), libc::SYS_mq_timedsend);
         assert_eq!(take(&queue).1, "fills it");
         sender.assert_ok();
         assert_eq!(take(&queue).1, "after");
         // The open queue was never made non-blocking: whoever shares it still blocks.
-        let flags = rustix_flags(&queue);
-        assert_eq!(flags & libc::O_NONBLOCK, 0);
+        if home.is_kernel() {
+            assert_eq!(rustix_flags(&queue) & libc::O_NONBLOCK, 0);
+        }
     });
 }
 
@@ -80,7 +85,8 @@ fn rustix_flags(fd: impl AsFd) -> i32 {
 #[test]
 fn all_forms_keep_their_word_when_a_sharer_has_set_o_nonblock() {
     isolated(|| {
-        let queue = small(1);
+        let home = &Namespace::kernel();
+        let queue = small(home, 1);
         // SAFETY: F_SETFL takes no pointer.
         unsafe { libc::fcntl(queue.as_fd().as_raw_fd(), libc::F_SETFL, libc::O_RDWR | libc::O_NONBLOCK) };
         assert_fails("EAGAIN", queue.try_recv(&mut [0; 64]));
@@ -96,16 +102,18 @@ fn all_forms_keep_their_word_when_a_sharer_has_set_o_nonblock() {
 
 #[test]
 fn signals_interrupt_and_kill() {
-    isolated(|| {
-        let queue = small(1);
-        assert_interrupted(libc::SYS_mq_timedreceive, || queue.recv(&mut [0; 64]));
-        assert_interrupted(libc::SYS_mq_timedreceive, || queue.recv_deadline(&mut [0; 64], LONG));
+    in_both_homes(|home| {
+        let queue = small(home, 1);
+        assert_interrupted(sleeping(home, libc::SYS_mq_timedreceive), || queue.recv(&mut [0; 64]));
+        assert_interrupted(sleeping(home, libc::SYS_mq_timedreceive), || {
+            queue.recv_deadline(&mut [0; 64], LONG)
+        });
         let receiver = fork(|| drop(queue.recv_vec()));
-        wait_blocked_in(receiver.pid(), libc::SYS_mq_timedreceive);
+        wait_blocked(home, receiver.pid(), libc::SYS_mq_timedreceive);
         receiver.kill();
         assert_eq!(receiver.wait(), Exit::Signal(libc::SIGKILL));
         queue.send(0, b"safe").unwrap();
-        assert_interrupted(libc::SYS_mq_timedsend, || queue.send(0, b"x"));
+        assert_interrupted(sleeping(home, libc::SYS_mq_timedsend), || queue.send(0, b"x"));
         assert_eq!(queue.status().unwrap().messages, 1);
         assert_eq!(take(&queue).1, "safe");
     });
@@ -113,8 +121,8 @@ fn signals_interrupt_and_kill() {
 
 #[test]
 fn sizes_are_checked_and_named() {
-    isolated(|| {
-        let queue = small(2);
+    in_both_homes(|home| {
+        let queue = small(home, 2);
         assert_eq!(queue.message_bytes_max(), 64);
         let error = assert_fails("EMSGSIZE", queue.send(0, &[0; 65]));
         assert!(
@@ -132,20 +140,20 @@ fn sizes_are_checked_and_named() {
 
 #[test]
 fn names_are_opened_as_files_are() {
-    isolated(|| {
+    in_both_homes(|home| {
         let before = Objects::snapshot();
-        let error = assert_fails("ENOENT", PosixQueue::open(NAME));
+        let error = assert_fails("ENOENT", PosixQueue::open_in(home, NAME));
         assert_eq!(error.object(), "posix-mq:/ginnel");
-        let queue = PosixQueue::options().create_new(true).mode(0o640).open(NAME).unwrap();
-        assert_fails("EEXIST", PosixQueue::options().create_new(true).open(NAME));
+        let queue = PosixQueue::options().namespace(home).create_new(true).mode(0o640).open(NAME).unwrap();
+        assert_fails("EEXIST", PosixQueue::options().namespace(home).create_new(true).open(NAME));
         queue.send(1, b"still here").unwrap();
         drop(queue);
-        assert_eq!(PosixQueue::list().unwrap(), [NAME]);
-        let queue = PosixQueue::create(NAME).unwrap();
-        PosixQueue::remove(NAME).unwrap();
+        assert_eq!(PosixQueue::list_in(home).unwrap(), [NAME]);
+        let queue = PosixQueue::create_in(home, NAME).unwrap();
+        PosixQueue::remove_in(home, NAME).unwrap();
         assert_eq!(take(&queue).1, "still here", "who has it open goes on");
-        assert_fails("ENOENT", PosixQueue::remove(NAME));
-        assert_fails("ENOENT", PosixQueue::open(NAME));
+        assert_fails("ENOENT", PosixQueue::remove_in(home, NAME));
+        assert_fails("ENOENT", PosixQueue::open_in(home, NAME));
         for (name, errno) in [
             ("jobs", "EINVAL"),
             ("", "EINVAL"),
@@ -155,29 +163,29 @@ fn names_are_opened_as_files_are() {
             ("/a\0b", "EINVAL"),
             (&format!("/{}", "x".repeat(256)), "ENAMETOOLONG"),
         ] {
-            assert!(assert_fails(errno, PosixQueue::create(name)).hint().is_some(), "{name}");
-            assert!(assert_fails(errno, PosixQueue::remove(name)).hint().is_some(), "{name}");
+            assert!(assert_fails(errno, PosixQueue::create_in(home, name)).hint().is_some(), "{name}");
+            assert!(assert_fails(errno, PosixQueue::remove_in(home, name)).hint().is_some(), "{name}");
         }
         let longest = format!("/{}", "x".repeat(255));
-        PosixQueue::create(&longest).unwrap();
-        PosixQueue::remove(&longest).unwrap();
+        PosixQueue::create_in(home, &longest).unwrap();
+        PosixQueue::remove_in(home, &longest).unwrap();
         before.assert_same();
     });
 }
 
 #[test]
 fn reading_and_writing_only() {
-    isolated(|| {
-        let queue = small(2);
-        let reader = PosixQueue::options().write(false).open(NAME).unwrap();
-        let writer = PosixQueue::options().read(false).open(NAME).unwrap();
+    in_both_homes(|home| {
+        let queue = small(home, 2);
+        let reader = PosixQueue::options().namespace(home).write(false).open(NAME).unwrap();
+        let writer = PosixQueue::options().namespace(home).read(false).open(NAME).unwrap();
         assert!(assert_fails("EBADF", reader.send(0, b"x")).hint().unwrap().contains("reading"));
         assert!(assert_fails("EBADF", writer.recv(&mut [0; 64])).hint().unwrap().contains("writing"));
         writer.send(0, b"x").unwrap();
-        assert_eq!(writer.status().unwrap().bytes, None);
+        assert_eq!(writer.status().unwrap().bytes, if home.is_kernel() { None } else { Some(1) });
         assert_eq!(reader.status().unwrap().bytes, Some(1));
         take(&reader);
-        assert_fails("EINVAL", PosixQueue::options().read(false).write(false).open(NAME));
+        assert_fails("EINVAL", PosixQueue::options().namespace(home).read(false).write(false).open(NAME));
         drop(queue);
     });
 }
@@ -215,13 +223,44 @@ fn limits_are_named_when_they_are_hit() {
 }
 
 #[test]
-fn too_many_descriptors_is_not_mistaken_for_too_large_a_queue() {
+fn the_limits_of_a_user_space_home_are_its_own() {
     isolated(|| {
+        let limits = Limits {
+            msg_max: 20,
+            msgsize_max: 100,
+            msg_default: 3,
+            msgsize_default: 50,
+            ..Limits::default()
+        };
+        let home = Namespace::options().create(true).limits(limits).open("limited").unwrap();
+        let attempt = |messages, bytes| {
+            let options = PosixQueue::options().namespace(&home).create(true);
+            options.messages_max(messages).message_bytes_max(bytes).open(NAME)
+        };
+        let error = assert_fails("EINVAL", attempt(21, 100));
+        assert!(error.hint().unwrap().contains("msg_max of /dev/shm/ginnel-0/limited is 20"), "{error}");
+        let error = assert_fails("EINVAL", attempt(20, 101));
+        assert!(error.hint().unwrap().contains("msgsize_max of /dev/shm/ginnel-0/limited is 100"), "{error}");
+        assert!(assert_fails("EINVAL", attempt(0, 64)).hint().unwrap().contains("at least 1"));
+        let status = PosixQueue::create_in(&home, NAME).unwrap().status().unwrap();
+        assert_eq!((status.messages_max, status.message_bytes_max), (3, 50));
+        // More than anybody may have in the kernel's home.
+        let roomy = Namespace::private().unwrap();
+        let options = PosixQueue::options().namespace(&roomy).create(true);
+        let queue = options.messages_max(60_000).message_bytes_max(1 << 20).open(NAME).unwrap();
+        (0..1000_u32).for_each(|n| queue.try_send(n % 7, &n.to_ne_bytes()).unwrap());
+        assert_eq!(queue.status().unwrap().messages, 1000);
+    });
+}
+
+#[test]
+fn too_many_descriptors_is_not_mistaken_for_too_large_a_queue() {
+    in_both_homes(|home| {
         fork(|| {
             let limit = libc::rlimit { rlim_cur: 3, rlim_max: 20 };
             // SAFETY: the limit is a whole rlimit.
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-            let error = assert_fails("EMFILE", PosixQueue::create(NAME));
+            let error = assert_fails("EMFILE", PosixQueue::create_in(home, NAME));
             assert!(error.hint().unwrap().contains("RLIMIT_NOFILE"), "{error}");
         })
         .assert_ok();
@@ -230,14 +269,17 @@ fn too_many_descriptors_is_not_mistaken_for_too_large_a_queue() {
 
 #[test]
 fn another_user_may_do_what_the_mode_says() {
-    isolated(|| {
-        let queue = small(2);
+    in_both_homes(|home| {
+        let queue = small(home, 2);
         unprivileged(|| {
-            assert!(assert_fails("EACCES", PosixQueue::open(NAME)).is_permission_denied());
-            assert!(assert_fails("EACCES", PosixQueue::remove(NAME)).hint().unwrap().contains("owner"));
-            let mine = PosixQueue::options().create_new(true).mode(0o606).open("/mine").unwrap();
+            assert!(assert_fails("EACCES", PosixQueue::open_in(home, NAME)).is_permission_denied());
+            assert!(
+                assert_fails("EACCES", PosixQueue::remove_in(home, NAME)).hint().unwrap().contains("owner")
+            );
+            let mine =
+                PosixQueue::options().namespace(home).create_new(true).mode(0o606).open("/mine").unwrap();
             mine.send(0, b"x").unwrap();
-            PosixQueue::remove("/mine").unwrap();
+            PosixQueue::remove_in(home, "/mine").unwrap();
         })
         .assert_ok();
         drop(queue);
@@ -246,8 +288,8 @@ fn another_user_may_do_what_the_mode_says() {
 
 #[test]
 fn a_queue_is_a_descriptor() {
-    isolated(|| {
-        let queue = small(1);
+    in_both_homes(|home| {
+        let queue = small(home, 1);
         assert_close_on_exec();
         let events = |fd: &PosixQueue| {
             let mut poll =
@@ -259,6 +301,12 @@ fn a_queue_is_a_descriptor() {
         assert_eq!(events(&queue), libc::POLLOUT);
         queue.send(0, b"x").unwrap();
         assert_eq!(events(&queue), libc::POLLIN);
+        if !home.is_kernel() {
+            take(&queue);
+            assert_eq!(events(&queue), libc::POLLOUT);
+            assert_fails("EBADF", PosixQueue::from_fd(queue.as_fd().try_clone_to_owned().unwrap()));
+            return;
+        }
         let copy = PosixQueue::from_fd(queue.as_fd().try_clone_to_owned().unwrap()).unwrap();
         assert_eq!(take(&copy).1, "x");
         assert_fails("EBADF", PosixQueue::from_fd(std::fs::File::open("/etc/passwd").unwrap().into()));
@@ -268,11 +316,11 @@ fn a_queue_is_a_descriptor() {
 #[test]
 fn a_signal_is_sent_once_with_its_payload() {
     // In a process of one thread: the kernel picks any thread that does not block the signal.
-    isolated(|| fork(a_signal_is_sent_once).assert_ok());
+    in_both_homes(|home| fork(|| a_signal_is_sent_once(home)).assert_ok());
 }
 
-fn a_signal_is_sent_once() {
-    let queue = small(4);
+fn a_signal_is_sent_once(home: &Namespace) {
+    let queue = small(home, 4);
     interrupt_by(libc::SIGUSR2);
     let wait_info = || {
         // SAFETY: the set and the siginfo are whole; SI_MESGQ carries a value and a process.
@@ -310,7 +358,7 @@ fn a_signal_is_sent_once() {
     take(&queue);
     for _ in 0..2 {
         let receiver = fork(|| drop(queue.recv_vec_deadline(LONG).unwrap()));
-        wait_blocked_in(receiver.pid(), libc::SYS_mq_timedreceive);
+        wait_blocked(home, receiver.pid(), libc::SYS_mq_timedreceive);
         queue.send(1, b"for the receiver").unwrap();
         receiver.assert_ok();
         assert_eq!(wait_info(), None);
@@ -324,8 +372,8 @@ fn a_signal_is_sent_once() {
 
 #[test]
 fn a_thread_is_told_once_and_none_when_cancelled() {
-    isolated(|| {
-        let queue = small(4);
+    in_both_homes(|home| {
+        let queue = small(home, 4);
         let (tell, told) = mpsc::channel();
         let notice = |number: u32| {
             let tell = tell.clone();
@@ -348,7 +396,7 @@ fn a_thread_is_told_once_and_none_when_cancelled() {
         assert_eq!(told.recv_timeout(LONG), Ok(3), "the cancelled one was dropped");
 
         // Its thread ends with the queue's handle, and takes its descriptor along.
-        let queue_2 = PosixQueue::create("/second").unwrap();
+        let queue_2 = PosixQueue::create_in(home, "/second").unwrap();
         let (keeper, kept) = mpsc::channel::<()>();
         queue_2.notify_thread(move || keeper.send(()).unwrap()).unwrap();
         drop(queue_2);
@@ -367,8 +415,8 @@ fn a_thread_is_told_once_and_none_when_cancelled() {
 
 #[test]
 fn none_reserves_the_place() {
-    isolated(|| {
-        let queue = small(1);
+    in_both_homes(|home| {
+        let queue = small(home, 1);
         queue.notify_none().unwrap();
         fork(|| drop(assert_fails("EBUSY", queue.notify_signal(libc::SIGUSR1, 0)))).assert_ok();
         queue.send(0, b"x").unwrap();
@@ -401,12 +449,17 @@ fn c_sends_to_rust_and_rust_to_c() {
 
 #[test]
 fn many_writers_and_readers_lose_and_double_nothing() {
-    isolated(|| {
+    in_both_homes(|home| {
         const WRITERS: u32 = 3;
         const EACH: u32 = 400;
-        let queue = small(10);
-        let results =
-            PosixQueue::options().create(true).messages_max(10).message_bytes_max(8).open("/sums").unwrap();
+        let queue = small(home, 10);
+        let results = PosixQueue::options()
+            .namespace(home)
+            .create(true)
+            .messages_max(10)
+            .message_bytes_max(8)
+            .open("/sums")
+            .unwrap();
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let queue = &queue;

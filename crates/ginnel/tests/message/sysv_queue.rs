@@ -3,19 +3,20 @@
 use std::process::Command;
 use std::time::Duration;
 
+use ginnel::Namespace;
 use ginnel::message::sysv_queue::{Change, Received};
 use ginnel::message::{Select, SysvQueue};
+use ginnel::namespace::Limits;
 use ginnel::sysv::Key;
-use ginnel_testkit::{
-    Exit, Objects, c_program, fork, isolated, run, run_ok, temp_dir, unprivileged, wait_blocked_in,
-};
+use ginnel_testkit::{Exit, Objects, c_program, fork, isolated, run, run_ok, temp_dir, unprivileged};
 
 use crate::common::{LONG, SHORT, assert_fails, assert_interrupted, assert_times_out};
+use crate::homes::{in_both_homes, sleeping, wait_blocked};
 
 const KEY: Key = Key::new(0x6769);
 
-fn filled(messages: &[(i64, &str)]) -> SysvQueue {
-    let queue = SysvQueue::private().unwrap();
+fn filled(home: &Namespace, messages: &[(i64, &str)]) -> SysvQueue {
+    let queue = SysvQueue::private_in(home).unwrap();
     for (message_type, text) in messages {
         queue.send(*message_type, text.as_bytes()).unwrap();
     }
@@ -27,8 +28,8 @@ fn take(queue: &SysvQueue, select: Select) -> (i64, String) {
     (message.message_type, String::from_utf8(message.payload).unwrap())
 }
 
-fn full(bytes_max: u64) -> SysvQueue {
-    let queue = SysvQueue::private().unwrap();
+fn full(home: &Namespace, bytes_max: u64) -> SysvQueue {
+    let queue = SysvQueue::private_in(home).unwrap();
     queue.set(Change { bytes_max: Some(bytes_max), ..Change::default() }).unwrap();
     queue.send(1, &vec![7; bytes_max as usize]).unwrap();
     queue
@@ -36,8 +37,8 @@ fn full(bytes_max: u64) -> SysvQueue {
 
 #[test]
 fn every_selection_takes_the_message_that_the_man_page_says() {
-    isolated(|| {
-        let queue = filled(&[(5, "a"), (3, "b"), (3, "c"), (9, "d"), (5, "e"), (2, "f")]);
+    in_both_homes(|home| {
+        let queue = filled(home, &[(5, "a"), (3, "b"), (3, "c"), (9, "d"), (5, "e"), (2, "f")]);
         assert_eq!(take(&queue, Select::Type(3)), (3, "b".into()));
         assert_eq!(take(&queue, Select::UpTo(5)), (2, "f".into()));
         assert_eq!(take(&queue, Select::UpTo(5)), (3, "c".into()));
@@ -67,8 +68,8 @@ fn every_selection_takes_the_message_that_the_man_page_says() {
 
 #[test]
 fn a_long_message_stays_or_is_cut_as_was_asked() {
-    isolated(|| {
-        let queue = filled(&[(1, "twelve bytes")]);
+    in_both_homes(|home| {
+        let queue = filled(home, &[(1, "twelve bytes")]);
         let mut buffer = [0; 6];
         assert_fails("E2BIG", queue.recv(Select::Any, &mut buffer));
         assert_eq!(queue.status().unwrap().messages, 1);
@@ -83,8 +84,8 @@ fn a_long_message_stays_or_is_cut_as_was_asked() {
 
 #[test]
 fn peek_copies_any_message_and_leaves_it() {
-    isolated(|| {
-        let queue = filled(&[(4, "first"), (2, "second, which is longer")]);
+    in_both_homes(|home| {
+        let queue = filled(home, &[(4, "first"), (2, "second, which is longer")]);
         assert_eq!(queue.peek_vec(0).unwrap().payload, b"first");
         let second = queue.peek_vec(1).unwrap();
         assert_eq!((second.message_type, &second.payload[..6]), (2, &b"second"[..]));
@@ -97,9 +98,9 @@ fn peek_copies_any_message_and_leaves_it() {
 
 #[test]
 fn deadlines_pass_even_where_their_signal_is_blocked() {
-    isolated(|| {
-        let empty = SysvQueue::private().unwrap();
-        let full = full(64);
+    in_both_homes(|home| {
+        let empty = SysvQueue::private_in(home).unwrap();
+        let full = full(home, 64);
         assert_fails("EAGAIN", full.try_send(1, b"x"));
         let both = || {
             assert_times_out(|limit| empty.recv_deadline(Select::Any, &mut [0; 8], limit));
@@ -135,17 +136,17 @@ fn deadlines_pass_even_where_their_signal_is_blocked() {
 
 #[test]
 fn a_message_ends_a_wait_with_a_deadline() {
-    isolated(|| {
-        let queue = SysvQueue::private().unwrap();
+    in_both_homes(|home| {
+        let queue = SysvQueue::private_in(home).unwrap();
         let receiver = fork(|| assert_eq!(take(&queue, Select::Type(2)), (2, "for you".into())));
-        wait_blocked_in(receiver.pid(), libc::SYS_msgrcv);
+        wait_blocked(home, receiver.pid(), libc::SYS_msgrcv);
         queue.send(1, b"for another").unwrap();
         queue.send(2, b"for you").unwrap();
         receiver.assert_ok();
 
-        let full = full(64);
+        let full = full(home, 64);
         let sender = fork(|| full.send_deadline(2, b"after you", LONG).unwrap());
-        wait_blocked_in(sender.pid(), libc::SYS_msgsnd);
+        wait_blocked(home, sender.pid(), libc::SYS_msgsnd);
         take(&full, Select::Any);
         sender.assert_ok();
         assert_eq!(take(&full, Select::Any), (2, "after you".into()));
@@ -154,21 +155,23 @@ fn a_message_ends_a_wait_with_a_deadline() {
 
 #[test]
 fn another_signal_interrupts_with_and_without_a_deadline() {
-    isolated(|| {
-        let empty = SysvQueue::private().unwrap();
-        assert_interrupted(libc::SYS_msgrcv, || empty.recv(Select::Any, &mut [0; 8]));
-        assert_interrupted(libc::SYS_msgrcv, || empty.recv_deadline(Select::Any, &mut [0; 8], LONG));
-        let full = full(64);
-        assert_interrupted(libc::SYS_msgsnd, || full.send(1, b"x"));
-        assert_interrupted(libc::SYS_msgsnd, || full.send_deadline(1, b"x", LONG));
+    in_both_homes(|home| {
+        let empty = SysvQueue::private_in(home).unwrap();
+        assert_interrupted(sleeping(home, libc::SYS_msgrcv), || empty.recv(Select::Any, &mut [0; 8]));
+        assert_interrupted(sleeping(home, libc::SYS_msgrcv), || {
+            empty.recv_deadline(Select::Any, &mut [0; 8], LONG)
+        });
+        let full = full(home, 64);
+        assert_interrupted(sleeping(home, libc::SYS_msgsnd), || full.send(1, b"x"));
+        assert_interrupted(sleeping(home, libc::SYS_msgsnd), || full.send_deadline(1, b"x", LONG));
         assert_eq!(full.status().unwrap().messages, 1);
     });
 }
 
 #[test]
 fn removal_wakes_everybody_and_is_told_ever_after() {
-    isolated(|| {
-        let queue = full(64);
+    in_both_homes(|home| {
+        let queue = full(home, 64);
         let waiters = [
             (libc::SYS_msgrcv, fork(|| assert_gone("EIDRM", queue.recv(Select::Type(99), &mut [0; 8])))),
             (
@@ -178,7 +181,7 @@ fn removal_wakes_everybody_and_is_told_ever_after() {
             (libc::SYS_msgsnd, fork(|| assert_gone("EIDRM", queue.send(1, b"x")))),
         ];
         for (syscall, waiter) in &waiters {
-            wait_blocked_in(waiter.pid(), *syscall);
+            wait_blocked(home, waiter.pid(), *syscall);
         }
         queue.remove().unwrap();
         for (_, waiter) in waiters {
@@ -200,10 +203,10 @@ fn assert_gone<T: std::fmt::Debug>(errno: &str, outcome: ginnel::Result<T>) {
 
 #[test]
 fn a_killed_receiver_takes_nothing_with_it() {
-    isolated(|| {
-        let queue = SysvQueue::private().unwrap();
+    in_both_homes(|home| {
+        let queue = SysvQueue::private_in(home).unwrap();
         let receiver = fork(|| drop(queue.recv_vec(Select::Any)));
-        wait_blocked_in(receiver.pid(), libc::SYS_msgrcv);
+        wait_blocked(home, receiver.pid(), libc::SYS_msgrcv);
         receiver.kill();
         assert_eq!(receiver.wait(), Exit::Signal(libc::SIGKILL));
         queue.send(1, b"safe").unwrap();
@@ -213,18 +216,18 @@ fn a_killed_receiver_takes_nothing_with_it() {
 
 #[test]
 fn names_are_opened_as_files_are() {
-    isolated(|| {
+    in_both_homes(|home| {
         let before = Objects::snapshot();
-        let error = assert_fails("ENOENT", SysvQueue::open(KEY));
+        let error = assert_fails("ENOENT", SysvQueue::open_in(home, KEY));
         assert_eq!(error.object(), "sysv-msg:0x6769");
-        let queue = SysvQueue::options().create_new(true).mode(0o640).open(KEY).unwrap();
-        assert_fails("EEXIST", SysvQueue::options().create_new(true).open(KEY));
-        assert_eq!(SysvQueue::open(KEY).unwrap().id(), queue.id());
-        assert_eq!(SysvQueue::create(KEY).unwrap().id(), queue.id());
+        let queue = SysvQueue::options().namespace(home).create_new(true).mode(0o640).open(KEY).unwrap();
+        assert_fails("EEXIST", SysvQueue::options().namespace(home).create_new(true).open(KEY));
+        assert_eq!(SysvQueue::open_in(home, KEY).unwrap().id(), queue.id());
+        assert_eq!(SysvQueue::create_in(home, KEY).unwrap().id(), queue.id());
         let status = queue.status().unwrap();
         assert_eq!((status.permissions.key, status.permissions.mode), (KEY, 0o640));
         drop(queue);
-        let queue = SysvQueue::open(KEY).expect("dropping a handle leaves the queue");
+        let queue = SysvQueue::open_in(home, KEY).expect("dropping a handle leaves the queue");
         queue.remove().unwrap();
         before.assert_same();
     });
@@ -232,18 +235,18 @@ fn names_are_opened_as_files_are() {
 
 #[test]
 fn a_private_queue_goes_with_its_maker_and_no_other() {
-    isolated(|| {
+    in_both_homes(|home| {
         let before = Objects::snapshot();
-        let queue = SysvQueue::private().unwrap();
+        let queue = SysvQueue::private_in(home).unwrap();
         let id = queue.id();
         // Moved in: dropped by the child at its end as well.
-        let kept = SysvQueue::from_id(id);
+        let kept = SysvQueue::from_id_in(home, id);
         let child = fork(move || drop(queue));
         // The parent's own copy was moved out and dropped with the closure.
         child.assert_ok();
         assert_gone("EINVAL", kept.status());
 
-        let queue = SysvQueue::private().unwrap();
+        let queue = SysvQueue::private_in(home).unwrap();
         let child = fork(|| {
             // SAFETY: a bitwise copy, as fork makes one, and the original is never dropped here: _exit ends the child.
             drop(unsafe { std::ptr::read(&raw const queue) });
@@ -255,7 +258,7 @@ fn a_private_queue_goes_with_its_maker_and_no_other() {
         queue.keep();
         let id = queue.id();
         drop(queue);
-        SysvQueue::from_id(id).remove().expect("kept");
+        SysvQueue::from_id_in(home, id).remove().expect("kept");
         before.assert_same();
     });
 }
@@ -332,11 +335,62 @@ fn the_host_s_limits_are_named_when_they_are_hit() {
 }
 
 #[test]
-fn many_writers_and_readers_lose_and_double_nothing() {
+fn the_limits_of_a_user_space_home_are_its_own() {
     isolated(|| {
+        let limits = Limits { msgmax: 100, msgmnb: 150, ..Limits::default() };
+        let home = Namespace::options().create(true).limits(limits).open("limited").unwrap();
+        let queue = SysvQueue::create_in(&home, KEY).unwrap();
+        assert_eq!(queue.status().unwrap().bytes_max, 150);
+        let error = assert_fails("EINVAL", queue.send(1, &[0; 101]));
+        assert!(error.hint().unwrap().contains("msgmax of /dev/shm/ginnel-0/limited is 100"), "{error}");
+        queue.send(1, &[0; 100]).unwrap();
+        assert_fails("EAGAIN", queue.try_send(1, &[0; 51]));
+        let limits = SysvQueue::limits_in(&home).unwrap();
+        assert_eq!((limits.message_bytes_max, limits.queue_bytes_max), (100, 150));
+        assert_eq!((limits.queues, limits.messages, limits.bytes), (1, 1, 100));
+        unprivileged(|| {
+            // Longer than the kernel's home takes, and no privilege.
+            let home = Namespace::private().unwrap();
+            let queue = SysvQueue::private_in(&home).unwrap();
+            queue.set(Change { bytes_max: Some(1 << 30), ..Change::default() }).unwrap();
+            let large: Vec<u8> = (0..1 << 20).map(|n| (n * 7) as u8).collect();
+            queue.try_send(2, &large).unwrap();
+            assert_eq!(queue.peek_vec(0).unwrap().payload, large);
+            assert_eq!(queue.recv_vec(Select::Any).unwrap().payload, large);
+        })
+        .assert_ok();
+    });
+}
+
+#[test]
+fn in_a_user_space_home_to_use_is_to_read_and_to_write() {
+    isolated(|| {
+        let home = Namespace::options().create(true).mode(0o1777).at("/dev/shm/home").unwrap();
+        let queue = SysvQueue::options().namespace(&home).create_new(true).mode(0o602).open(KEY).unwrap();
+        let id = queue.id();
+        for mode in [0o602, 0o604] {
+            queue.set(Change { mode: Some(mode), ..Change::default() }).unwrap();
+            unprivileged(|| {
+                let queue = SysvQueue::from_id_in(&home, id);
+                let refused = assert_fails("EACCES", queue.send(1, b"x"));
+                assert!(refused.hint().unwrap().contains("read and write"), "{refused}");
+                assert_fails("EACCES", queue.try_recv(Select::Any, &mut [0; 8]));
+                assert!(assert_fails("EPERM", queue.remove()).hint().unwrap().contains("owner"));
+            })
+            .assert_ok();
+        }
+        queue.set(Change { mode: Some(0o606), ..Change::default() }).unwrap();
+        unprivileged(|| SysvQueue::from_id_in(&home, id).send(1, b"may use").unwrap()).assert_ok();
+        assert_eq!(take(&queue, Select::Any).1, "may use");
+    });
+}
+
+#[test]
+fn many_writers_and_readers_lose_and_double_nothing() {
+    in_both_homes(|home| {
         const WRITERS: u8 = 4;
         const EACH: u32 = 500;
-        let (queue, results) = (SysvQueue::private().unwrap(), SysvQueue::private().unwrap());
+        let (queue, results) = (SysvQueue::private_in(home).unwrap(), SysvQueue::private_in(home).unwrap());
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let queue = &queue;
@@ -369,8 +423,8 @@ fn many_writers_and_readers_lose_and_double_nothing() {
 
 #[test]
 fn status_tells_who_and_how_much() {
-    isolated(|| {
-        let queue = SysvQueue::private().unwrap();
+    in_both_homes(|home| {
+        let queue = SysvQueue::private_in(home).unwrap();
         let status = queue.status().unwrap();
         assert_eq!((status.last_send, status.last_recv, status.last_send_pid), (None, None, 0));
         assert!(status.last_change.is_some());
@@ -451,8 +505,8 @@ fn keys_from_paths_are_those_of_c() {
 
 #[test]
 fn a_message_longer_than_the_queue_never_fits() {
-    isolated(|| {
-        let queue = SysvQueue::private().unwrap();
+    in_both_homes(|home| {
+        let queue = SysvQueue::private_in(home).unwrap();
         queue.set(Change { bytes_max: Some(16), ..Change::default() }).unwrap();
         assert_fails("EAGAIN", queue.try_send(1, &[0; 17]));
         assert_times_out(|limit| queue.send_deadline(1, &[0; 17], limit));
@@ -462,9 +516,9 @@ fn a_message_longer_than_the_queue_never_fits() {
 
 #[test]
 fn the_maker_of_a_private_queue_may_use_it() {
-    isolated(|| {
+    in_both_homes(|home| {
         unprivileged(|| {
-            let queue = SysvQueue::private().unwrap();
+            let queue = SysvQueue::private_in(home).unwrap();
             queue.send(1, b"mine").unwrap();
             assert_eq!(queue.status().unwrap().permissions.mode, 0o600);
         })

@@ -1,11 +1,19 @@
 //! Tests of the sync family, a file a mechanism.
 #![allow(unsafe_code)]
 
+mod barrier;
+mod condvar;
 mod examples;
 mod flock;
+/// Not every suite needs all of it.
+#[allow(dead_code)]
+#[path = "../common/homes.rs"]
+mod homes;
 mod interrupt;
+mod mutex;
 mod posix_semaphore;
 mod record_lock;
+mod rwlock;
 mod sysv_semaphore;
 
 use std::io::{BufRead, BufReader, Write};

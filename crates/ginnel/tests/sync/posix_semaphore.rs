@@ -4,14 +4,13 @@ use std::process::Command;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant, SystemTime};
 
-use ginnel::Deadline;
 use ginnel::memory::{FileMapping, PosixShm};
 use ginnel::sync::posix_semaphore::VALUE_MAX;
 use ginnel::sync::{PosixSemaphore, Semaphore, UnnamedSemaphore};
-use ginnel_testkit::{
-    Objects, c_program, fork, isolated, kernel_objects, run_ok, unprivileged, wait_blocked_in,
-};
+use ginnel::{Deadline, Namespace};
+use ginnel_testkit::{Objects, c_program, fork, isolated, run_ok, unprivileged, wait_blocked_in};
 
+use crate::homes::{in_both_homes, other_objects, wait_blocked};
 use crate::{Peer, catch};
 
 const SHORT: Duration = Duration::from_millis(20);
@@ -23,7 +22,7 @@ fn peer(words: &[&str]) -> Command {
 }
 
 /// What every semaphore must do, named or not.
-fn counts_and_waits(semaphore: &Semaphore) {
+fn counts_and_waits(home: &Namespace, semaphore: &Semaphore) {
     assert_eq!(semaphore.value().unwrap(), 0);
     assert_eq!(semaphore.try_wait().unwrap_err().errno_name(), "EAGAIN");
     let before = Instant::now();
@@ -35,7 +34,7 @@ fn counts_and_waits(semaphore: &Semaphore) {
     }
 
     let waiter = fork(|| semaphore.wait().unwrap());
-    wait_blocked_in(waiter.pid(), libc::SYS_futex);
+    wait_blocked(home, waiter.pid(), libc::SYS_futex);
     assert_eq!(semaphore.value().unwrap(), 0);
     semaphore.post().unwrap();
     waiter.assert_ok();
@@ -45,7 +44,7 @@ fn counts_and_waits(semaphore: &Semaphore) {
             catch(libc::SIGUSR1, 0);
             assert!(semaphore.wait_deadline(deadline).unwrap_err().is_interrupted());
         });
-        wait_blocked_in(interrupted.pid(), libc::SYS_futex);
+        wait_blocked(home, interrupted.pid(), libc::SYS_futex);
         interrupted.signal(libc::SIGUSR1);
         interrupted.assert_ok();
     }
@@ -82,58 +81,64 @@ fn counts_and_waits(semaphore: &Semaphore) {
 
 #[test]
 fn a_named_one_counts_and_waits() {
-    isolated(|| counts_and_waits(&PosixSemaphore::create("/count", 0).unwrap()));
+    in_both_homes(|home| counts_and_waits(home, &PosixSemaphore::create_in(home, "/count", 0).unwrap()));
 }
 
 #[test]
 fn an_unnamed_one_counts_and_waits() {
-    isolated(|| counts_and_waits(&UnnamedSemaphore::anonymous(0).unwrap()));
+    isolated(|| counts_and_waits(&Namespace::kernel(), &UnnamedSemaphore::anonymous(0).unwrap()));
 }
 
 #[test]
 fn names_open_as_files_do() {
-    isolated(|| {
-        let missing = PosixSemaphore::open("/slots").unwrap_err();
+    in_both_homes(|home| {
+        let missing = PosixSemaphore::open_in(home, "/slots").unwrap_err();
         assert!(missing.is_not_found() && missing.object() == "posix-sem:/slots", "{missing}");
 
-        let made = PosixSemaphore::options().create_new(true).value(3).open("/slots").unwrap();
+        let made =
+            PosixSemaphore::options().namespace(home).create_new(true).value(3).open("/slots").unwrap();
         assert_eq!(made.value().unwrap(), 3);
-        let again = PosixSemaphore::options().create_new(true).open("/slots").unwrap_err();
+        let again = PosixSemaphore::options().namespace(home).create_new(true).open("/slots").unwrap_err();
         assert!(again.is_already_exists());
-        assert_eq!(PosixSemaphore::create("/slots", 9).unwrap().value().unwrap(), 3, "it keeps its own");
-        assert_eq!(PosixSemaphore::list().unwrap(), ["/slots"]);
-        assert_eq!(kernel_objects(), "dev-shm sem.slots mode 600\n");
+        assert_eq!(
+            PosixSemaphore::create_in(home, "/slots", 9).unwrap().value().unwrap(),
+            3,
+            "it keeps its own"
+        );
+        assert_eq!(PosixSemaphore::list_in(home).unwrap(), ["/slots"]);
+        let in_the_kernels = if home.is_kernel() { "dev-shm sem.slots mode 600\n" } else { "" };
+        assert_eq!(other_objects(), in_the_kernels);
 
-        PosixSemaphore::remove("/slots").unwrap();
-        assert!(PosixSemaphore::remove("/slots").unwrap_err().is_not_found());
+        PosixSemaphore::remove_in(home, "/slots").unwrap();
+        assert!(PosixSemaphore::remove_in(home, "/slots").unwrap_err().is_not_found());
         made.post().unwrap();
         assert_eq!(made.value().unwrap(), 4, "without a name it goes on");
-        assert_eq!(kernel_objects(), "");
+        assert_eq!(other_objects(), "");
     });
 }
 
 #[test]
 fn impossible_names_and_values_are_refused_with_a_hint() {
-    isolated(|| {
+    in_both_homes(|home| {
         for name in ["", "slots", "/", "/a/b", "//a", "/a\0b"] {
-            let error = PosixSemaphore::create(name, 0).unwrap_err();
+            let error = PosixSemaphore::create_in(home, name, 0).unwrap_err();
             assert_eq!(error.errno_name(), "EINVAL", "{name:?}");
             assert!(error.hint().unwrap().starts_with("a name"), "{error}");
-            assert_eq!(PosixSemaphore::remove(name).unwrap_err().errno_name(), "EINVAL", "{name:?}");
+            assert_eq!(PosixSemaphore::remove_in(home, name).unwrap_err().errno_name(), "EINVAL", "{name:?}");
         }
         let longest = format!("/{}", "x".repeat(251));
-        drop(PosixSemaphore::create(&longest, 0).unwrap());
-        PosixSemaphore::remove(&longest).unwrap();
-        let long = PosixSemaphore::create(format!("{longest}x"), 0).unwrap_err();
+        drop(PosixSemaphore::create_in(home, &longest, 0).unwrap());
+        PosixSemaphore::remove_in(home, &longest).unwrap();
+        let long = PosixSemaphore::create_in(home, format!("{longest}x"), 0).unwrap_err();
         assert_eq!(long.errno_name(), "ENAMETOOLONG");
 
-        let high = PosixSemaphore::create("/high", VALUE_MAX + 1).unwrap_err();
+        let high = PosixSemaphore::create_in(home, "/high", VALUE_MAX + 1).unwrap_err();
         assert!(high.errno_name() == "EINVAL" && high.hint().unwrap().contains("2147483647"), "{high}");
         assert_eq!(UnnamedSemaphore::anonymous(VALUE_MAX + 1).unwrap_err().errno_name(), "EINVAL");
         let full = UnnamedSemaphore::anonymous(VALUE_MAX).unwrap();
         assert_eq!(full.post().unwrap_err().errno_name(), "EOVERFLOW");
         assert_eq!(full.value().unwrap(), VALUE_MAX);
-        assert_eq!(kernel_objects(), "");
+        assert_eq!(other_objects(), "");
     });
 }
 
@@ -188,15 +193,15 @@ fn an_anonymous_one_is_unmapped_with_its_handle() {
 
 #[test]
 fn permissions_are_the_modes() {
-    isolated(|| {
-        let _private = PosixSemaphore::create("/private", 1).unwrap();
+    in_both_homes(|home| {
+        let _private = PosixSemaphore::create_in(home, "/private", 1).unwrap();
         unprivileged(|| {
-            let refused = PosixSemaphore::open("/private").unwrap_err();
+            let refused = PosixSemaphore::open_in(home, "/private").unwrap_err();
             assert!(refused.is_permission_denied() && refused.hint().is_some(), "{refused}");
             // /dev/shm is sticky.
-            assert!(PosixSemaphore::remove("/private").unwrap_err().is_permission_denied());
-            drop(PosixSemaphore::create("/own", 0).unwrap());
-            PosixSemaphore::remove("/own").unwrap();
+            assert!(PosixSemaphore::remove_in(home, "/private").unwrap_err().is_permission_denied());
+            drop(PosixSemaphore::create_in(home, "/own", 0).unwrap());
+            PosixSemaphore::remove_in(home, "/own").unwrap();
         })
         .assert_ok();
     });
@@ -291,10 +296,10 @@ fn one_in_a_mapping_is_shared_by_all_who_map_it() {
 #[test]
 fn async_forms_wait() {
     use ginnel::tokio::Polled;
-    isolated(|| {
+    in_both_homes(|home| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let named = Polled::new(PosixSemaphore::create("/async", 0).unwrap());
+            let named = Polled::new(PosixSemaphore::create_in(home, "/async", 0).unwrap());
             assert!(tokio::time::timeout(SHORT, named.wait()).await.is_err());
             named.get_ref().post().unwrap();
             let unit = named.acquire().await.unwrap();

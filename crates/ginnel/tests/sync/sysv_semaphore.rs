@@ -1,21 +1,20 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ginnel::Deadline;
 use ginnel::sync::sysv_semaphore_status::Change;
 use ginnel::sync::{Operation, SysvSemaphores};
 use ginnel::sysv::Key;
-use ginnel_testkit::{
-    Objects, c_program, fork, isolated, kernel_objects, run_ok, unprivileged, wait_blocked_in, wait_until,
-};
+use ginnel::{Deadline, Namespace};
+use ginnel_testkit::{Objects, c_program, fork, isolated, run_ok, unprivileged, wait_blocked_in, wait_until};
 
+use crate::homes::{in_both_homes, other_objects, wait_blocked};
 use crate::{Peer, catch};
 
 const KEY: i32 = 0x5e1;
 const SHORT: Duration = Duration::from_millis(20);
 
-fn one(value: u16) -> SysvSemaphores {
-    let set = SysvSemaphores::private(1).unwrap();
+fn one(home: &Namespace, value: u16) -> SysvSemaphores {
+    let set = SysvSemaphores::private_in(home, 1).unwrap();
     set.set_value(0, value).unwrap();
     set
 }
@@ -28,8 +27,8 @@ fn peer(words: &[&str]) -> Command {
 
 #[test]
 fn operations_of_one_call_happen_all_or_not_at_all() {
-    isolated(|| {
-        let set = SysvSemaphores::private(3).unwrap();
+    in_both_homes(|home| {
+        let set = SysvSemaphores::private_in(home, 3).unwrap();
         set.set_values(&[2, 0, 0]).unwrap();
         let refused =
             set.try_operate(&[Operation::take(0, 2), Operation::take(1, 1), Operation::wait_zero(2)]);
@@ -47,10 +46,10 @@ fn operations_of_one_call_happen_all_or_not_at_all() {
 
 #[test]
 fn a_waiter_goes_on_when_it_can() {
-    isolated(|| {
-        let set = SysvSemaphores::private(2).unwrap();
+    in_both_homes(|home| {
+        let set = SysvSemaphores::private_in(home, 2).unwrap();
         let taker = fork(|| set.operate(&[Operation::take(0, 2), Operation::take(1, 1)]).unwrap());
-        wait_blocked_in(taker.pid(), libc::SYS_semtimedop);
+        wait_blocked(home, taker.pid(), libc::SYS_semtimedop);
         assert_eq!((set.waiting(0).unwrap(), set.waiting_zero(0).unwrap()), (1, 0));
         set.operate(&[Operation::add(0, 2)]).unwrap();
         assert!(taker.is_alive(), "only half of what it wants is there");
@@ -69,8 +68,8 @@ fn a_waiter_goes_on_when_it_can() {
 
 #[test]
 fn each_form_says_would_block_or_timed_out_as_it_must() {
-    isolated(|| {
-        let set = one(0);
+    in_both_homes(|home| {
+        let set = one(home, 0);
         assert_eq!(set.try_wait(0).unwrap_err().errno_name(), "EAGAIN");
 
         let before = Instant::now();
@@ -98,8 +97,8 @@ fn each_form_says_would_block_or_timed_out_as_it_must() {
 
 #[test]
 fn errors_of_operations_name_the_limit() {
-    isolated(|| {
-        let set = SysvSemaphores::private(2).unwrap();
+    in_both_homes(|home| {
+        let set = SysvSemaphores::private_in(home, 2).unwrap();
         let error = |operations: &[Operation]| set.try_operate(operations).unwrap_err();
 
         let missing = error(&[Operation::add(2, 1)]);
@@ -108,7 +107,9 @@ fn errors_of_operations_name_the_limit() {
 
         let many = error(&vec![Operation::add(0, 1); 501]);
         assert_eq!(many.errno_name(), "E2BIG");
-        assert!(many.hint().unwrap().contains("SEMOPM, the 3rd number of kernel.sem"), "{many}");
+        let limit =
+            if home.is_kernel() { "SEMOPM, the 3rd number of kernel.sem" } else { "semopm of /dev/shm/" };
+        assert!(many.hint().unwrap().contains(limit), "{many}");
 
         set.set_value(0, 32767).unwrap();
         for high in [error(&[Operation::add(0, 1)]), error(&[Operation::add(1, 40000)])] {
@@ -131,16 +132,17 @@ fn errors_of_operations_name_the_limit() {
 
 #[test]
 fn opening_says_what_is_wrong() {
-    isolated(|| {
-        assert!(SysvSemaphores::open(KEY).unwrap_err().is_not_found());
-        let empty = SysvSemaphores::options().create(true).open(KEY).unwrap_err();
+    in_both_homes(|home| {
+        assert!(SysvSemaphores::open_in(home, KEY).unwrap_err().is_not_found());
+        let empty = SysvSemaphores::options().namespace(home).create(true).open(KEY).unwrap_err();
         assert!(empty.hint().unwrap().contains("at least 1"), "{empty}");
 
-        let set = SysvSemaphores::create(KEY, 2).unwrap();
-        assert_eq!(SysvSemaphores::create(KEY, 2).unwrap().id(), set.id());
-        let again = SysvSemaphores::options().create_new(true).count(2).open(KEY).unwrap_err();
+        let set = SysvSemaphores::create_in(home, KEY, 2).unwrap();
+        assert_eq!(SysvSemaphores::create_in(home, KEY, 2).unwrap().id(), set.id());
+        let again =
+            SysvSemaphores::options().namespace(home).create_new(true).count(2).open(KEY).unwrap_err();
         assert!(again.is_already_exists());
-        let larger = SysvSemaphores::create(KEY, 3).unwrap_err();
+        let larger = SysvSemaphores::create_in(home, KEY, 3).unwrap_err();
         assert_eq!(larger.errno_name(), "EINVAL");
         assert!(larger.hint().unwrap().contains("fewer than 3"), "{larger}");
 
@@ -182,13 +184,13 @@ fn the_limits_that_are_hit_are_named() {
 
 #[test]
 fn a_removal_wakes_the_waiters() {
-    isolated(|| {
-        let set = one(0);
+    in_both_homes(|home| {
+        let set = one(home, 0);
         let waiter = fork(|| {
             let error = set.wait_deadline(0, Duration::from_secs(100)).unwrap_err();
             assert!(error.is_removed() && error.errno_name() == "EIDRM", "{error}");
         });
-        wait_blocked_in(waiter.pid(), libc::SYS_semtimedop);
+        wait_blocked(home, waiter.pid(), libc::SYS_semtimedop);
         set.remove().unwrap();
         waiter.assert_ok();
     });
@@ -196,14 +198,15 @@ fn a_removal_wakes_the_waiters() {
 
 #[test]
 fn a_signal_handler_ends_the_wait_even_with_sa_restart() {
-    isolated(|| {
-        let set = one(0);
+    in_both_homes(|home| {
+        let set = one(home, 0);
         for deadline in [Deadline::NEVER, Duration::from_secs(100).into()] {
             let waiter = fork(|| {
-                catch(libc::SIGUSR1, libc::SA_RESTART);
+                // A futex's wait goes on after such a handler, and ours is one.
+                catch(libc::SIGUSR1, if home.is_kernel() { libc::SA_RESTART } else { 0 });
                 assert!(set.wait_deadline(0, deadline).unwrap_err().is_interrupted());
             });
-            wait_blocked_in(waiter.pid(), libc::SYS_semtimedop);
+            wait_blocked(home, waiter.pid(), libc::SYS_semtimedop);
             waiter.signal(libc::SIGUSR1);
             waiter.assert_ok();
         }
@@ -213,8 +216,8 @@ fn a_signal_handler_ends_the_wait_even_with_sa_restart() {
 
 #[test]
 fn a_killed_holders_units_come_back_only_with_undo() {
-    isolated(|| {
-        let set = SysvSemaphores::private(2).unwrap();
+    in_both_homes(|home| {
+        let set = SysvSemaphores::private_in(home, 2).unwrap();
         set.set_values(&[5, 5]).unwrap();
         let holder = fork(|| {
             let _permit = set.acquire(&[(0, 2), (1, 3)]).unwrap();
@@ -232,8 +235,8 @@ fn a_killed_holders_units_come_back_only_with_undo() {
 
 #[test]
 fn setting_a_value_clears_the_undo() {
-    isolated(|| {
-        let set = one(5);
+    in_both_homes(|home| {
+        let set = one(home, 5);
         let (reader, writer) = std::io::pipe().unwrap();
         let holder = fork(|| {
             std::mem::forget(set.acquire(&[(0, 2)]).unwrap());
@@ -249,11 +252,11 @@ fn setting_a_value_clears_the_undo() {
 
 #[test]
 fn a_forked_copy_of_a_permit_or_of_a_handle_gives_nothing_back() {
-    isolated(|| {
-        let set = one(3);
+    in_both_homes(|home| {
+        let set = one(home, 3);
         let permit = set.acquire(&[(0, 2)]).unwrap();
         fork(|| {
-            let stolen = SysvSemaphores::from_id(set.id());
+            let stolen = SysvSemaphores::from_id_in(home, set.id());
             // The closure's captures are references: the copies are dropped here by hand.
             // SAFETY: the copies are dropped once in this process, which ends by _exit.
             unsafe {
@@ -271,23 +274,23 @@ fn a_forked_copy_of_a_permit_or_of_a_handle_gives_nothing_back() {
 
 #[test]
 fn a_private_set_goes_with_its_handle_unless_kept() {
-    isolated(|| {
+    in_both_homes(|home| {
         let before = Objects::snapshot();
-        drop(SysvSemaphores::private(4).unwrap());
+        drop(SysvSemaphores::private_in(home, 4).unwrap());
         before.assert_same();
-        let mut set = SysvSemaphores::private(1).unwrap();
+        let mut set = SysvSemaphores::private_in(home, 1).unwrap();
         set.keep();
         let id = set.id();
         drop(set);
-        SysvSemaphores::from_id(id).remove().unwrap();
+        SysvSemaphores::from_id_in(home, id).remove().unwrap();
         before.assert_same();
     });
 }
 
 #[test]
 fn a_turn_is_passed_on_or_comes_back_but_never_both() {
-    isolated(|| {
-        let turns = SysvSemaphores::private(2).unwrap();
+    in_both_homes(|home| {
+        let turns = SysvSemaphores::private_in(home, 2).unwrap();
         turns.set_values(&[1, 0]).unwrap();
         // Killed while it holds its turn: its own turn again.
         let holder = fork(|| {
@@ -313,7 +316,7 @@ fn a_turn_is_passed_on_or_comes_back_but_never_both() {
 
 #[test]
 fn whoever_makes_the_set_everybody_sees_its_values() {
-    isolated(|| {
+    in_both_homes(|home| {
         for round in 0..20 {
             let key = KEY + round;
             let (reader, writer) = std::io::pipe().unwrap();
@@ -322,21 +325,22 @@ fn whoever_makes_the_set_everybody_sees_its_values() {
                     fork(|| {
                         // All start when the parent writes.
                         std::io::Read::read(&mut &reader, &mut [0]).unwrap();
-                        let set = SysvSemaphores::create_with(key, &[8, 0], Deadline::NEVER).unwrap();
+                        let set =
+                            SysvSemaphores::create_with_in(home, key, &[8, 0], Deadline::NEVER).unwrap();
                         set.try_operate(&[Operation::take(0, 1), Operation::add(1, 1)]).unwrap();
                     })
                 })
                 .collect();
             std::io::Write::write_all(&mut &writer, &[0; 8]).unwrap();
             children.into_iter().for_each(|child| child.assert_ok());
-            let set = SysvSemaphores::open(key).unwrap();
+            let set = SysvSemaphores::open_in(home, key).unwrap();
             assert_eq!(set.values().unwrap(), [0, 8]);
             // Used up, and not made anew.
-            let set = SysvSemaphores::create_with(key, &[8, 0], Deadline::NOW).unwrap();
+            let set = SysvSemaphores::create_with_in(home, key, &[8, 0], Deadline::NOW).unwrap();
             assert_eq!(set.values().unwrap(), [0, 8]);
         }
         for values in [&[0, 0][..], &[0, 7], &[1; 600]] {
-            let set = SysvSemaphores::options().create_new(true);
+            let set = SysvSemaphores::options().namespace(home).create_new(true);
             let set = set.open_with(KEY - 1, values, Deadline::NOW).unwrap();
             assert_eq!(set.values().unwrap(), values);
             assert!(set.status().unwrap().last_operation.is_some());
@@ -347,16 +351,20 @@ fn whoever_makes_the_set_everybody_sees_its_values() {
 
 #[test]
 fn a_set_whose_maker_gives_no_values_is_waited_for_with_an_end() {
-    isolated(|| {
-        let made = SysvSemaphores::create(KEY, 1).unwrap();
-        let now = SysvSemaphores::create_with(KEY, &[1], Deadline::NOW).unwrap_err();
+    in_both_homes(|home| {
+        let made = SysvSemaphores::create_in(home, KEY, 1).unwrap();
+        let now = SysvSemaphores::create_with_in(home, KEY, &[1], Deadline::NOW).unwrap_err();
         assert!(now.is_would_block());
-        let late = SysvSemaphores::create_with(KEY, &[1], SHORT).unwrap_err();
+        let late = SysvSemaphores::create_with_in(home, KEY, &[1], SHORT).unwrap_err();
         assert!(late.is_timed_out(), "{late}");
-        assert!(late.hint().unwrap().contains(&format!("ipcrm -s {}", made.id())), "{late}");
+        let remedy = match home.path() {
+            None => format!("ipcrm -s {}", made.id()),
+            Some(path) => format!("ginnel rm --namespace {} sysv-sem:id={}", path.display(), made.id()),
+        };
+        assert!(late.hint().unwrap().contains(&remedy), "{late}");
 
         let waiter = fork(|| {
-            let set = SysvSemaphores::create_with(KEY, &[1], Deadline::NEVER).unwrap();
+            let set = SysvSemaphores::create_with_in(home, KEY, &[1], Deadline::NEVER).unwrap();
             assert_eq!(set.value(0).unwrap(), 4);
         });
         wait_blocked_in(waiter.pid(), libc::SYS_clock_nanosleep);
@@ -366,14 +374,14 @@ fn a_set_whose_maker_gives_no_values_is_waited_for_with_an_end() {
         made.remove().unwrap();
 
         // A maker that cannot give its values leaves nothing behind.
-        let refused = SysvSemaphores::create_with(KEY, &[40000], Deadline::NEVER).unwrap_err();
+        let refused = SysvSemaphores::create_with_in(home, KEY, &[40000], Deadline::NEVER).unwrap_err();
         assert_eq!(refused.errno_name(), "ERANGE");
-        assert_eq!(kernel_objects(), "");
+        assert_eq!(other_objects(), "");
     });
 }
 
 #[test]
-fn permissions_are_the_modes() {
+fn in_the_kernels_home_each_call_has_its_permission() {
     isolated(|| {
         let set = SysvSemaphores::options().create(true).mode(0o604).count(1).open(KEY).unwrap();
         unprivileged(|| {
@@ -402,6 +410,41 @@ fn permissions_are_the_modes() {
         let permissions = set.status().unwrap().permissions;
         assert_eq!((permissions.uid, permissions.gid, permissions.creator_uid), (65534, 65534, 0));
         unprivileged(|| SysvSemaphores::open(KEY).unwrap().remove().unwrap()).assert_ok();
+    });
+}
+
+#[test]
+fn in_a_user_space_home_to_use_is_to_read_and_to_write() {
+    isolated(|| {
+        let home = Namespace::options().create(true).mode(0o1777).at("/dev/shm/home").unwrap();
+        let options = SysvSemaphores::options().namespace(&home).create(true).count(1);
+        let set = options.mode(0o604).open(KEY).unwrap();
+        for (mode, may_look) in [(0o604, true), (0o602, false)] {
+            set.set(Change { mode: Some(mode), ..Change::default() }).unwrap();
+            unprivileged(|| {
+                let set = SysvSemaphores::open_in(&home, KEY).unwrap();
+                for refused in
+                    [set.post(0), set.try_wait_zero(0), set.value(0).map(drop), set.set_value(0, 1)]
+                {
+                    let refused = refused.unwrap_err();
+                    assert_eq!(refused.errno_name(), "EACCES");
+                    assert!(refused.hint().unwrap().contains("read and write"), "{refused}");
+                }
+                assert_eq!(set.status().is_ok(), may_look);
+                assert_eq!(SysvSemaphores::list_in(&home).unwrap().len(), usize::from(may_look));
+                assert_eq!(set.remove().unwrap_err().errno_name(), "EPERM");
+                let refused = set.set(Change { mode: Some(0o777), ..Change::default() }).unwrap_err();
+                assert!(refused.is_permission_denied() && refused.hint().is_some());
+            })
+            .assert_ok();
+        }
+        set.set(Change { mode: Some(0o606), ..Change::default() }).unwrap();
+        unprivileged(|| SysvSemaphores::open_in(&home, KEY).unwrap().post(0).unwrap()).assert_ok();
+        assert_eq!(set.value(0).unwrap(), 1);
+        set.set(Change { uid: Some(65534), gid: Some(65534), mode: Some(0o600) }).unwrap();
+        let permissions = set.status().unwrap().permissions;
+        assert_eq!((permissions.uid, permissions.gid, permissions.creator_uid), (65534, 65534, 0));
+        unprivileged(|| SysvSemaphores::open_in(&home, KEY).unwrap().remove().unwrap()).assert_ok();
     });
 }
 
@@ -494,10 +537,10 @@ fn ipcs_ipcmk_and_ipcrm_agree() {
 #[test]
 fn async_forms_wait_and_lose_nothing_when_dropped() {
     use ginnel::tokio::Polled;
-    isolated(|| {
+    in_both_homes(|home| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let set = Polled::new(one(0));
+            let set = Polled::new(one(home, 0));
             assert!(tokio::time::timeout(SHORT, set.wait(0)).await.is_err());
             let (permit, posted) = tokio::join!(set.acquire(&[(0, 2)]), async {
                 tokio::task::yield_now().await;
@@ -514,9 +557,9 @@ fn async_forms_wait_and_lose_nothing_when_dropped() {
 
 #[test]
 fn the_maker_of_a_private_set_may_use_it() {
-    isolated(|| {
+    in_both_homes(|home| {
         unprivileged(|| {
-            let set = SysvSemaphores::private(1).unwrap();
+            let set = SysvSemaphores::private_in(home, 1).unwrap();
             set.post(0).unwrap();
             assert_eq!(set.value(0).unwrap(), 1);
         })
@@ -526,9 +569,9 @@ fn the_maker_of_a_private_set_may_use_it() {
 
 #[test]
 fn an_owner_may_change_what_its_mode_does_not_let_him_read() {
-    isolated(|| {
+    in_both_homes(|home| {
         unprivileged(|| {
-            let set = SysvSemaphores::private(1).unwrap();
+            let set = SysvSemaphores::private_in(home, 1).unwrap();
             set.set(Change { mode: Some(0o200), ..Change::default() }).unwrap();
             assert_eq!(set.status().unwrap_err().errno_name(), "EACCES");
             set.set(Change { mode: Some(0o640), ..Change::default() }).unwrap();

@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 
-use super::store::{BYTES, NOTICE, NOTIFIED, State, Stored, WAITERS, WAITERS_BYTES, WAITERS_MAX};
+use super::store::{BYTES, LINES, NOTICE, NOTIFIED, State, Stored, WAITERS, WAITERS_BYTES, WAITERS_MAX};
 use super::{LARGE, NOTICE_AWAITED, PosixQueue, RECEIVE, RECEIVED, SEND, TO_SEND};
-use crate::lock::Guard;
+use crate::lock::{Change, Guard};
+use crate::segment::Segment;
 use crate::wait::{Object, Waiters, Words};
 use crate::{Errno, Result};
 
@@ -52,6 +53,7 @@ impl<'q, 'b> Call<'q, 'b> {
             *words = [SEND, message.link, 0, 0, 0, 0, 0];
             return store.set_state(guard, state).map(|()| false);
         }
+        guard.makes(Change::More);
         self.insert(guard, state, &message, true).map(|()| true)
     }
 
@@ -70,6 +72,7 @@ impl<'q, 'b> Call<'q, 'b> {
         self.take_out(&message, words)?;
         let mut state = self.remove(guard, state, &message)?;
         store.free(&mut state, &message)?;
+        guard.makes(Change::Less);
         store.set_state(guard, state)?;
         if state.count == 0 && store.has_surplus(guard)? {
             self.surplus.set(true);
@@ -176,6 +179,8 @@ impl<'q, 'b> Call<'q, 'b> {
 
 impl Object for Call<'_, '_> {
     fn attempt(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<bool> {
+        // Mostly for others, whatever the caller has done itself.
+        guard.makes(Change::Any);
         match words[0] {
             // No notice: the queue was full.
             SEND => self.put(guard, words, false),
@@ -194,6 +199,22 @@ impl Object for Call<'_, '_> {
             }
             NOTICE_AWAITED => self.queue.notice_has_come(guard, words),
             _ => Err(Errno::UCLEAN),
+        }
+    }
+
+    #[inline]
+    fn awaits(&self, words: &Words) -> Change {
+        match words[0] {
+            SEND => Change::Less,
+            RECEIVE => Change::More,
+            _ => Change::Any,
+        }
+    }
+
+    #[inline]
+    fn approach(&self, segment: &Segment) {
+        for line in LINES {
+            segment.prefetch(line);
         }
     }
 

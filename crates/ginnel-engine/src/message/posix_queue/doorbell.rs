@@ -217,6 +217,12 @@ impl PosixQueue {
         bell.polling.get().map(AsFd::as_fd).ok_or(Errno::BADF)
     }
 
+    /// A descriptor that is open for as long as the queue and can do nothing; `poll(2)` says `POLLNVAL` of it, `epoll_ctl(2)`
+    /// `EBADF`. For who has to give a descriptor where [`PosixQueue::descriptor`] has failed.
+    pub fn handle(&self) -> BorrowedFd<'_> {
+        self.bell.place.as_fd()
+    }
+
     /// In the transaction that changes how many messages there are.
     #[inline]
     pub(super) fn count_changes(&self, guard: &mut Guard<'_>, old: u32, new: u32) -> Result<()> {

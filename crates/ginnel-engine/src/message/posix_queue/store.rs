@@ -79,6 +79,9 @@ const SHELF_BITS: usize = 64;
 const SHELF: usize = SHELF_BITS + 8 * SHELF_PRIORITIES as usize;
 const ARENAS: usize = (SHELVES + SHELF * (PRIORITIES / SHELF_PRIORITIES) as usize).next_multiple_of(PAGE);
 
+/// What an operation needs: its words, and the list of the lowest priority.
+pub(super) const LINES: [usize; 5] = [STATE, LIMIT, WAITERS, SHELVES, SHELVES + SHELF_BITS];
+
 // A slot.
 const FREE_NEXT: usize = 0x00;
 const LIST_NEXT: usize = 0x08;

@@ -6,7 +6,7 @@
 //!
 //! The heap is eight wide: a level's children share a cache line.
 
-use super::store::{LEAST_LAST_PAGE, LEAST_LEN, LEAST_ROOTS, SHAPE, STAGING, Store};
+use super::store::{LEAST_LAST_PAGE, LEAST_LEN, LEAST_ROOTS, LEAST_SHIFT, SHAPE, STAGING, Store};
 use crate::lock::Guard;
 use crate::primitive::Ordering;
 use crate::segment::PAGE_BYTES;
@@ -16,7 +16,7 @@ const CHILDREN: usize = 8;
 const TYPES_A_PAGE: usize = PAGE_BYTES / 8;
 const LEAST_LOG: u32 = TYPES_A_PAGE.ilog2();
 /// In the shape: 0 for no heap, or how many types it holds, as a power of two.
-const SHIFT: u32 = 32;
+const SHIFT: u32 = LEAST_SHIFT;
 
 impl Store<'_> {
     /// How many types the heap can hold; 0 if there is none.

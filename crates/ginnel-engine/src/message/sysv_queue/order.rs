@@ -42,10 +42,37 @@ impl Ring {
     fn places(self) -> u32 {
         1 << self.log
     }
+
+    #[inline]
+    pub(super) fn first(self) -> u32 {
+        self.first
+    }
+
+    #[inline]
+    pub(super) fn next(self) -> u32 {
+        self.next
+    }
+
+    #[inline]
+    pub(super) fn half(self) -> u32 {
+        self.half
+    }
+
+    /// While no message is claimed.
+    #[inline]
+    pub(super) fn is_full(self) -> bool {
+        self.next.wrapping_sub(self.first) >= self.places()
+    }
+}
+
+/// A place's number in the ring.
+#[inline]
+pub(super) fn place_in(ring: Ring, place: u32) -> u32 {
+    place & (ring.places() - 1)
 }
 
 impl<'a> Store<'a> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn ring(&self) -> Result<Ring> {
         let (shape, ring) = (self.hot(SHAPE), self.hot(RING));
         let log = shape as u32 & 0xff;
@@ -85,6 +112,19 @@ impl<'a> Store<'a> {
     fn place_word(&self, ring: Ring, place: u32) -> Result<(&'a AtomicU64, u32)> {
         let (offset, upper) = self.place(ring, place)?;
         Ok((self.segment.word64(offset)?, upper))
+    }
+
+    /// [`Store::place_word`], in few steps for a small ring.
+    #[inline(always)]
+    pub(super) fn place_at(&self, ring: Ring, place: u32) -> Result<(&'a AtomicU64, u32)> {
+        let index = place_in(ring, place);
+        let word = if ring.log == SMALL {
+            let offset = HEADER_BYTES + RING_INLINE + ((ring.half as usize) << (SMALL + 2));
+            self.segment.word64(offset + index as usize / 2 * 8)?
+        } else {
+            self.segment.word64(self.place(ring, place)?.0)?
+        };
+        Ok((word, index % 2))
     }
 
     #[inline]
@@ -167,6 +207,13 @@ impl<'a> Store<'a> {
         if place != ring.first {
             return Ok(());
         }
+        let first = self.next_first(ring)?;
+        self.set_hot(guard, RING, u64::from(first) | u64::from(ring.next) << 32)
+    }
+
+    /// The place that is the first when that which is has become empty.
+    #[inline(always)]
+    pub(super) fn next_first(&self, ring: Ring) -> Result<u32> {
         let mut first = ring.first.wrapping_add(1);
         for _ in 0..PASSED_MAX {
             if first == ring.next || self.at(ring, first)? != 0 {
@@ -174,7 +221,7 @@ impl<'a> Store<'a> {
             }
             first = first.wrapping_add(1);
         }
-        self.set_hot(guard, RING, u64::from(first) | u64::from(ring.next) << 32)
+        Ok(first)
     }
 
     /// A message leaves the queue, but its place stays its own. Before it is counted as claimed.

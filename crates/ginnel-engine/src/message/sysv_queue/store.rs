@@ -67,6 +67,8 @@ pub(super) const RING_INLINE: usize = 0x200;
 pub(super) const TYPES_INLINE: usize = 0x400;
 pub(super) const WAITERS: usize = 0x500;
 
+/// Of the heap of types in the shape.
+pub(super) const LEAST_SHIFT: u32 = 32;
 pub(super) const COUNT_SHIFT: u32 = 36;
 const BYTES: u64 = (1 << COUNT_SHIFT) - 1;
 const MESSAGES_MAX: u64 = 1 << 23;
@@ -74,10 +76,10 @@ const MESSAGES_MAX: u64 = 1 << 23;
 const PROCESS_SHIFT: u32 = 22;
 
 /// The head of a message, before its payload.
-const HEAD_BYTES: usize = 48;
+pub(super) const HEAD_BYTES: usize = 48;
 /// How much of a payload stands in the unit if not all of it does.
 const INLINE_BYTES: usize = 80;
-const WHOLE_MAX: usize = UNIT_BYTES_MAX - HEAD_BYTES;
+pub(super) const WHOLE_MAX: usize = UNIT_BYTES_MAX - HEAD_BYTES;
 
 pub(super) const TYPE: usize = 0;
 pub(super) const SIZE: usize = 1;
@@ -158,7 +160,7 @@ pub(super) const FIRST_PAGE: u32 = (HEADER_BYTES / PAGE_BYTES + 1 + WAITERS_PAGE
 pub(super) const BLOCKED_MAX: u32 = ((PAGE_BYTES * (WAITERS_PAGES + 1) - WAITERS) / 128 - 1) as u32;
 
 impl<'a> Store<'a> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(segment: &'a Segment) -> Result<Store<'a>> {
         Ok(Store {
             segment,
@@ -198,7 +200,7 @@ impl<'a> Store<'a> {
     }
 
     /// A message's head. Nothing of the object's own words can be taken for one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn block(&self, unit: u32) -> Result<Block<'a>> {
         let offset = Unit::from_raw(unit).offset();
         if offset < self.first_byte {
@@ -213,6 +215,7 @@ impl<'a> Store<'a> {
         guard.set(Unit::from_raw(unit).offset() + 8 * field, value)
     }
 
+    #[inline]
     pub(super) fn messages(&self) -> u64 {
         self.hot(COUNTS) >> COUNT_SHIFT
     }
@@ -227,7 +230,7 @@ impl<'a> Store<'a> {
     }
 
     /// Who did it and when: mostly the same as before.
-    #[inline]
+    #[inline(always)]
     pub(super) fn stamp(&self, guard: &mut Guard<'_>, field: usize, process: u32) -> Result<()> {
         let word = seconds() << PROCESS_SHIFT | u64::from(process) & ((1 << PROCESS_SHIFT) - 1);
         if self.hot(field) == word { Ok(()) } else { self.set_hot(guard, field, word) }

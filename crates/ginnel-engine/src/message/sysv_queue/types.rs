@@ -10,7 +10,7 @@ use super::store::{
     with_half,
 };
 use crate::lock::Guard;
-use crate::primitive::Ordering;
+use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::HEADER_BYTES;
 use crate::{Errno, Result};
 
@@ -18,7 +18,7 @@ const SHIFT: u32 = 16;
 
 /// The table as it is.
 #[derive(Clone, Copy, Debug)]
-struct Types {
+pub(super) struct Types {
     log: u32,
     parity: u32,
     roots: usize,
@@ -37,9 +37,17 @@ fn bucket_of(kind: i64, log: u32) -> usize {
     ((kind as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - log)) as usize
 }
 
-impl Store<'_> {
+impl Types {
+    /// Which of a message's two links is meant.
     #[inline]
-    fn types(&self) -> Result<Types> {
+    pub(super) fn parity(self) -> u32 {
+        self.parity
+    }
+}
+
+impl<'a> Store<'a> {
+    #[inline(always)]
+    pub(super) fn types(&self) -> Result<Types> {
         let shape = (self.hot(SHAPE) >> SHIFT) as u32;
         let log = shape & 0xff;
         if log != SMALL && !(WIDE..=30).contains(&log) {
@@ -48,7 +56,7 @@ impl Store<'_> {
         Ok(Types { log, parity: shape >> 8 & 1, roots: TYPES_ROOTS })
     }
 
-    #[inline]
+    #[inline(always)]
     fn bucket(&self, types: Types, bucket: usize) -> Result<Link> {
         let offset = if types.log == SMALL {
             HEADER_BYTES + TYPES_INLINE
@@ -73,6 +81,38 @@ impl Store<'_> {
     #[inline]
     fn chain_link(unit: u32, parity: u32) -> Link {
         Link { offset: unit as usize * 64 + 8 * CHAINS, upper: parity }
+    }
+
+    /// The word of a type's bucket, and which half of it.
+    #[inline(always)]
+    pub(super) fn bucket_word(&self, types: Types, kind: i64) -> Result<(&'a AtomicU64, u32)> {
+        let link = self.bucket(types, bucket_of(kind, types.log))?;
+        Ok((self.segment.word64(link.offset)?, link.upper))
+    }
+
+    /// The head of a type's FIFO, or 0, and the word, and which half of it, that names it.
+    #[inline(always)]
+    pub(super) fn find_head(
+        &self,
+        types: Types,
+        bucket: &'a AtomicU64,
+        upper: u32,
+        kind: i64,
+    ) -> Result<(u32, &'a AtomicU64, u32)> {
+        let (mut word, mut upper) = (bucket, upper);
+        // There are no more types than messages.
+        for _ in 0..=self.messages() {
+            let unit = half(word.load(Ordering::Relaxed), upper);
+            if unit == 0 {
+                return Ok((0, word, upper));
+            }
+            let block = self.block(unit)?;
+            if block[TYPE].load(Ordering::Relaxed) as i64 == kind {
+                return Ok((unit, word, upper));
+            }
+            (word, upper) = (&block[CHAINS], types.parity);
+        }
+        Err(Errno::UCLEAN)
     }
 
     /// The oldest message of a type.

@@ -263,7 +263,7 @@ impl<'s> Call<'s> {
 
     /// Attempts this call's own operations. The transaction is empty before.
     #[inline]
-    fn attempt_own(&self, guard: &mut Guard<'_>) -> Result<bool> {
+    pub(super) fn attempt_own(&self, guard: &mut Guard<'_>) -> Result<bool> {
         let set = self.set;
         if set.is_removed() {
             return Err(if self.was_tried.get() { Errno::IDRM } else { Errno::INVAL });

@@ -1,0 +1,265 @@
+//! The short way: a message that fits into one unit, while nobody is blocked and no message is on its way.
+//!
+//! The same words are changed as by `Store::enqueue` and `Store::remove`, by the same rules. What is different: each word
+//! is found once and nothing is handed on in memory, which would cost more than the work itself.
+
+use std::cell::Cell;
+
+use super::SysvQueue;
+use super::order::place_in;
+use super::store::{
+    AWAY, CHAINS, COUNT_SHIFT, COUNTS, EXCEPT_TYPE, HEAD_BYTES, HEAP, LAST, LEAST_SHIFT, PAGES, PLACES,
+    RECEIVED, RING, SENT, SHAPE, SIZE, Store, TYPE, WAITERS, WHOLE_MAX, half, with_half,
+};
+use crate::heap::{Heap, Unit};
+use crate::lock::{Change, Guard};
+use crate::primitive::Ordering;
+use crate::wait::{Alone, Attempt, Patience};
+use crate::{Errno, Result};
+
+/// What a receiver got.
+#[derive(Default)]
+pub(super) struct Got {
+    pub(super) kind: Cell<i64>,
+    pub(super) len: Cell<usize>,
+    /// The queue is empty since, and holds memory that it may give back.
+    pub(super) has_drained: Cell<bool>,
+}
+
+impl SysvQueue {
+    /// Sends a message if nothing stands in the way.
+    #[inline(always)]
+    pub(super) fn send_alone(&self, kind: i64, payload: &[u8], patience: Patience) -> Result<Alone> {
+        let store = Store::of(&self.segment)?;
+        self.place().run_alone(
+            &self.segment,
+            patience,
+            Change::Less,
+            || store.approach(),
+            |guard| {
+                if !self.rights.hold(&self.segment) {
+                    return Ok(Attempt::Otherwise);
+                }
+                store.send_quickly(guard, kind, payload)
+            },
+        )
+    }
+
+    /// Receives a message if nothing stands in the way. `kind` is not less than 0.
+    #[inline(always)]
+    pub(super) fn recv_alone(
+        &self,
+        out: &mut [u8],
+        kind: i64,
+        may_cut: bool,
+        patience: Patience,
+        got: &Got,
+    ) -> Result<Alone> {
+        let store = Store::of(&self.segment)?;
+        self.place().run_alone(
+            &self.segment,
+            patience,
+            Change::More,
+            || store.approach(),
+            |guard| {
+                if !self.rights.hold(&self.segment) {
+                    return Ok(Attempt::Otherwise);
+                }
+                store.recv_quickly(guard, out, kind, may_cut, got)
+            },
+        )
+    }
+}
+
+impl Store<'_> {
+    /// The lines that the next operation needs first.
+    #[inline(always)]
+    fn approach(&self) {
+        let own = self.segment.offset_of(&self.line[0]);
+        for line in [0, HEAP, WAITERS] {
+            self.segment.prefetch(own + line);
+        }
+    }
+
+    #[inline(always)]
+    fn send_quickly(&self, guard: &mut Guard<'_>, kind: i64, payload: &[u8]) -> Result<Attempt> {
+        let (counts, shape) = (self.hot(COUNTS), self.hot(SHAPE));
+        if !self.fits(payload.len() as u64) {
+            return Ok(Attempt::Waits);
+        }
+        let ring = self.ring()?;
+        // The heap of types is to be told of a new one.
+        let is_plain = self.hot(AWAY) == 0 && shape >> LEAST_SHIFT == 0;
+        if !is_plain || counts >> COUNT_SHIFT >= self.blocks_max() || ring.is_full() {
+            return Ok(Attempt::Otherwise);
+        }
+        let types = self.types()?;
+        let (bucket, upper) = self.bucket_word(types, kind)?;
+        let (head, _, _) = self.find_head(types, bucket, upper, kind)?;
+        let bytes = HEAD_BYTES + payload.len();
+        let (units, listed) = self.heap.at_hand(bytes)?;
+        let found = Heap::unit_at_hand(listed);
+        let unit = match found {
+            Some((unit, _)) => unit,
+            None => match self.heap.take_unit(guard, bytes) {
+                Ok(unit) => unit,
+                Err(Errno::NOBUFS) => return Ok(Attempt::Otherwise),
+                Err(errno) => return Err(errno),
+            },
+        };
+        let raw = unit.raw();
+        let block = self.block(raw)?;
+        let chain = if head == 0 { half(bucket.load(Ordering::Relaxed), upper) } else { 0 };
+        let both = |value: u32| u64::from(value) | u64::from(value) << 32;
+        let place = ring.next();
+        block[TYPE].store(kind as u64, Ordering::Release);
+        block[SIZE].store(payload.len() as u64, Ordering::Release);
+        block[LAST].store(u64::from(raw), Ordering::Release);
+        block[PLACES].store(both(place), Ordering::Release);
+        block[CHAINS].store(both(chain), Ordering::Release);
+        block[PAGES].store(0, Ordering::Release);
+        self.segment.copy_in(unit.offset() + HEAD_BYTES, payload)?;
+        let (word, half_of) = self.place_at(ring, place)?;
+        word.store(with_half(word.load(Ordering::Relaxed), half_of, raw), Ordering::Release);
+        let next = place.wrapping_add(1);
+        if place_in(ring, next) == 0 {
+            self.store(EXCEPT_TYPE, 0)?;
+        }
+        let counted = counts.wrapping_add(1 << COUNT_SHIFT).wrapping_add(payload.len() as u64);
+        let (mut of_type, mut of_type_upper) = (bucket, upper);
+        if head != 0 {
+            (of_type, of_type_upper) = (&self.block(head)?[LAST], 0);
+            // What stands behind the last one has no meaning yet.
+            let last = &self.block(half(of_type.load(Ordering::Relaxed), 0))?[SIZE];
+            last.store(with_half(last.load(Ordering::Relaxed), 1, raw), Ordering::Release);
+        }
+        let named_before = of_type.load(Ordering::Relaxed);
+        let named = with_half(named_before, of_type_upper, raw);
+        let before = u64::from(ring.first()) | u64::from(place) << 32;
+        let passed = u64::from(ring.first()) | u64::from(next) << 32;
+        let (ring_word, counts_word) = (&self.line[RING / 8], &self.line[COUNTS / 8]);
+        match found {
+            Some((_, left)) => guard.change_all([
+                (units, listed, left),
+                (ring_word, before, passed),
+                (counts_word, counts, counted),
+                (of_type, named_before, named),
+            ])?,
+            None => guard.change_all([
+                (ring_word, before, passed),
+                (counts_word, counts, counted),
+                (of_type, named_before, named),
+            ])?,
+        }
+        self.stamp(guard, SENT, guard.process())?;
+        guard.makes(Change::More);
+        Ok(Attempt::Done)
+    }
+
+    #[inline(always)]
+    fn recv_quickly(
+        &self,
+        guard: &mut Guard<'_>,
+        out: &mut [u8],
+        kind: i64,
+        may_cut: bool,
+        got: &Got,
+    ) -> Result<Attempt> {
+        let counts = self.hot(COUNTS);
+        let (ring, types) = (self.ring()?, self.types()?);
+        if counts >> COUNT_SHIFT == 0 {
+            return Ok(Attempt::Waits);
+        }
+        if self.hot(AWAY) != 0 {
+            return Ok(Attempt::Otherwise);
+        }
+        let mut first = 0;
+        let mut of_type = kind;
+        if kind == 0 {
+            let (word, upper) = self.place_at(ring, ring.first())?;
+            first = half(word.load(Ordering::Relaxed), upper);
+            if first == 0 {
+                return Ok(Attempt::Otherwise);
+            }
+            of_type = self.block(first)?[TYPE].load(Ordering::Relaxed) as i64;
+        }
+        let (bucket, upper) = self.bucket_word(types, of_type)?;
+        let (unit, link, link_upper) = self.find_head(types, bucket, upper, of_type)?;
+        if unit == 0 && kind != 0 {
+            return Ok(Attempt::Waits);
+        }
+        // The first of all is the first of its type.
+        if kind == 0 && unit != first {
+            return Err(Errno::UCLEAN);
+        }
+        let block = self.block(unit)?;
+        let size_word = block[SIZE].load(Ordering::Relaxed);
+        let size = half(size_word, 0) as usize;
+        if size > WHOLE_MAX {
+            return Ok(Attempt::Otherwise);
+        }
+        if size > out.len() && !may_cut {
+            return Err(Errno::TOOBIG);
+        }
+        let out = if size < out.len() { out.get_mut(..size).unwrap_or_default() } else { out };
+        self.segment.copy_out(unit as usize * 64 + HEAD_BYTES, out)?;
+
+        let left = counts.wrapping_sub(1 << COUNT_SHIFT).wrapping_sub(size as u64);
+        let last = half(block[LAST].load(Ordering::Relaxed), 0);
+        let chain = half(block[CHAINS].load(Ordering::Relaxed), types.parity());
+        let mut follower = chain;
+        if last != unit {
+            follower = half(size_word, 1);
+            // What a FIFO's other messages have there has no meaning.
+            let next = self.block(follower)?;
+            let chains = with_half(next[CHAINS].load(Ordering::Relaxed), types.parity(), chain);
+            next[CHAINS].store(chains, Ordering::Release);
+            let ends = with_half(next[LAST].load(Ordering::Relaxed), 0, last);
+            next[LAST].store(ends, Ordering::Release);
+        }
+        let named_before = link.load(Ordering::Relaxed);
+        let named = with_half(named_before, link_upper, follower);
+
+        let place = half(block[PLACES].load(Ordering::Relaxed), ring.half());
+        let (word, half_of) = self.place_at(ring, place)?;
+        let places = word.load(Ordering::Relaxed);
+        if half(places, half_of) != unit {
+            return Err(Errno::UCLEAN);
+        }
+        let (mut ring_word, mut ring_before, mut ring_value) = (word, places, with_half(places, half_of, 0));
+        if place == ring.first() {
+            let first = self.next_first(ring)?;
+            ring_word = &self.line[RING / 8];
+            ring_before = ring_word.load(Ordering::Relaxed);
+            ring_value = u64::from(first) | u64::from(ring.next()) << 32;
+        }
+        let freed = Unit::from_raw(unit);
+        let counts_word = &self.line[COUNTS / 8];
+        let (units, listed) = self.heap.at_hand(HEAD_BYTES + size)?;
+        match Heap::with_unit_at_hand(listed, freed) {
+            Some(at_hand) => guard.change_all([
+                (counts_word, counts, left),
+                (link, named_before, named),
+                (ring_word, ring_before, ring_value),
+                (units, listed, at_hand),
+            ])?,
+            None => {
+                guard.change_all([
+                    (counts_word, counts, left),
+                    (link, named_before, named),
+                    (ring_word, ring_before, ring_value),
+                ])?;
+                self.heap.free_unit(guard, freed, HEAD_BYTES + size)?;
+            }
+        }
+        self.stamp(guard, RECEIVED, guard.process())?;
+        guard.makes(Change::Less);
+        got.kind.set(of_type);
+        got.len.set(out.len());
+        if left >> COUNT_SHIFT == 0 {
+            got.has_drained
+                .set(!self.is_small() || self.heap.has_spare_beside(units.load(Ordering::Relaxed))?);
+        }
+        Ok(Attempt::Done)
+    }
+}
