@@ -112,7 +112,7 @@ fn all_held(segment: &Segment) -> u64 {
 fn is_listed(segment: &Segment, process: i32) -> bool {
     (0..8)
         .map(|index| SLOTS + index * 0x80)
-        .any(|slot| raw(segment, slot + 0x08) == 1 && raw(segment, slot + 0x40) == process as u64)
+        .any(|slot| raw(segment, slot + 0x08) == 1 && raw(segment, slot + 0x40) as u32 == process as u32)
 }
 
 /// Processes that want a unit each, asleep in this order.
@@ -244,7 +244,7 @@ fn a_sleeper_uses_no_processor() {
 /// is committed.
 fn has_taken(segment: &Segment, process: i32) -> bool {
     let slots = (0..8).map(|index| SLOTS + index * 0x80);
-    let mut own = slots.filter(|slot| raw(segment, slot + 0x40) == process as u64);
+    let mut own = slots.filter(|slot| raw(segment, slot + 0x40) as u32 == process as u32);
     raw(segment, JOURNAL_COUNT) == 0 && own.all(|slot| raw(segment, slot + 0x08) == 0)
 }
 
