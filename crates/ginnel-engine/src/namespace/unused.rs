@@ -40,6 +40,14 @@ use crate::{Errno, Result};
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
 /// What is to be done with an object that a process may have which may not be looked at.
+///
+/// ```
+/// use ginnel_engine::namespace::Doubt;
+///
+/// let careful = true;
+/// let doubt = if careful { Doubt::Spare } else { Doubt::Ignore };
+/// assert_eq!(doubt, Doubt::Spare);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
     /// It stays.
@@ -49,6 +57,13 @@ pub enum Doubt {
 }
 
 /// A process that may not be looked at.
+///
+/// ```
+/// use ginnel_engine::namespace::Unseen;
+///
+/// let unseen = Unseen { pid: 1, uid: 0 };
+/// assert_eq!(format!("process {} of user {}", unseen.pid, unseen.uid), "process 1 of user 0");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unseen {
     /// Its number.
