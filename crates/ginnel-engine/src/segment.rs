@@ -69,8 +69,6 @@ pub struct Segment {
     capacity: usize,
     /// How much of it is the file's; grows, never shrinks.
     mapped: AtomicUsize,
-    /// How many of its first bytes are no hole, as far as this process knows; grows, never shrinks.
-    solid: AtomicUsize,
     header_bytes: usize,
     /// None if the memory is somebody else's.
     file: Option<OwnedFd>,
@@ -161,7 +159,6 @@ impl Segment {
             base,
             capacity,
             mapped: AtomicUsize::new(0),
-            solid: AtomicUsize::new(LEAST_BYTES),
             header_bytes: HEADER_BYTES,
             file: Some(file),
             linked: AtomicUsize::new(0),
@@ -187,7 +184,6 @@ impl Segment {
             base,
             capacity: len,
             mapped: AtomicUsize::new(len),
-            solid: AtomicUsize::new(len),
             header_bytes: SHORT_HEADER_BYTES,
             file: None,
             linked: AtomicUsize::new(0),
@@ -251,15 +247,7 @@ impl Segment {
             return Err(Errno::NOMEM);
         }
         reserve(self.file()?, 0, size)?;
-        self.map_up_to(size)?;
-        self.solid.fetch_max(size, Ordering::Release);
-        Ok(())
-    }
-
-    /// Whether the first `size` bytes are mapped and known to be no hole: else [`Segment::grow`].
-    #[inline]
-    pub fn is_solid(&self, size: usize) -> bool {
-        size <= self.solid.load(Ordering::Acquire)
+        self.map_up_to(size)
     }
 
     /// Makes space for some bytes, wherever they are: what lies between may stay a hole.

@@ -2,6 +2,10 @@
 #![allow(unsafe_code)]
 
 mod common;
+#[path = "sysv_segment/kernel.rs"]
+mod kernel;
+#[path = "sysv_segment/killed.rs"]
+mod killed;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -42,56 +46,6 @@ fn poke(address: usize, value: u8) {
 fn pages_used() -> u64 {
     let system = rustix::fs::statvfs("/dev/shm").unwrap();
     system.f_blocks - system.f_bfree
-}
-
-/// The same calls, in the kernel's home.
-mod kernel {
-    use super::{Errno, Result};
-
-    fn outcome(result: isize) -> Result<isize> {
-        if result == -1 {
-            Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap())
-        } else {
-            Ok(result)
-        }
-    }
-
-    pub(super) fn get(key: i32, size: usize, flags: i32) -> Result<i32> {
-        // SAFETY: no memory is involved.
-        outcome(unsafe { libc::shmget(key, size, flags) } as isize).map(|id| id as i32)
-    }
-
-    pub(super) fn attach(id: i32, address: usize, flags: i32) -> Result<usize> {
-        // SAFETY: the tests replace only what they have mapped.
-        let address = unsafe { libc::shmat(id, std::ptr::with_exposed_provenance_mut(address), flags) };
-        outcome(address.expose_provenance() as isize).map(|address| address as usize)
-    }
-
-    pub(super) fn detach(address: usize) -> Result<()> {
-        // SAFETY: the tests detach what they have attached.
-        outcome(unsafe { libc::shmdt(std::ptr::with_exposed_provenance_mut(address)) } as isize).map(drop)
-    }
-
-    pub(super) fn status(id: i32) -> Result<libc::shmid_ds> {
-        // SAFETY: all zeroes is valid, and the call fills it.
-        unsafe {
-            let mut status: libc::shmid_ds = std::mem::zeroed();
-            outcome(libc::shmctl(id, libc::IPC_STAT, &mut status) as isize)?;
-            Ok(status)
-        }
-    }
-
-    pub(super) fn set(id: i32, mode: u16) -> Result<()> {
-        let mut status = status(id)?;
-        status.shm_perm.mode = mode as _;
-        // SAFETY: the status is valid.
-        outcome(unsafe { libc::shmctl(id, libc::IPC_SET, &mut status) } as isize).map(drop)
-    }
-
-    pub(super) fn control(id: i32, command: i32) -> Result<()> {
-        // SAFETY: these commands take no structure.
-        outcome(unsafe { libc::shmctl(id, command, std::ptr::null_mut()) } as isize).map(drop)
-    }
 }
 
 /// A generator that gives the same numbers for the same seed.
@@ -830,72 +784,4 @@ fn locks_of_somebody_who_is_up_to_no_good_hang_nobody() {
         SysvSegment::remove(&home, id).unwrap();
         assert_eq!(SysvSegment::get(&home, 7, 0, 0), Err(Errno::NOENT));
     });
-}
-
-/// Kills a process before and after each system call of `work`, or at every so many instructions, one process per kill:
-/// how many.
-fn kill_everywhere(
-    every: Option<usize>,
-    prepare: impl Fn() -> i32,
-    work: impl Fn(i32),
-    check: impl Fn(i32, usize),
-) -> usize {
-    for at in (0..).step_by(every.unwrap_or(1)) {
-        let id = prepare();
-        let stepped = Stepped::start(|| work(id));
-        let inside = (0..at).all(|_| if every.is_some() { stepped.step() } else { stepped.step_call() });
-        stepped.kill();
-        check(id, at);
-        if !inside {
-            return at;
-        }
-    }
-    unreachable!("the test's own deadline comes first")
-}
-
-#[test]
-fn killed_anywhere_in_an_attach_or_a_detach_nothing_stays_attached() {
-    isolated(|| attach_and_be_killed(None));
-}
-
-#[test]
-fn killed_at_any_instruction_of_an_attach_or_a_detach_nothing_stays_attached() {
-    isolated_for(common::limit(), || attach_and_be_killed(Some(common::stride_or(4999))));
-}
-
-fn attach_and_be_killed(every: Option<usize>) {
-    {
-        let home = home();
-        let before = pages_used();
-        // Warmed up: what is done once a process is not this test's business.
-        let warm = SysvSegment::get(&home, IPC_PRIVATE, 4096, 0o600).unwrap();
-        SysvSegment::detach(SysvSegment::attach(&home, warm, 0, 0).unwrap()).unwrap();
-        SysvSegment::remove(&home, warm).unwrap();
-        let kills = kill_everywhere(
-            every,
-            || SysvSegment::get(&home, 7, 4096, IPC_CREAT | 0o600).unwrap(),
-            |id| {
-                let address = SysvSegment::attach(&home, id, 0, 0).unwrap();
-                SysvSegment::remove(&home, id).unwrap();
-                SysvSegment::detach(address).unwrap();
-            },
-            |id, at| {
-                match SysvSegment::status(&home, id) {
-                    Ok(status) => assert_eq!((status.attached, status.mode), (0, 0o600), "killed at {at}"),
-                    Err(errno) => assert_eq!(errno, Errno::INVAL, "killed at {at}"),
-                }
-                match SysvSegment::remove(&home, id) {
-                    Ok(()) | Err(Errno::INVAL) => {}
-                    Err(errno) => panic!("{errno}"),
-                }
-                assert_eq!(SysvSegment::get(&home, 7, 0, 0), Err(Errno::NOENT));
-                assert_eq!(home.list(Kind::SysvSegment).unwrap(), []);
-                assert_eq!(pages_used(), before);
-            },
-        );
-        println!("{kills} kills");
-        let how = if every.is_some() { "" } else { " (by system call)" };
-        crate::common::crash(&format!("shmat, IPC_RMID, shmdt{how}"));
-        assert!(kills > if every.is_some() { 3 } else { 50 });
-    }
 }
