@@ -11,6 +11,18 @@
 //! and the lock's own word, on which only deaths are told. (Those whose operation is blocked sleep on the lock's word
 //! too, see `wait`: hence a `turn` of its own, so that giving the lock back wakes one who wants the lock.)
 //!
+//! # Two at once
+//! An operation takes a fraction of what it takes to fetch its cache lines from another processor. So two that use an
+//! object at once are fastest if each does many operations in a row. Who finds the lock taken, and lately found it taken
+//! again and again, *keeps off* first: it does not look at the lock's line for some microseconds, more of them the more
+//! often this was to no avail (see `spin`). Then it sets `wanted`; who gives the lock back and sees that leaves it alone
+//! for a moment, which lets the other in. What stands in `wanted` is a hint, and costs a moment at most.
+//!
+//! A thread that has just seen the change that it was waiting for does not keep off here: whoever made the change is about
+//! to give the lock back. If it sees later that there were several changes in a row by the time it had the lock, it
+//! keeps off when it sees the next, and finds several at once.
+//!
+//! # Who is told
 //! `WAITERS` always stands in a taken word, since all it says is that the kernel is to wake somebody when the holder
 //! dies; set only when somebody sleeps, there would be a moment in which a holder dies unheard.
 //!
@@ -60,15 +72,24 @@ const TURN_OFFSET: usize = 0x44;
 const ARRIVALS_OFFSET: usize = 0x48;
 const CLEARED_OFFSET: usize = 0x50;
 const JOURNAL_COUNT_OFFSET: usize = 0x58;
+const WANTED_OFFSET: usize = 0x60;
 /// A line each: who spins for a change reads it all the time.
 const MORE_OFFSET: usize = 0x80;
 const LESS_OFFSET: usize = 0xc0;
 /// How many words one operation on an object in a file may change: see [`Segment::changes_max`].
 pub const CHANGES_MAX: usize = (HEADER_BYTES - 0x100) / 16;
 
-/// How often a taken lock is looked at before sleeping: about what a holder needs for an operation.
-const SPINS: u32 = if cfg!(ginnel_model) { 1 } else { 160 };
-const PAUSES_MOST: u32 = 16;
+/// For how many pauses a taken lock is looked at before sleeping: about ten microseconds.
+const PAUSES: u32 = if cfg!(ginnel_model) { 1 } else { 400 };
+/// For how many it may be that it is just about to be given back, and nobody is asked for it.
+const PAUSES_SHORT: u32 = 4;
+/// For how many it is looked at without a break: longer than it takes to be let in.
+const PAUSES_CLOSE: u32 = 48;
+/// How many at a time from then on.
+const PAUSE_LONG: u32 = 16;
+/// For how many pauses who gives it back lets another in.
+const LET_IN: u32 = if cfg!(ginnel_model) { 1 } else { 8 };
+
 /// How long to sleep before asking whether the holder is alive at all. Death itself wakes at once: this is for a word
 /// that names nobody, and long enough for a wake that got lost to be seen in a test.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -129,6 +150,15 @@ pub struct Guard<'a> {
     /// How many journal entries this holder has written: the segment's own count is for the next one.
     changes: usize,
     change: Change,
+    /// Whether the object goes to and fro between this holder's CPU and another's.
+    pub(crate) crosses: bool,
+}
+
+/// A change of an object that was seen without the lock.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    change: Change,
+    version: u32,
 }
 
 /// What an operation does to an object, for those who look for it before they sleep.
@@ -177,19 +207,42 @@ impl<'a> Lock<'a> {
         }
     }
 
-    /// Looks, without the lock, for such a change since `version`, for a moment at most: whether there was one.
-    pub(crate) fn look_for(self, change: Change, version: u32, deadline: Option<Instant>) -> bool {
-        spin::look_for(change as usize, deadline, || self.version(change) != version)
+    /// Looks, without the lock, for such a change since `version`, for a moment at most: the one that there was.
+    pub(crate) fn look_for(self, change: Change, version: u32, deadline: Option<Instant>) -> Option<Seen> {
+        let mut seen = version;
+        let found = spin::look_for(change as usize, deadline, || {
+            seen = self.version(change);
+            seen != version
+        });
+        found.then(|| self.saw(change, seen))
     }
 
-    /// As [`Lock::look_for`], and only if this thread's last operations had to wait like this: it will again, and who
-    /// makes the change need not fight for the lock with one who cannot go on yet. Whether it came.
+    /// Somebody has changed the object: lets that one go on if it does so again and again.
+    fn saw(self, change: Change, version: u32) -> Seen {
+        spin::keep_off(change as usize);
+        Seen { change, version }
+    }
+
+    /// For the holder of the lock, which has seen a change before it took it: whether there were more of them since.
     #[inline]
-    pub(crate) fn look_ahead(self, change: Change) -> bool {
-        spin::expects_to_wait(change as usize) && {
-            let version = self.version(change);
-            spin::look_ahead(change as usize, || self.version(change) != version)
+    pub(crate) fn learn(self, seen: Seen) {
+        spin::learn(seen.change as usize, self.version(seen.change).wrapping_sub(seen.version));
+    }
+
+    /// As [`Lock::look_for`], and only if this thread's last operations had to wait like this ([`spin::expected`]): it will
+    /// again, and who makes the change need not fight for the lock with one who cannot go on yet.
+    #[inline]
+    pub(crate) fn look_ahead(self, expected: u32, change: Change) -> Option<Seen> {
+        if !spin::is_among(expected, change as usize) {
+            return None;
         }
+        let version = self.version(change);
+        let mut seen = version;
+        let found = spin::look_ahead(change as usize, || {
+            seen = self.version(change);
+            seen != version
+        });
+        found.then(|| self.saw(change, seen))
     }
 
     /// Has the processor fetch what the next operation needs.
@@ -212,18 +265,24 @@ impl<'a> Lock<'a> {
     /// [`Lock::acquire`] for who knows itself already.
     #[inline]
     pub(crate) fn acquire_as(self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        let before = self.take_word(thread, deadline)?;
+        let before = self.take_word(thread, deadline, false)?;
         Ok(Guard::holding(self.segment, thread, before))
     }
 
-    /// The first half of [`Lock::acquire_as`]; the other is [`Guard::holding`]. In two halves, no guard is moved about in
+    /// The first half of [`Lock::acquire_as`]; the other is [`Guard::holding`]. `keen`: what this thread waited for has just
+    /// come. In two halves, no guard is moved about in
     /// a `Result`, which costs a third of all that an operation costs.
     #[inline]
-    pub(crate) fn take_word(self, thread: Thread, deadline: Option<Instant>) -> Result<*const u8> {
+    pub(crate) fn take_word(
+        self,
+        thread: Thread,
+        deadline: Option<Instant>,
+        keen: bool,
+    ) -> Result<*const u8> {
         let word = self.segment.header32(WORD_OFFSET);
         let before = thread.remember(word);
         if word.compare_exchange(0, thread.id() | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            self.take(thread, before, deadline)?;
+            self.take(thread, before, deadline, keen)?;
         }
         Ok(before)
     }
@@ -231,8 +290,8 @@ impl<'a> Lock<'a> {
     /// Takes the lock from a holder, living or dead.
     #[cold]
     #[inline(never)]
-    fn take(self, thread: Thread, before: *const u8, deadline: Option<Instant>) -> Result<()> {
-        let taken = self.wait_and_take(thread, deadline);
+    fn take(self, thread: Thread, before: *const u8, deadline: Option<Instant>, keen: bool) -> Result<()> {
+        let taken = self.wait_and_take(thread, deadline, keen);
         if taken.is_err() {
             thread.forget(before);
             return taken;
@@ -244,32 +303,36 @@ impl<'a> Lock<'a> {
         Ok(())
     }
 
-    fn wait_and_take(self, thread: Thread, deadline: Option<Instant>) -> Result<()> {
+    fn wait_and_take(self, thread: Thread, deadline: Option<Instant>, keen: bool) -> Result<()> {
         let word = self.segment.header32(WORD_OFFSET);
         if is_held_by(word.load(Ordering::Relaxed), thread) {
             return Err(Errno::DEADLK);
         }
         let turn = self.segment.header32(TURN_OFFSET);
         let arrivals = self.segment.header64(ARRIVALS_OFFSET);
-        let (mut spins, mut pauses) = (0, 1);
+        let wanted = self.segment.header32(WANTED_OFFSET);
+        let has_kept_off = !keen && spin::keep_off_lock();
+        let mut pauses = if has_kept_off { PAUSES_SHORT } else { 0 };
         let mut sleeps = 0;
         loop {
             let value = word.load(Ordering::Relaxed);
             if is_free(value) {
                 let taken = thread.id() | WAITERS;
                 if word.compare_exchange(value, taken, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                    spin::took_lock(keen, pauses > PAUSES_SHORT);
                     return Ok(());
                 }
                 continue;
             }
-            if spins < SPINS {
-                // Longer from time to time: the holder goes faster while nobody reads its line, and does several
-                // operations before the next gets its turn.
-                for _ in 0..pauses {
+            if pauses < PAUSES {
+                if pauses >= PAUSES_SHORT && wanted.load(Ordering::Relaxed) == 0 {
+                    wanted.store(1, Ordering::Relaxed);
+                }
+                let pause = if pauses < PAUSES_CLOSE { 1 } else { PAUSE_LONG };
+                for _ in 0..pause {
                     std::hint::spin_loop();
                 }
-                spins += pauses;
-                pauses = (pauses * 2).min(PAUSES_MOST);
+                pauses += pause;
                 continue;
             }
             if !thread_exists(value & OWNER) {
@@ -325,7 +388,7 @@ impl<'a> Guard<'a> {
     /// For who has taken the lock's word, and was given `before` by it.
     #[inline]
     pub(crate) fn holding(segment: &'a Segment, thread: Thread, before: *const u8) -> Guard<'a> {
-        Guard { segment, thread, before, changes: 0, change: Change::Any }
+        Guard { segment, thread, before, changes: 0, change: Change::Any, crosses: false }
     }
 }
 
@@ -510,19 +573,33 @@ impl Guard<'_> {
     #[inline]
     fn wake_arrivals(&self) {
         let arrivals = self.segment.header64(ARRIVALS_OFFSET).load(Ordering::SeqCst);
-        if arrivals != self.segment.header64(CLEARED_OFFSET).load(Ordering::Relaxed) {
-            self.wake_next(arrivals);
+        let cleared = self.segment.header64(CLEARED_OFFSET).load(Ordering::Relaxed);
+        let wanted = self.segment.header32(WANTED_OFFSET).load(Ordering::Relaxed);
+        if arrivals ^ cleared | u64::from(wanted) != 0 {
+            self.wake_next(arrivals, arrivals != cleared, wanted != 0);
         }
     }
 
-    /// Wakes one who wants the lock.
+    /// Lets one in who spins for the lock, and wakes one who sleeps for it.
     #[cold]
     #[inline(never)]
-    fn wake_next(&self, arrivals: u64) {
-        let turn = self.segment.header32(TURN_OFFSET);
-        turn.fetch_add(1, Ordering::SeqCst);
-        if futex_wake(turn, 1) == 0 {
-            self.segment.header64(CLEARED_OFFSET).store(arrivals, Ordering::Relaxed);
+    fn wake_next(&self, arrivals: u64, sleeps: bool, spins: bool) {
+        if spins {
+            self.segment.header32(WANTED_OFFSET).store(0, Ordering::Relaxed);
+            let word = self.segment.header32(WORD_OFFSET);
+            for _ in 0..LET_IN {
+                std::hint::spin_loop();
+                if word.load(Ordering::Relaxed) != 0 {
+                    break;
+                }
+            }
+        }
+        if sleeps {
+            let turn = self.segment.header32(TURN_OFFSET);
+            turn.fetch_add(1, Ordering::SeqCst);
+            if futex_wake(turn, 1) == 0 {
+                self.segment.header64(CLEARED_OFFSET).store(arrivals, Ordering::Relaxed);
+            }
         }
     }
 }

@@ -51,10 +51,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lock::{Change, Guard, Lock, WORD_OFFSET};
+use crate::lock::{Change, Guard, Lock, Seen, WORD_OFFSET};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, Thread, Watch, futex_wake};
 use crate::segment::Segment;
-use crate::{Errno, Result};
+use crate::{Errno, Result, spin};
 
 mod own_order;
 mod seat;
@@ -381,11 +381,17 @@ impl<'a, O: Object> Waiters<'a, O> {
     ) -> Result<()> {
         let thread = Thread::current();
         let lock = Lock::of(self.segment);
-        if patience != Patience::None && lock.look_ahead(self.object.awaits(words)) {
+        let expected = spin::expected();
+        let mut seen = None;
+        if expected != 0 && patience != Patience::None {
+            seen = lock.look_ahead(expected, self.object.awaits(words));
             self.approach();
         }
-        let before = lock.take_word(thread, patience.deadline())?;
+        let before = lock.take_word(thread, patience.deadline(), seen.is_some())?;
         let mut guard = Guard::holding(self.segment, thread, before);
+        if let Some(seen) = seen {
+            lock.learn(seen);
+        }
         if !self.is_alone() {
             let _bell = guard.release_with_fence();
             return self.run_among_others(thread, words, patience, None, LOOKS_MAX, &mut attempt);
@@ -400,9 +406,9 @@ impl<'a, O: Object> Waiters<'a, O> {
             Ok(false) => return Err(Errno::AGAIN),
             Err(errno) => return Err(errno),
         }
-        let seen = lock.version(self.object.awaits(words));
+        let version = lock.version(self.object.awaits(words));
         drop(guard);
-        self.run_among_others(thread, words, patience, Some(seen), LOOKS_MAX, &mut attempt)
+        self.run_among_others(thread, words, patience, Some(version), LOOKS_MAX, &mut attempt)
     }
 
     /// [`Waiters::run_in_place`] for what [`Place::run_alone`] has left.
@@ -429,17 +435,18 @@ impl<'a, O: Object> Waiters<'a, O> {
         thread: Thread,
         words: &mut Words,
         patience: Patience,
-        seen: Option<u32>,
+        version: Option<u32>,
         looks: u32,
         attempt: &mut impl FnMut(&mut Guard<'a>, &mut Words) -> Result<bool>,
     ) -> Result<()> {
         let _bell = Watch::on(thread, self.bell()?);
         let mut looks = if patience == Patience::None { 0 } else { looks };
-        if let Some(version) = seen {
-            looks = self.look(words, version, patience, looks);
-        }
+        let mut seen = version.and_then(|version| self.look(words, version, patience, &mut looks));
         loop {
             let mut guard = self.enter_as(thread, patience.deadline())?;
+            if let Some(seen) = seen.take() {
+                Lock::of(self.segment).learn(seen);
+            }
             match attempt(&mut guard, words) {
                 Ok(true) => return self.serve_others(guard),
                 Ok(false) if patience != Patience::None => {}
@@ -451,7 +458,7 @@ impl<'a, O: Object> Waiters<'a, O> {
             if looks > 0 {
                 let version = Lock::of(self.segment).version(self.object.awaits(words));
                 self.leave(guard);
-                looks = self.look(words, version, patience, looks);
+                seen = self.look(words, version, patience, &mut looks);
                 continue;
             }
             match self.has_room(&guard) {
@@ -472,15 +479,18 @@ impl<'a, O: Object> Waiters<'a, O> {
         }
     }
 
-    /// Looks for the change that would let an operation go on: how often to look again.
-    fn look(&self, words: &Words, version: u32, patience: Patience, looks: u32) -> u32 {
+    /// Looks for the change that would let an operation go on, and counts how often to look again.
+    fn look(&self, words: &Words, version: u32, patience: Patience, looks: &mut u32) -> Option<Seen> {
         let change = self.object.awaits(words);
-        if Lock::of(self.segment).look_for(change, version, patience.deadline()) {
-            self.approach();
-            looks.saturating_sub(1)
-        } else {
-            0
+        let seen = Lock::of(self.segment).look_for(change, version, patience.deadline());
+        match seen {
+            Some(_) => {
+                self.approach();
+                *looks = looks.saturating_sub(1);
+            }
+            None => *looks = 0,
         }
+        seen
     }
 
     /// Whether there are neither sleepers nor stakes nor anything left to do. For the holder of the lock.

@@ -52,7 +52,7 @@ mod table;
 mod types;
 
 use call::{CLAIMED, Call, PAGES, PREPARED, PROCESS, RECEIVE, SEND, UNIT};
-use quick::Got;
+use quick::{Got, Trail};
 use store::{
     BLOCKED_MAX, CHANGED, COUNTS, FIRST_PAGE, Found, LIMIT, RECEIVED, REGROWN, SENT, SHAPE, Store, WAITERS,
     WHOLE_MAX,
@@ -177,6 +177,7 @@ pub struct SysvQueue {
     rights: Rights,
     /// The namespace's `msgmax`.
     message_max: usize,
+    trail: Trail,
 }
 
 impl SysvQueue {
@@ -203,7 +204,7 @@ impl SysvQueue {
     fn of(segment: Segment, message_max: usize) -> Result<SysvQueue> {
         segment.words::<8>(HEADER_BYTES + WAITERS)?;
         let rights = Rights::of(&segment);
-        Ok(SysvQueue { segment, rights, message_max })
+        Ok(SysvQueue { segment, rights, message_max, trail: Trail::default() })
     }
 
     /// `IPC_STAT`. It takes the permission to read alone.
