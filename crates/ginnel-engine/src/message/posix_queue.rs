@@ -31,6 +31,7 @@
 //!
 //! A message that is put back may be one more than the queue is to hold: it is full until that one is gone.
 
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::lock::Guard;
@@ -46,7 +47,7 @@ mod flags;
 mod notify;
 mod store;
 
-use call::Call;
+use call::{Call, Long};
 pub(crate) use doorbell::bells;
 use doorbell::{BellName, Doorbell};
 use flags::Flags;
@@ -59,6 +60,8 @@ use store::{
 pub const PRIORITIES: u32 = store::PRIORITIES;
 /// Messages of more bytes are copied without the lock.
 pub const LARGE: usize = 8 << 10;
+/// The memory of messages of as many bytes is fetched before the lock is taken.
+const WARMED: usize = 2048;
 
 /// "posixmq" and the version of what follows.
 const POSIX_QUEUE: u64 = u64::from_le_bytes(*b"posixmq\x01");
@@ -162,6 +165,8 @@ pub struct PosixQueue {
     may_send: bool,
     flags: Flags,
     bell: Doorbell,
+    /// Whether the last message that was received here was long: so will be the next.
+    was_long: AtomicBool,
 }
 
 impl PosixQueue {
@@ -259,6 +264,7 @@ impl PosixQueue {
             flags: Flags::new(flags & libc::O_NONBLOCK != 0)?,
             segment,
             bell,
+            was_long: AtomicBool::new(false),
         })
     }
 
@@ -300,7 +306,11 @@ impl PosixQueue {
         if payload.len() > LARGE {
             return self.send_large(priority, payload, patience);
         }
-        let call = Call::of(self);
+        let mut call = Call::of(self);
+        if payload.len() >= WARMED {
+            call.long = Long::In(payload.len());
+            call.warm();
+        }
         let waiters = call.waiters();
         let waits = patience != Patience::None;
         for _ in 0..TRIES_MAX {
@@ -332,8 +342,12 @@ impl PosixQueue {
             return Err(Errno::MSGSIZE);
         }
         let patience = self.patience(patience);
-        let call = Call::of(self);
+        let mut call = Call::of(self);
         call.buffer.set(buffer);
+        if self.was_long.load(Ordering::Relaxed) {
+            call.long = Long::Out;
+            call.warm();
+        }
         // With large messages about, one cannot be blocked without a stake.
         let first = if self.geometry.message_bytes_max > LARGE { Patience::None } else { patience };
         let request = [RECEIVE, 0, 0, 0, 0, 0, 0];
@@ -343,6 +357,10 @@ impl PosixQueue {
             Ok(words) => {
                 if call.surplus.get() {
                     self.give_memory_back();
+                }
+                let is_long = words[4] as usize >= WARMED;
+                if is_long != (call.long == Long::Out) {
+                    self.was_long.store(is_long, Ordering::Relaxed);
                 }
                 Ok(Received { priority: words[3] as u32, len: words[4] as usize })
             }

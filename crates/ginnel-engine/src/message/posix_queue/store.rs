@@ -77,7 +77,8 @@ const SHELVES: usize = (WAITERS + WAITERS_BYTES).next_multiple_of(PAGE);
 const SHELF_PRIORITIES: u32 = 512;
 const SHELF_BITS: usize = 64;
 const SHELF: usize = SHELF_BITS + 8 * SHELF_PRIORITIES as usize;
-const ARENAS: usize = (SHELVES + SHELF * (PRIORITIES / SHELF_PRIORITIES) as usize).next_multiple_of(PAGE);
+const SHELVES_COUNT: usize = (PRIORITIES / SHELF_PRIORITIES) as usize;
+const ARENAS: usize = (SHELVES + SHELF * SHELVES_COUNT).next_multiple_of(PAGE);
 
 /// What an operation needs: its words, and the list of the lowest priority.
 pub(super) const LINES: [usize; 5] = [STATE, LIMIT, WAITERS, SHELVES, SHELVES + SHELF_BITS];
@@ -271,6 +272,37 @@ impl Store<'_> {
     pub(super) fn copy_out(&self, message: &Stored, buffer: &mut [u8]) -> Result<()> {
         let buffer = buffer.get_mut(..message.len).ok_or(Errno::UCLEAN)?;
         self.segment.copy_out(message.place + SLOT_HEAD, buffer)
+    }
+
+    /// Has the processor fetch, without the lock, the slot that the next message is likely to get: whoever copies what has
+    /// to come from another processor first keeps all others waiting for the lock meanwhile.
+    pub(super) fn warm_free(&self, len: usize) -> Result<()> {
+        let free = self.load(STATE)? >> 32;
+        let link = if free != 0 {
+            free
+        } else {
+            (self.load(EPOCH)? & 1) * self.geometry.slots + self.load(HIGH)? + 1
+        };
+        self.segment.warm(self.place(link)?, SLOT_HEAD + len, true);
+        Ok(())
+    }
+
+    /// The same for the message that is likely to be received next.
+    pub(super) fn warm_first(&self) -> Result<()> {
+        if self.load(STATE)? as u32 == 0 {
+            return Ok(());
+        }
+        let Some(shelf) = self.load(TOP)?.checked_ilog2() else { return Ok(()) };
+        for word in (0..8).rev() {
+            let bits = self.load(SHELVES + shelf as usize % SHELVES_COUNT * SHELF + 8 * word)?;
+            if let Some(bit) = bits.checked_ilog2() {
+                let list = List::of(shelf * SHELF_PRIORITIES + 64 * word as u32 + bit);
+                let message = self.stored(self.load(list.ends())? & 0xffff_ffff)?;
+                self.segment.warm(message.place, SLOT_HEAD + message.len, false);
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Puts a message behind those of its priority.

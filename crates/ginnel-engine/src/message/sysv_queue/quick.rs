@@ -74,7 +74,7 @@ impl SysvQueue {
 impl Store<'_> {
     /// The lines that the next operation needs first.
     #[inline(always)]
-    fn approach(&self) {
+    pub(super) fn approach(&self) {
         let own = self.segment.offset_of(&self.line[0]);
         for line in [0, HEAP, WAITERS] {
             self.segment.prefetch(own + line);
