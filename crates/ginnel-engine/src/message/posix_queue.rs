@@ -31,20 +31,21 @@
 //!
 //! A message that is put back may be one more than the queue is to hold: it is full until that one is gone.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use crate::lock::Guard;
 use crate::namespace::{Draft, Kind, Namespace, random};
 use crate::primitive::{Ordering, Thread, thread_exists};
 use crate::segment::Segment;
-use crate::wait::{Object, Patience, Stake, Waiters, Words};
+use crate::wait::{Alone, General, Object, Patience, Stake, Waiters, Words};
 use crate::{Errno, Result};
 
 mod call;
 mod doorbell;
 mod flags;
 mod notify;
+mod quick;
 mod store;
 
 use call::{Call, Long};
@@ -52,6 +53,7 @@ pub(crate) use doorbell::bells;
 use doorbell::{BellName, Doorbell};
 use flags::Flags;
 pub use notify::{Notification, Registration};
+use quick::Got;
 use store::{
     BELL_NAME, BYTES, Geometry, KIND, LIMIT_BYTES, LIMIT_MESSAGES, NOTICE, OUT_OF_STEP, State, Store, Stored,
 };
@@ -167,6 +169,8 @@ pub struct PosixQueue {
     bell: Doorbell,
     /// Whether the last message that was received here was long: so will be the next.
     was_long: AtomicBool,
+    /// Where the last message lay that was sent or received here, for fetching it from the other processor early; or 0.
+    last_place: AtomicUsize,
 }
 
 impl PosixQueue {
@@ -265,6 +269,7 @@ impl PosixQueue {
             segment,
             bell,
             was_long: AtomicBool::new(false),
+            last_place: AtomicUsize::new(0),
         })
     }
 
@@ -306,21 +311,35 @@ impl PosixQueue {
         if payload.len() > LARGE {
             return self.send_large(priority, payload, patience);
         }
+        match self.send_alone(priority, payload, patience)? {
+            Alone::Done => Ok(()),
+            Alone::Otherwise(how) => self.send_among_others(priority, payload, patience, how),
+        }
+    }
+
+    #[inline(never)]
+    fn send_among_others(
+        &self,
+        priority: u32,
+        payload: &[u8],
+        patience: Patience,
+        how: General,
+    ) -> Result<()> {
+        let mut how = Some(how);
         let mut call = Call::of(self);
         if payload.len() >= WARMED {
             call.long = Long::In(payload.len());
-            call.warm();
         }
         let waiters = call.waiters();
         let waits = patience != Patience::None;
         for _ in 0..TRIES_MAX {
-            let request = [SEND, 0, 0, 0, 0, 0, 0];
-            let outcome = waiters.run_own(request, patience, |guard, words| {
+            let (how, mut words) = (how.take().unwrap_or_default(), [SEND, 0, 0, 0, 0, 0, 0]);
+            let outcome = waiters.run_on(how, &mut words, patience, |guard, words| {
                 call.send_small(guard, words, priority, payload, waits)
             });
             self.see_to_the_rest();
             match outcome {
-                Ok(_) => return Ok(()),
+                Ok(()) => return Ok(()),
                 Err(errno) => self.before_another_try(errno, priority, payload.len())?,
             }
         }
@@ -342,32 +361,50 @@ impl PosixQueue {
             return Err(Errno::MSGSIZE);
         }
         let patience = self.patience(patience);
+        // With large messages about, one cannot be blocked without a stake.
+        let first = if self.geometry.message_bytes_max > LARGE { Patience::None } else { patience };
+        let got = Got::default();
+        let outcome = match self.receive_alone(buffer, first, &got) {
+            Ok(Alone::Done) => {
+                if got.has_surplus.get() {
+                    self.give_memory_back();
+                }
+                Ok(Received { priority: got.priority.get(), len: got.len.get() })
+            }
+            Ok(Alone::Otherwise(how)) => self.receive_among_others(buffer, first, how),
+            Err(errno) => Err(errno),
+        };
+        match outcome {
+            Ok(received) => {
+                let is_long = received.len >= WARMED;
+                if is_long != self.was_long.load(Ordering::Relaxed) {
+                    self.was_long.store(is_long, Ordering::Relaxed);
+                }
+                Ok(received)
+            }
+            Err(Errno::FBIG) => self.receive_large(buffer, patience),
+            Err(Errno::AGAIN) if patience != first => self.receive_large(buffer, patience),
+            Err(errno) => Err(full(errno)),
+        }
+    }
+
+    #[inline(never)]
+    fn receive_among_others(&self, buffer: &mut [u8], patience: Patience, how: General) -> Result<Received> {
         let mut call = Call::of(self);
         call.buffer.set(buffer);
         if self.was_long.load(Ordering::Relaxed) {
             call.long = Long::Out;
-            call.warm();
         }
-        // With large messages about, one cannot be blocked without a stake.
-        let first = if self.geometry.message_bytes_max > LARGE { Patience::None } else { patience };
-        let request = [RECEIVE, 0, 0, 0, 0, 0, 0];
-        let outcome = call.waiters().run_own(request, first, |guard, words| call.receive_small(guard, words));
+        let mut words = [RECEIVE, 0, 0, 0, 0, 0, 0];
+        let outcome = call
+            .waiters()
+            .run_on(how, &mut words, patience, |guard, words| call.receive_small(guard, words));
         self.see_to_the_rest();
-        match outcome {
-            Ok(words) => {
-                if call.surplus.get() {
-                    self.give_memory_back();
-                }
-                let is_long = words[4] as usize >= WARMED;
-                if is_long != (call.long == Long::Out) {
-                    self.was_long.store(is_long, Ordering::Relaxed);
-                }
-                Ok(Received { priority: words[3] as u32, len: words[4] as usize })
-            }
-            Err(Errno::FBIG) => self.receive_large(call.buffer.take(), patience),
-            Err(Errno::AGAIN) if patience != first => self.receive_large(call.buffer.take(), patience),
-            Err(errno) => Err(full(errno)),
+        outcome?;
+        if call.surplus.get() {
+            self.give_memory_back();
         }
+        Ok(Received { priority: words[3] as u32, len: words[4] as usize })
     }
 
     /// The queue's state (`mq_getattr(3)`).

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::store::{BYTES, LINES, NOTICE, NOTIFIED, State, Stored, WAITERS, WAITERS_BYTES, WAITERS_MAX};
+use super::store::{BYTES, NOTICE, NOTIFIED, State, Stored, WAITERS, WAITERS_BYTES, WAITERS_MAX};
 use super::{LARGE, NOTICE_AWAITED, PosixQueue, RECEIVE, RECEIVED, SEND, TO_SEND};
 use crate::lock::{Change, Guard};
 use crate::segment::Segment;
@@ -234,10 +234,8 @@ impl Object for Call<'_, '_> {
     }
 
     #[inline]
-    fn approach(&self, segment: &Segment) {
-        for line in LINES {
-            segment.prefetch(line);
-        }
+    fn approach(&self, _segment: &Segment) {
+        self.queue.store().approach();
         self.warm();
     }
 
