@@ -31,7 +31,7 @@
 //!
 //! A message that is put back may be one more than the queue is to hold: it is full until that one is gone.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::lock::Guard;
@@ -53,7 +53,7 @@ pub(crate) use doorbell::bells;
 use doorbell::{BellName, Doorbell};
 use flags::Flags;
 pub use notify::{Notification, Registration};
-use quick::Got;
+use quick::{Got, Last};
 use store::{
     BELL_NAME, BYTES, Geometry, KIND, LIMIT_BYTES, LIMIT_MESSAGES, NOTICE, OUT_OF_STEP, State, Store, Stored,
 };
@@ -169,8 +169,7 @@ pub struct PosixQueue {
     bell: Doorbell,
     /// Whether the last message that was received here was long: so will be the next.
     was_long: AtomicBool,
-    /// Where the last message lay that was sent or received here, for fetching it from the other processor early; or 0.
-    last_place: AtomicUsize,
+    last: Last,
 }
 
 impl PosixQueue {
@@ -269,7 +268,7 @@ impl PosixQueue {
             segment,
             bell,
             was_long: AtomicBool::new(false),
-            last_place: AtomicUsize::new(0),
+            last: Last::default(),
         })
     }
 

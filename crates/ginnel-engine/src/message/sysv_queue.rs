@@ -53,7 +53,7 @@ mod table;
 mod types;
 
 use call::{CLAIMED, Call, PAGES, PREPARED, PROCESS, RECEIVE, SEND, UNIT};
-use quick::Got;
+use quick::{Got, Last};
 use store::{
     BLOCKED_MAX, CHANGED, COUNTS, FIRST_PAGE, Found, LIMIT, RECEIVED, REGROWN, SENT, SHAPE, Store, WAITERS,
     WHOLE_MAX,
@@ -182,6 +182,7 @@ pub struct SysvQueue {
     message_max: usize,
     /// Whether the last message that was received here was long: so will be the next.
     was_long: AtomicBool,
+    last: Last,
 }
 
 impl SysvQueue {
@@ -208,7 +209,7 @@ impl SysvQueue {
     fn of(segment: Segment, message_max: usize) -> Result<SysvQueue> {
         segment.words::<8>(HEADER_BYTES + WAITERS)?;
         let rights = Rights::of(&segment);
-        Ok(SysvQueue { segment, rights, message_max, was_long: AtomicBool::new(false) })
+        Ok(SysvQueue { segment, rights, message_max, was_long: AtomicBool::new(false), last: Last::default() })
     }
 
     /// `IPC_STAT`. It takes the permission to read alone.

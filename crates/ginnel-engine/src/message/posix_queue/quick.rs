@@ -5,6 +5,7 @@
 //! than that (a slot never used before, a priority's first message, a notice, a poller) is left to the general way.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use super::store::{
     BELOW, BYTES_WORD, LIST_NEXT, Line, NOTICE_WORD, NOTIFIED_WORD, OUT_OF_STEP_WORD, POLLED_WORD,
@@ -13,6 +14,7 @@ use super::store::{
 use super::{LARGE, PosixQueue, WARMED};
 use crate::lock::{Change, Guard};
 use crate::primitive::Ordering;
+use crate::segment::JOURNAL_OFFSET;
 use crate::wait::{Alone, Attempt, Patience, Place};
 use crate::{Errno, Result};
 
@@ -23,6 +25,28 @@ pub(super) struct Got {
     pub(super) len: Cell<usize>,
     /// The queue is empty since, and has more memory than it needs.
     pub(super) has_surplus: Cell<bool>,
+}
+
+/// What a handle's last operation left, and where: the next one mostly needs the same lines. If others use the queue too,
+/// they are fetched from the other processor all at once, before the first is looked at.
+#[derive(Debug, Default)]
+pub(super) struct Last {
+    state: AtomicU64,
+    is_shared: AtomicBool,
+    /// Mostly the same slot: what was freed last is taken first.
+    slot: AtomicUsize,
+}
+
+impl Last {
+    #[inline(always)]
+    fn note(&self, state: [u64; 2], slot: usize) {
+        let is_shared = state[0] != self.state.load(Ordering::Relaxed);
+        if is_shared != self.is_shared.load(Ordering::Relaxed) {
+            self.is_shared.store(is_shared, Ordering::Relaxed);
+        }
+        self.state.store(state[1], Ordering::Relaxed);
+        self.slot.store(slot, Ordering::Relaxed);
+    }
 }
 
 impl PosixQueue {
@@ -47,6 +71,7 @@ impl PosixQueue {
         };
         warm();
         self.place().run_alone(&self.segment, patience, Change::Less, approach, |guard| {
+            self.approach_shared();
             self.send_quickly(guard, &store, priority, payload)
         })
     }
@@ -67,6 +92,7 @@ impl PosixQueue {
         };
         warm();
         self.place().run_alone(&self.segment, patience, Change::More, approach, |guard| {
+            self.approach_shared();
             self.receive_quickly(guard, &store, out, got)
         })
     }
@@ -75,18 +101,17 @@ impl PosixQueue {
     #[inline(always)]
     fn approach(&self) {
         self.store().approach();
-        // Mostly the same slot as last time, since what was freed last is taken first.
-        let place = self.last_place.load(Ordering::Relaxed);
-        if place != 0 {
-            self.segment.prefetch(place);
-            self.segment.prefetch(place + 64);
-        }
+        let slot = self.last.slot.load(Ordering::Relaxed);
+        self.segment.prefetch(slot);
+        self.segment.prefetch(slot + 64);
     }
 
+    /// For the holder of the lock.
     #[inline(always)]
-    fn note_place(&self, place: usize) {
-        if self.last_place.load(Ordering::Relaxed) != place {
-            self.last_place.store(place, Ordering::Relaxed);
+    fn approach_shared(&self) {
+        if self.last.is_shared.load(Ordering::Relaxed) {
+            self.segment.prefetch(JOURNAL_OFFSET);
+            self.approach();
         }
     }
 
@@ -135,13 +160,14 @@ impl PosixQueue {
         };
         let free = store.fill(slot, priority, payload)?;
         let bytes = line[BYTES_WORD].load(Ordering::Relaxed);
+        let sent = free << 32 | (count + 1);
         guard.change_all([
-            (&line[STATE_WORD], state, free << 32 | (count + 1)),
+            (&line[STATE_WORD], state, sent),
             (&line[BYTES_WORD], bytes, bytes.wrapping_add(payload.len() as u64)),
             (ends_word, ends, named),
         ])?;
         guard.makes(Change::More);
-        self.note_place(slot.place);
+        self.last.note([state, sent], slot.place);
         Ok(Attempt::Done)
     }
 
@@ -184,8 +210,9 @@ impl PosixQueue {
         store.empty(slot, len, free, out)?;
         let bytes = line[BYTES_WORD].load(Ordering::Relaxed);
         let left = count - 1;
+        let received = link << 32 | left;
         guard.change_all([
-            (&line[STATE_WORD], state, link << 32 | left),
+            (&line[STATE_WORD], state, received),
             (&line[BYTES_WORD], bytes, bytes.wrapping_sub(len as u64)),
             (ends_word, ends, named),
         ])?;
@@ -193,7 +220,7 @@ impl PosixQueue {
         got.priority.set(priority);
         got.len.set(len);
         got.has_surplus.set(left == 0 && store.has_surplus(guard)?);
-        self.note_place(slot.place);
+        self.last.note([state, received], slot.place);
         Ok(Attempt::Done)
     }
 }

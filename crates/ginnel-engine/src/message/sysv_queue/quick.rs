@@ -4,6 +4,7 @@
 //! is found once and nothing is handed on in memory, which would cost more than the work itself.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use super::SysvQueue;
 use super::order::place_in;
@@ -14,6 +15,7 @@ use super::store::{
 use crate::heap::{Heap, Unit};
 use crate::lock::{Change, Guard};
 use crate::primitive::Ordering;
+use crate::segment::{JOURNAL_OFFSET, Segment};
 use crate::wait::{Alone, Attempt, Patience};
 use crate::{Errno, Result};
 
@@ -26,6 +28,50 @@ pub(super) struct Got {
     pub(super) has_drained: Cell<bool>,
 }
 
+/// What a handle's last operation left, and where: the next one mostly needs the same lines. If others use the queue too,
+/// they are fetched from the other processor all at once, before the first is looked at.
+#[derive(Debug, Default)]
+pub(super) struct Last {
+    counts: AtomicU64,
+    is_shared: AtomicBool,
+    unit: AtomicUsize,
+    place: AtomicUsize,
+    bucket: AtomicUsize,
+}
+
+impl Last {
+    #[inline(always)]
+    fn approach(&self, segment: &Segment) {
+        let unit = self.unit.load(Ordering::Relaxed);
+        let lines = [unit, unit + 64, self.place.load(Ordering::Relaxed), self.bucket.load(Ordering::Relaxed)];
+        for line in lines {
+            segment.prefetch(line);
+        }
+    }
+
+    /// For the holder of the lock: has all be fetched if it was found changed last time. How it is now.
+    #[inline(always)]
+    fn begin(&self, store: &Store<'_>) {
+        if self.is_shared.load(Ordering::Relaxed) {
+            store.approach();
+            store.segment.prefetch(JOURNAL_OFFSET);
+            self.approach(store.segment);
+        }
+    }
+
+    #[inline(always)]
+    fn note(&self, counts: [u64; 2], unit: u32, place: usize, bucket: usize) {
+        let is_shared = counts[0] != self.counts.load(Ordering::Relaxed);
+        if is_shared != self.is_shared.load(Ordering::Relaxed) {
+            self.is_shared.store(is_shared, Ordering::Relaxed);
+        }
+        self.counts.store(counts[1], Ordering::Relaxed);
+        self.unit.store(unit as usize * 64, Ordering::Relaxed);
+        self.place.store(place, Ordering::Relaxed);
+        self.bucket.store(bucket, Ordering::Relaxed);
+    }
+}
+
 impl SysvQueue {
     /// Sends a message if nothing stands in the way.
     #[inline(always)]
@@ -35,12 +81,16 @@ impl SysvQueue {
             &self.segment,
             patience,
             Change::Less,
-            || store.approach(),
+            || {
+                store.approach();
+                self.last.approach(&self.segment);
+            },
             |guard| {
                 if !self.rights.hold(&self.segment) {
                     return Ok(Attempt::Otherwise);
                 }
-                store.send_quickly(guard, kind, payload)
+                self.last.begin(&store);
+                store.send_quickly(guard, kind, payload, &self.last)
             },
         )
     }
@@ -61,12 +111,16 @@ impl SysvQueue {
             &self.segment,
             patience,
             Change::More,
-            || store.approach(),
+            || {
+                store.approach();
+                self.last.approach(&self.segment);
+            },
             |guard| {
                 if !self.rights.hold(&self.segment) {
                     return Ok(Attempt::Otherwise);
                 }
-                store.recv_quickly(guard, out, kind, may_cut, got)
+                self.last.begin(&store);
+                store.recv_quickly(guard, out, kind, may_cut, got, &self.last)
             },
         )
     }
@@ -83,7 +137,13 @@ impl Store<'_> {
     }
 
     #[inline(always)]
-    fn send_quickly(&self, guard: &mut Guard<'_>, kind: i64, payload: &[u8]) -> Result<Attempt> {
+    fn send_quickly(
+        &self,
+        guard: &mut Guard<'_>,
+        kind: i64,
+        payload: &[u8],
+        last: &Last,
+    ) -> Result<Attempt> {
         let (counts, shape) = (self.hot(COUNTS), self.hot(SHAPE));
         if !self.fits(payload.len() as u64) {
             return Ok(Attempt::Waits);
@@ -154,6 +214,7 @@ impl Store<'_> {
         }
         self.stamp(guard, SENT, guard.process())?;
         guard.makes(Change::More);
+        last.note([counts, counted], raw, self.segment.offset_of(word), self.segment.offset_of(bucket));
         Ok(Attempt::Done)
     }
 
@@ -165,6 +226,7 @@ impl Store<'_> {
         kind: i64,
         may_cut: bool,
         got: &Got,
+        last_operation: &Last,
     ) -> Result<Attempt> {
         let counts = self.hot(COUNTS);
         let (ring, types) = (self.ring()?, self.types()?);
@@ -255,6 +317,7 @@ impl Store<'_> {
         }
         self.stamp(guard, RECEIVED, guard.process())?;
         guard.makes(Change::Less);
+        last_operation.note([counts, left], unit, self.segment.offset_of(word), self.segment.offset_of(bucket));
         got.kind.set(of_type);
         got.len.set(out.len());
         if left >> COUNT_SHIFT == 0 {
