@@ -395,9 +395,8 @@ impl PosixQueue {
             call.long = Long::Out;
         }
         let mut words = [RECEIVE, 0, 0, 0, 0, 0, 0];
-        let outcome = call
-            .waiters()
-            .run_on(how, &mut words, patience, |guard, words| call.receive_small(guard, words));
+        let outcome =
+            call.waiters().run_on(how, &mut words, patience, |guard, words| call.receive_small(guard, words));
         self.see_to_the_rest();
         outcome?;
         if call.surplus.get() {

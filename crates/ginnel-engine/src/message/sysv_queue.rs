@@ -209,7 +209,13 @@ impl SysvQueue {
     fn of(segment: Segment, message_max: usize) -> Result<SysvQueue> {
         segment.words::<8>(HEADER_BYTES + WAITERS)?;
         let rights = Rights::of(&segment);
-        Ok(SysvQueue { segment, rights, message_max, was_long: AtomicBool::new(false), last: Last::default() })
+        Ok(SysvQueue {
+            segment,
+            rights,
+            message_max,
+            was_long: AtomicBool::new(false),
+            last: Last::default(),
+        })
     }
 
     /// `IPC_STAT`. It takes the permission to read alone.

@@ -43,7 +43,8 @@ impl Last {
     #[inline(always)]
     fn approach(&self, segment: &Segment) {
         let unit = self.unit.load(Ordering::Relaxed);
-        let lines = [unit, unit + 64, self.place.load(Ordering::Relaxed), self.bucket.load(Ordering::Relaxed)];
+        let lines =
+            [unit, unit + 64, self.place.load(Ordering::Relaxed), self.bucket.load(Ordering::Relaxed)];
         for line in lines {
             segment.prefetch(line);
         }
@@ -137,13 +138,7 @@ impl Store<'_> {
     }
 
     #[inline(always)]
-    fn send_quickly(
-        &self,
-        guard: &mut Guard<'_>,
-        kind: i64,
-        payload: &[u8],
-        last: &Last,
-    ) -> Result<Attempt> {
+    fn send_quickly(&self, guard: &mut Guard<'_>, kind: i64, payload: &[u8], last: &Last) -> Result<Attempt> {
         let (counts, shape) = (self.hot(COUNTS), self.hot(SHAPE));
         if !self.fits(payload.len() as u64) {
             return Ok(Attempt::Waits);
@@ -317,7 +312,12 @@ impl Store<'_> {
         }
         self.stamp(guard, RECEIVED, guard.process())?;
         guard.makes(Change::Less);
-        last_operation.note([counts, left], unit, self.segment.offset_of(word), self.segment.offset_of(bucket));
+        last_operation.note(
+            [counts, left],
+            unit,
+            self.segment.offset_of(word),
+            self.segment.offset_of(bucket),
+        );
         got.kind.set(of_type);
         got.len.set(out.len());
         if left >> COUNT_SHIFT == 0 {
