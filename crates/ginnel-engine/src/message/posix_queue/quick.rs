@@ -33,7 +33,7 @@ pub(super) struct Got {
 pub(super) struct Last {
     state: AtomicU64,
     is_shared: AtomicBool,
-    /// Mostly the same slot: what was freed last is taken first.
+    /// Of a message that was the only one: the next has the same, since what was freed last is taken first. Or 0.
     slot: AtomicUsize,
 }
 
@@ -102,8 +102,10 @@ impl PosixQueue {
     fn approach(&self) {
         self.store().approach();
         let slot = self.last.slot.load(Ordering::Relaxed);
-        self.segment.prefetch(slot);
-        self.segment.prefetch(slot + 64);
+        if slot != 0 {
+            self.segment.prefetch(slot);
+            self.segment.prefetch(slot + 64);
+        }
     }
 
     /// For the holder of the lock.
@@ -167,7 +169,7 @@ impl PosixQueue {
             (ends_word, ends, named),
         ])?;
         guard.makes(Change::More);
-        self.last.note([state, sent], slot.place);
+        self.last.note([state, sent], if count == 0 { slot.place } else { 0 });
         Ok(Attempt::Done)
     }
 
@@ -194,7 +196,7 @@ impl PosixQueue {
         let (link, last) = (ends & BELOW, ends >> 32);
         let slot = store.slot(link)?;
         let (of, len) = slot.what();
-        if of != priority {
+        if of != priority || len > self.geometry.message_bytes_max {
             return Err(Errno::UCLEAN);
         }
         if len > LARGE {
@@ -220,7 +222,7 @@ impl PosixQueue {
         got.priority.set(priority);
         got.len.set(len);
         got.has_surplus.set(left == 0 && store.has_surplus(guard)?);
-        self.last.note([state, received], slot.place);
+        self.last.note([state, received], if left == 0 { slot.place } else { 0 });
         Ok(Attempt::Done)
     }
 }

@@ -34,6 +34,7 @@ pub(super) struct Got {
 pub(super) struct Last {
     counts: AtomicU64,
     is_shared: AtomicBool,
+    /// Of a message that was the only one: the next has the same, since what was freed last is taken first. Or 0.
     unit: AtomicUsize,
     place: AtomicUsize,
     bucket: AtomicUsize,
@@ -209,7 +210,8 @@ impl Store<'_> {
         }
         self.stamp(guard, SENT, guard.process())?;
         guard.makes(Change::More);
-        last.note([counts, counted], raw, self.segment.offset_of(word), self.segment.offset_of(bucket));
+        let unit = if counts >> COUNT_SHIFT == 0 { raw } else { 0 };
+        last.note([counts, counted], unit, self.segment.offset_of(word), self.segment.offset_of(bucket));
         Ok(Attempt::Done)
     }
 

@@ -330,9 +330,9 @@ impl<'a> Store<'a> {
             let (word, upper) = self.place_at(ring, ring.first())?;
             half(word.load(Ordering::Relaxed), upper)
         } else {
-            let types = self.types()?;
-            let (bucket, upper) = self.bucket_word(types, kind)?;
-            self.find_head(types, bucket, upper, kind)?.0
+            // Not the way through the bucket: without the lock it may lead anywhere.
+            let (bucket, upper) = self.bucket_word(self.types()?, kind)?;
+            half(bucket.load(Ordering::Relaxed), upper)
         };
         if unit == 0 {
             return Ok(());
