@@ -260,6 +260,25 @@ impl<'a> Heap<'a> {
         if listed > HALF { None } else { Some(listed | u64::from(unit.0) << 32) }
     }
 
+    /// The unit that the next taker is likely to get, for who prepares without the lock.
+    pub(crate) fn likely_unit(&self, bytes: usize) -> Result<Option<Unit>> {
+        let class = Self::class_for(bytes)?;
+        let (_, listed) = self.at_hand(bytes)?;
+        if let Some((unit, _)) = Self::unit_at_hand(listed) {
+            return Ok(Some(unit));
+        }
+        if listed == 0 {
+            return Ok(None);
+        }
+        let free = self.segment.word64(self.entry(listed)?)?.load(Ordering::Relaxed) & all_free(class);
+        free.checked_ilog2().map(|index| Self::unit(listed, class, index)).transpose()
+    }
+
+    /// The page that the next taker is likely to get first.
+    pub(crate) fn likely_page(&self) -> Result<u32> {
+        Ok((self.segment.word64(self.base + FREE)?.load(Ordering::Relaxed) >> 32) as u32)
+    }
+
     /// Takes a unit that holds so many bytes.
     ///
     /// # Errors

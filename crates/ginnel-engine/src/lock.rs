@@ -479,6 +479,21 @@ impl Guard<'_> {
         Ok(())
     }
 
+    /// A transaction that changes a single word: that needs no journal, it is done or not. Nothing may have been changed
+    /// before.
+    ///
+    /// # Errors
+    /// As [`Guard::set`]. Nothing has been changed then.
+    #[inline(always)]
+    pub(crate) fn change_only(&mut self, word: &AtomicU64, value: u64) -> Result<()> {
+        if self.changes != 0 || self.segment.offset_of(word) < self.segment.header_bytes() {
+            return Err(Errno::UCLEAN);
+        }
+        word.store(value, Ordering::Release);
+        self.show_change();
+        Ok(())
+    }
+
     /// The process that holds the lock: this one.
     #[inline]
     pub fn process(&self) -> u32 {
@@ -499,13 +514,18 @@ impl Guard<'_> {
         if self.changes > 0 {
             self.segment.header64(JOURNAL_COUNT_OFFSET).store(0, Ordering::Release);
             self.changes = 0;
-            match self.change {
-                Change::More => self.show(MORE_OFFSET),
-                Change::Less => self.show(LESS_OFFSET),
-                Change::Any => {
-                    self.show(MORE_OFFSET);
-                    self.show(LESS_OFFSET);
-                }
+            self.show_change();
+        }
+    }
+
+    #[inline(always)]
+    fn show_change(&self) {
+        match self.change {
+            Change::More => self.show(MORE_OFFSET),
+            Change::Less => self.show(LESS_OFFSET),
+            Change::Any => {
+                self.show(MORE_OFFSET);
+                self.show(LESS_OFFSET);
             }
         }
     }

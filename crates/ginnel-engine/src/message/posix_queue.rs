@@ -31,26 +31,29 @@
 //!
 //! A message that is put back may be one more than the queue is to hold: it is full until that one is gone.
 
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::lock::Guard;
 use crate::namespace::{Draft, Kind, Namespace, random};
 use crate::primitive::{Ordering, Thread, thread_exists};
 use crate::segment::Segment;
-use crate::wait::{Object, Patience, Stake, Waiters, Words};
+use crate::wait::{Alone, General, Object, Patience, Stake, Waiters, Words};
 use crate::{Errno, Result};
 
 mod call;
 mod doorbell;
 mod flags;
 mod notify;
+mod quick;
 mod store;
 
-use call::Call;
+use call::{Call, Long};
 pub(crate) use doorbell::bells;
 use doorbell::{BellName, Doorbell};
 use flags::Flags;
 pub use notify::{Notification, Registration};
+use quick::{Got, Last};
 use store::{
     BELL_NAME, BYTES, Geometry, KIND, LIMIT_BYTES, LIMIT_MESSAGES, NOTICE, OUT_OF_STEP, State, Store, Stored,
 };
@@ -59,6 +62,8 @@ use store::{
 pub const PRIORITIES: u32 = store::PRIORITIES;
 /// Messages of more bytes are copied without the lock.
 pub const LARGE: usize = 8 << 10;
+/// The memory of messages of as many bytes is fetched before the lock is taken.
+const WARMED: usize = 2048;
 
 /// "posixmq" and the version of what follows.
 const POSIX_QUEUE: u64 = u64::from_le_bytes(*b"posixmq\x01");
@@ -162,6 +167,9 @@ pub struct PosixQueue {
     may_send: bool,
     flags: Flags,
     bell: Doorbell,
+    /// Whether the last message that was received here was long: so will be the next.
+    was_long: AtomicBool,
+    last: Last,
 }
 
 impl PosixQueue {
@@ -259,6 +267,8 @@ impl PosixQueue {
             flags: Flags::new(flags & libc::O_NONBLOCK != 0)?,
             segment,
             bell,
+            was_long: AtomicBool::new(false),
+            last: Last::default(),
         })
     }
 
@@ -300,17 +310,35 @@ impl PosixQueue {
         if payload.len() > LARGE {
             return self.send_large(priority, payload, patience);
         }
-        let call = Call::of(self);
+        match self.send_alone(priority, payload, patience)? {
+            Alone::Done => Ok(()),
+            Alone::Otherwise(how) => self.send_among_others(priority, payload, patience, how),
+        }
+    }
+
+    #[inline(never)]
+    fn send_among_others(
+        &self,
+        priority: u32,
+        payload: &[u8],
+        patience: Patience,
+        how: General,
+    ) -> Result<()> {
+        let mut how = Some(how);
+        let mut call = Call::of(self);
+        if payload.len() >= WARMED {
+            call.long = Long::In(payload.len());
+        }
         let waiters = call.waiters();
         let waits = patience != Patience::None;
         for _ in 0..TRIES_MAX {
-            let request = [SEND, 0, 0, 0, 0, 0, 0];
-            let outcome = waiters.run_own(request, patience, |guard, words| {
+            let (how, mut words) = (how.take().unwrap_or_default(), [SEND, 0, 0, 0, 0, 0, 0]);
+            let outcome = waiters.run_on(how, &mut words, patience, |guard, words| {
                 call.send_small(guard, words, priority, payload, waits)
             });
             self.see_to_the_rest();
             match outcome {
-                Ok(_) => return Ok(()),
+                Ok(()) => return Ok(()),
                 Err(errno) => self.before_another_try(errno, priority, payload.len())?,
             }
         }
@@ -332,24 +360,49 @@ impl PosixQueue {
             return Err(Errno::MSGSIZE);
         }
         let patience = self.patience(patience);
-        let call = Call::of(self);
-        call.buffer.set(buffer);
         // With large messages about, one cannot be blocked without a stake.
         let first = if self.geometry.message_bytes_max > LARGE { Patience::None } else { patience };
-        let request = [RECEIVE, 0, 0, 0, 0, 0, 0];
-        let outcome = call.waiters().run_own(request, first, |guard, words| call.receive_small(guard, words));
-        self.see_to_the_rest();
-        match outcome {
-            Ok(words) => {
-                if call.surplus.get() {
+        let got = Got::default();
+        let outcome = match self.receive_alone(buffer, first, &got) {
+            Ok(Alone::Done) => {
+                if got.has_surplus.get() {
                     self.give_memory_back();
                 }
-                Ok(Received { priority: words[3] as u32, len: words[4] as usize })
+                Ok(Received { priority: got.priority.get(), len: got.len.get() })
             }
-            Err(Errno::FBIG) => self.receive_large(call.buffer.take(), patience),
-            Err(Errno::AGAIN) if patience != first => self.receive_large(call.buffer.take(), patience),
+            Ok(Alone::Otherwise(how)) => self.receive_among_others(buffer, first, how),
+            Err(errno) => Err(errno),
+        };
+        match outcome {
+            Ok(received) => {
+                let is_long = received.len >= WARMED;
+                if is_long != self.was_long.load(Ordering::Relaxed) {
+                    self.was_long.store(is_long, Ordering::Relaxed);
+                }
+                Ok(received)
+            }
+            Err(Errno::FBIG) => self.receive_large(buffer, patience),
+            Err(Errno::AGAIN) if patience != first => self.receive_large(buffer, patience),
             Err(errno) => Err(full(errno)),
         }
+    }
+
+    #[inline(never)]
+    fn receive_among_others(&self, buffer: &mut [u8], patience: Patience, how: General) -> Result<Received> {
+        let mut call = Call::of(self);
+        call.buffer.set(buffer);
+        if self.was_long.load(Ordering::Relaxed) {
+            call.long = Long::Out;
+        }
+        let mut words = [RECEIVE, 0, 0, 0, 0, 0, 0];
+        let outcome =
+            call.waiters().run_on(how, &mut words, patience, |guard, words| call.receive_small(guard, words));
+        self.see_to_the_rest();
+        outcome?;
+        if call.surplus.get() {
+            self.give_memory_back();
+        }
+        Ok(Received { priority: words[3] as u32, len: words[4] as usize })
     }
 
     /// The queue's state (`mq_getattr(3)`).

@@ -34,6 +34,7 @@
 //! | after that | it was received |
 //! | giving memory back, or making it | see `heap` |
 
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::lock::{self, Guard, Lock};
@@ -62,6 +63,8 @@ use store::{
 pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
 /// From how many bytes on a payload is copied without the lock.
 pub const LARGE_BYTES: usize = 8192;
+/// The memory of messages of as many bytes is fetched before the lock is taken.
+const WARMED_BYTES: usize = 2048;
 
 /// What permission it takes to receive.
 const READ: u32 = 0o444;
@@ -177,6 +180,8 @@ pub struct SysvQueue {
     rights: Rights,
     /// The namespace's `msgmax`.
     message_max: usize,
+    /// Whether the last message that was received here was long: so will be the next.
+    was_long: AtomicBool,
     trail: Trail,
 }
 
@@ -204,7 +209,13 @@ impl SysvQueue {
     fn of(segment: Segment, message_max: usize) -> Result<SysvQueue> {
         segment.words::<8>(HEADER_BYTES + WAITERS)?;
         let rights = Rights::of(&segment);
-        Ok(SysvQueue { segment, rights, message_max, trail: Trail::default() })
+        Ok(SysvQueue {
+            segment,
+            rights,
+            message_max,
+            was_long: AtomicBool::new(false),
+            trail: Trail::default(),
+        })
     }
 
     /// `IPC_STAT`. It takes the permission to read alone.
@@ -354,6 +365,9 @@ impl SysvQueue {
         if payload.len() > LARGE_BYTES {
             return self.send_large(&call, &waiters, patience);
         }
+        if payload.len() > WHOLE_MAX {
+            store.warm_for_sending(payload.len());
+        }
         let size = payload.len() as u32;
         let state = u64::from(call.state) << 32;
         let request =
@@ -492,7 +506,15 @@ impl SysvQueue {
             match outcome {
                 // Somebody has changed who may use the queue.
                 Err(Errno::RESTART) => {}
-                outcome => return outcome,
+                outcome => {
+                    if let Ok((_, len)) = outcome {
+                        let is_long = len >= WARMED_BYTES;
+                        if is_long != self.was_long.load(Ordering::Relaxed) {
+                            self.was_long.store(is_long, Ordering::Relaxed);
+                        }
+                    }
+                    return outcome;
+                }
             }
         }
     }
@@ -500,7 +522,9 @@ impl SysvQueue {
     #[inline]
     fn try_recv(&self, out: &mut [u8], kind: i64, flags: i32, patience: Patience) -> Result<(i64, usize)> {
         let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
-        let how = if kind >= 0 && flags & libc::MSG_EXCEPT == 0 {
+        // What does not lie in one unit would be found to, with the lock, for nothing.
+        let is_simple = kind >= 0 && flags & libc::MSG_EXCEPT == 0 && !self.was_long.load(Ordering::Relaxed);
+        let how = if is_simple {
             let got = Got::default();
             let may_cut = flags & libc::MSG_NOERROR != 0;
             match self.recv_alone(out, kind, may_cut, patience, &got) {
@@ -532,7 +556,9 @@ impl SysvQueue {
         let mut how = Some(how);
         let store = Store::of(&self.segment)?;
         let room = out.len() as u64;
-        let call = Call::new(&store, kind, &[], out);
+        let mut call = Call::new(&store, kind, &[], out);
+        call.was_long = self.was_long.load(Ordering::Relaxed);
+        call.store.warm_for_receiving(call.was_long, kind);
         self.rights.check(&self.segment, READ)?;
         let waiters = self.waiters(&call)?;
         let process = Thread::current().process();

@@ -279,7 +279,7 @@ impl SysvSemaphores {
         };
         let attempt = |guard: &mut Guard<'_>, caller| {
             guard.makes(makes);
-            self.attempt_one(guard, operation, caller)
+            self.attempt_alone(guard, operation, caller)
         };
         match self.run_alone(undoes, patience, awaits, attempt) {
             Ok(Alone::Done) => Ok(()),

@@ -40,6 +40,8 @@ pub(super) struct Call<'s, 'a, 'b> {
     pub(super) got: Cell<(i64, usize)>,
     pub(super) is_fetched: Cell<bool>,
     pub(super) has_drained: Cell<bool>,
+    /// Whether what is to be received is likely to be long.
+    pub(super) was_long: bool,
 }
 
 impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
@@ -60,6 +62,7 @@ impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
             got: Cell::new((0, 0)),
             is_fetched: Cell::new(false),
             has_drained: Cell::new(false),
+            was_long: false,
         }
     }
 
@@ -217,6 +220,13 @@ impl Object for Call<'_, '_, '_> {
             RECEIVE => lock::Change::More,
             _ => lock::Change::Any,
         }
+    }
+
+    #[inline]
+    fn approach(&self, _segment: &Segment) {
+        self.store.approach();
+        self.store.warm_for_sending(self.payload.len());
+        self.store.warm_for_receiving(self.was_long, self.kind);
     }
 
     fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {

@@ -93,6 +93,7 @@ impl SysvQueue {
         got: &Got,
     ) -> Result<Alone> {
         let store = Store::of(&self.segment)?;
+        store.foresee(kind);
         self.place().run_alone(
             &self.segment,
             patience,

@@ -22,6 +22,7 @@
 
 use std::cell::RefCell;
 
+use super::{LARGE_BYTES, WARMED_BYTES};
 use crate::heap::{Chain, HEAP_BYTES, Heap, UNIT_BYTES_MAX, Unit};
 use crate::lock::Guard;
 use crate::primitive::{AtomicU64, Ordering, seconds};
@@ -303,6 +304,75 @@ impl<'a> Store<'a> {
             if done < len {
                 page = self.heap.next_page(page)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Has the processor fetch, without the lock, the memory that the next message is likely to get: whoever copies what
+    /// has to come from another processor first keeps all others waiting for the lock meanwhile.
+    #[inline(never)]
+    pub(super) fn warm_free(&self, size: usize) -> Result<()> {
+        let in_unit = HEAD_BYTES + if size <= WHOLE_MAX { size } else { INLINE_BYTES };
+        if let Some(unit) = self.heap.likely_unit(in_unit)? {
+            self.segment.warm(unit.offset(), in_unit, true);
+        }
+        if size > WHOLE_MAX { self.warm_pages(self.heap.likely_page()?, size, true) } else { Ok(()) }
+    }
+
+    /// The same for the message that is likely to be received next.
+    #[inline(never)]
+    pub(super) fn warm_first(&self, kind: i64) -> Result<()> {
+        if self.messages() == 0 {
+            return Ok(());
+        }
+        let unit = if kind == 0 {
+            let ring = self.ring()?;
+            let (word, upper) = self.place_at(ring, ring.first())?;
+            half(word.load(Ordering::Relaxed), upper)
+        } else {
+            // Not the way through the bucket: without the lock it may lead anywhere.
+            let (bucket, upper) = self.bucket_word(self.types()?, kind)?;
+            half(bucket.load(Ordering::Relaxed), upper)
+        };
+        if unit == 0 {
+            return Ok(());
+        }
+        let block = self.block(unit)?;
+        let size = half(block[SIZE].load(Ordering::Relaxed), 0) as usize;
+        let in_unit = HEAD_BYTES + if size <= WHOLE_MAX { size } else { INLINE_BYTES };
+        self.segment.warm(Unit::from_raw(unit).offset(), in_unit, false);
+        if size <= WHOLE_MAX || size > LARGE_BYTES {
+            return Ok(());
+        }
+        self.warm_pages(half(block[PAGES].load(Ordering::Relaxed), 0), size, false)
+    }
+
+    /// [`Store::warm_free`] for a sender, if it is worth it.
+    #[inline(always)]
+    pub(super) fn warm_for_sending(&self, size: usize) {
+        if (WARMED_BYTES..=LARGE_BYTES).contains(&size) {
+            // A hint: what is not as it seems is not fetched.
+            let _ = self.warm_free(size);
+        }
+    }
+
+    /// [`Store::warm_first`] for a receiver, if it is likely to be worth it.
+    #[inline(always)]
+    pub(super) fn warm_for_receiving(&self, is_long: bool, kind: i64) {
+        if is_long && kind >= 0 {
+            let _ = self.warm_first(kind);
+        }
+    }
+
+    fn warm_pages(&self, first: u32, size: usize, to_write: bool) -> Result<()> {
+        let (mut page, mut left) = (first, size - INLINE_BYTES);
+        while page != 0 {
+            self.segment.warm(self.heap.page_offset(page)?, left.min(PAGE_BYTES), to_write);
+            left = left.saturating_sub(PAGE_BYTES);
+            if left == 0 {
+                break;
+            }
+            page = self.heap.next_page(page)?;
         }
         Ok(())
     }
