@@ -3,7 +3,7 @@
 //! # What a user sees
 //! What the kernel's queue does, with limits of one's own choosing for each queue. Differences: blocked threads are served
 //! in the order in which they came, whatever their scheduling priority; a call that a signal handler interrupts is not
-//! restarted; what `notify` and `doorbell` say of notices and of the descriptor.
+//! restarted; what `notify` and `descriptor` say of notices and of the descriptor.
 //!
 //! A message longer than [`LARGE`] is copied without the lock.
 //!
@@ -31,9 +31,10 @@
 //!
 //! A message that is put back may be one more than the queue is to hold: it is full until that one is gone.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::lock::Guard;
+use crate::message::doorbell::{self, BellName, Doorbell, after_grace};
 use crate::namespace::{Draft, Kind, Namespace, random};
 use crate::primitive::{Ordering, Thread, thread_exists};
 use crate::segment::Segment;
@@ -41,14 +42,12 @@ use crate::wait::{Object, Patience, Stake, Waiters, Words};
 use crate::{Errno, Result};
 
 mod call;
-mod doorbell;
+mod descriptor;
 mod flags;
 mod notify;
 mod store;
 
 use call::Call;
-pub(crate) use doorbell::bells;
-use doorbell::{BellName, Doorbell};
 use flags::Flags;
 pub use notify::{Notification, Registration};
 use store::{
@@ -200,7 +199,8 @@ impl PosixQueue {
             if !made && flags & libc::O_ACCMODE == libc::O_ACCMODE {
                 return Err(Errno::INVAL);
             }
-            match Doorbell::open(home, &segment) {
+            let bell = bell_name(&segment).and_then(|name| name.open_or_make(home, segment.file()?));
+            match bell {
                 // It has just been unlinked.
                 Err(Errno::NOENT) => {}
                 bell => return PosixQueue::with(segment, bell?, flags),
@@ -236,7 +236,9 @@ impl PosixQueue {
             for (place, value) in words {
                 segment.word64(place)?.store(value, Ordering::Relaxed);
             }
-            bell = Some(Doorbell::make(home, segment)?);
+            let name = bell_name(segment)?;
+            name.make(home, segment.file()?)?;
+            bell = Some(name);
             Ok(())
         })?;
         Ok((segment, bell.ok_or(Errno::UCLEAN)?))
@@ -270,7 +272,7 @@ impl PosixQueue {
         let mut bell = None;
         // Who may unlink it may not be allowed to open it, and what is there may be no queue.
         if let Ok((segment, _)) = home.open_or_create(Kind::PosixQueue, name, 0, 0, |_| Err(Errno::NOENT)) {
-            bell = BellName::of(&segment).ok();
+            bell = bell_name(&segment).ok();
         }
         home.unlink_named(Kind::PosixQueue, name)?;
         if let Some(bell) = bell {
@@ -423,7 +425,7 @@ impl PosixQueue {
         if left(OUT_OF_STEP) | left(NOTICE) != 0 {
             // The operation itself is done: what fails here is left to the next one.
             let _ = self.send_notice(false);
-            let _ = self.ring();
+            let _ = doorbell::ring(self);
         }
     }
 
@@ -586,9 +588,8 @@ impl PosixQueue {
     }
 }
 
-/// How long what is left to do after an operation waits for the lock: who holds it for longer has been stopped.
-fn after_grace() -> Option<Instant> {
-    Some(Instant::now() + Duration::from_secs(1))
+fn bell_name(segment: &Segment) -> Result<BellName> {
+    BellName::of(segment.file()?, segment.word64(BELL_NAME)?.load(Ordering::Relaxed))
 }
 
 impl Drop for PosixQueue {
