@@ -276,3 +276,46 @@ fn a_process_uses_undo_on_any_number_of_sets_one_after_the_other() {
         assert_eq!(set.value(0), Ok(0));
     });
 }
+
+#[test]
+fn a_process_uses_undo_on_thousands_of_sets_at_once() {
+    const SETS: usize = 2000;
+    isolated(|| {
+        rustix::process::setrlimit(
+            rustix::process::Resource::Nofile,
+            rustix::process::Rlimit { current: Some(8192), maximum: Some(8192) },
+        )
+        .unwrap();
+        let home = Namespace::private().unwrap();
+        let ids: Vec<i32> = (0..SETS)
+            .map(|_| SysvSemaphores::get(&home, libc::IPC_PRIVATE, 1, libc::IPC_CREAT | 0o600).unwrap())
+            .collect();
+        let open = |id: i32| SysvSemaphores::open(&home, id).unwrap();
+        let value = |set: &SysvSemaphores| set.value(0).unwrap();
+        let holder = paused(|| {
+            let sets: Vec<_> = ids.iter().map(|id| open(*id)).collect();
+            for set in &sets {
+                operate(set, &[flagged(0, 3, UNDO)]).unwrap();
+            }
+            // Once more: also those that are asked for know their own adjustments.
+            for set in &sets {
+                operate(set, &[flagged(0, -1, UNDO)]).unwrap();
+            }
+            // A thread's death is still told: of locks, and of those who are blocked.
+            assert_eq!(sets[SETS - 1].operate(&[op(0, -9)], Patience::None), Err(Errno::AGAIN));
+            std::mem::forget(sets);
+        });
+        let last = open(ids[SETS - 1]);
+        assert_eq!(value(&last), 2);
+        // The process lives: nothing is undone, and others go on.
+        operate(&last, &[op(0, 1)]).unwrap();
+        let waiting = [blocked(&last, &[op(0, 0)]), blocked(&open(ids[0]), &[op(0, 0)])];
+        operate(&last, &[op(0, -1)]).unwrap();
+        assert_eq!(value(&last), 2);
+        killed(holder);
+        waiting.into_iter().for_each(|child| child.assert_ok());
+        for id in &ids {
+            assert_eq!(value(&open(*id)), 0);
+        }
+    });
+}
