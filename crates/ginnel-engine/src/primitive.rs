@@ -187,7 +187,8 @@ thread_local! {
             id: Cell::new(0),
             process: Cell::new(0),
             is_registered: Cell::new(false),
-            generation: Cell::new(0),
+            // Of no fork: not even of one that nobody has counted yet, whose page says 0.
+            generation: Cell::new(u32::MAX),
             head: Cell::new(ptr::null_mut()),
         }
     };
@@ -250,10 +251,12 @@ impl Thread {
             map_witness();
         });
         if generation_now() == 0 {
-            // In a child, which has one thread. The handler may have counted this fork already: once more does no harm.
+            // In a child. The handler may have counted this fork already: once more does no harm. Its first threads may
+            // come here at the same time: they go by the first one's number.
             let forks = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
             // SAFETY: as in `generation_now`; it is not 0 where there is no page.
-            unsafe { &*WITNESS.load(Ordering::Relaxed) }.store(forks, Ordering::Relaxed);
+            let witness = unsafe { &*WITNESS.load(Ordering::Relaxed) };
+            let _ = witness.compare_exchange(0, forks, Ordering::Relaxed, Ordering::Relaxed);
         }
         let generation = generation_now();
         knowledge.id.set(rustix::thread::gettid().as_raw_nonzero().get() as u32);

@@ -319,3 +319,35 @@ fn a_process_uses_undo_on_thousands_of_sets_at_once() {
         }
     });
 }
+
+#[test]
+fn who_has_another_clock_takes_nobody_for_dead() {
+    isolated(|| {
+        let set = set_of(&[5]);
+        // One that is asked for: the thread that took it has ended.
+        let holder = paused(|| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| operate(&set, &[flagged(0, -2, UNDO)]).unwrap());
+            });
+        });
+        let other = fork(|| {
+            rustix::thread::unshare(rustix::thread::UnshareFlags::NEWTIME).unwrap();
+            std::fs::write("/proc/self/timens_offsets", "boottime 100000 7000000\n").unwrap();
+            // In it are only those who are made from here on.
+            let user = paused(|| {
+                assert_eq!(values(&set), [3]);
+                std::thread::scope(|scope| {
+                    scope.spawn(|| operate(&set, &[flagged(0, -1, UNDO)]).unwrap());
+                });
+                assert_eq!(values(&set), [2]);
+            });
+            assert_eq!(values(&set), [2]);
+            killed(user);
+            assert_eq!(values(&set), [3]);
+        });
+        other.assert_ok();
+        assert_eq!(values(&set), [3]);
+        killed(holder);
+        assert_eq!(values(&set), [5]);
+    });
+}

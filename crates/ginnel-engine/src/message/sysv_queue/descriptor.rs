@@ -100,7 +100,7 @@ pub(crate) fn dismiss(home: &Namespace, queue: BorrowedFd<'_>) {
     let number = queue
         .try_clone_to_owned()
         .map_err(|_| Errno::MFILE)
-        .and_then(|file| Ok(Reader::of(file).word64(HEADER_BYTES + BELL_NUMBER)?));
+        .and_then(|file| Reader::of(file).word64(HEADER_BYTES + BELL_NUMBER));
     let Ok(name) = number.and_then(|number| BellName::of(queue, number)) else { return };
     if let Ok(bell) = name.open(home) {
         let _ = bell.show_one();
