@@ -87,7 +87,8 @@ fn a_queue_in_user_space_waits_in_the_reactor() {
                 }
                 Ok::<(), ginnel::Error>(())
             });
-            (sent?, got?);
+            sent?;
+            got?;
             assert_eq!(queue.get_ref().status()?.messages, 1);
             // Another process, and no clock: nothing here makes a pause.
             let waiting = rustix::thread::gettid().as_raw_nonzero().get();
