@@ -173,7 +173,7 @@ fn end(children: [Child; 2], beside: Objects, at: &str) {
     // The death of one who has not touched what was overwritten is told.
     let holder = fork(|| {
         beside.mutex.lock(Patience::Endless).unwrap();
-        std::mem::forget(beside.rwlock.write(Patience::Endless).unwrap());
+        let _held = beside.rwlock.write(Patience::Endless).unwrap();
         pause_for_ever()
     });
     wait_blocked_in(holder.pid(), libc::SYS_pause);

@@ -1,4 +1,5 @@
 //! `SEM_UNDO`: what is given back when a process ends, whichever way.
+#![allow(unsafe_code)]
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -331,7 +332,8 @@ fn who_has_another_clock_takes_nobody_for_dead() {
             });
         });
         let other = fork(|| {
-            rustix::thread::unshare(rustix::thread::UnshareFlags::NEWTIME).unwrap();
+            // SAFETY: nothing that threads share is taken apart.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWTIME) }.unwrap();
             std::fs::write("/proc/self/timens_offsets", "boottime 100000 7000000\n").unwrap();
             // In it are only those who are made from here on.
             let user = paused(|| {
