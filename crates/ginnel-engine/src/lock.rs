@@ -543,6 +543,30 @@ impl Guard<'_> {
         version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
+    /// Where the changes of this transaction end so far: for [`Guard::undo_to`].
+    #[inline]
+    pub(crate) fn mark(&self) -> usize {
+        self.changes
+    }
+
+    /// Undoes this transaction's changes since `mark`. Whoever finds this holder dead in it undoes all of them.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the journal does not hold what it must.
+    pub(crate) fn undo_to(&mut self, mark: usize) -> Result<()> {
+        for index in (mark..self.changes).rev() {
+            let (place, old) = self.segment.journal_entry(index);
+            let offset = usize::try_from(place.load(Ordering::Relaxed)).map_err(|_| Errno::UCLEAN)?;
+            if offset < self.segment.header_bytes() {
+                return Err(Errno::UCLEAN);
+            }
+            self.segment.word64(offset)?.store(old.load(Ordering::Relaxed), Ordering::Release);
+        }
+        self.changes = self.changes.min(mark);
+        self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);
+        Ok(())
+    }
+
     /// Undoes what the journal has: a dead holder's changes, or this one's own.
     #[cold]
     #[inline(never)]

@@ -117,8 +117,8 @@ pub trait Object {
     /// Does the operation and puts what it got into `words`; `false` if it must wait.
     ///
     /// # Errors
-    /// The operation ends with this errno. `EUCLEAN`: the object does not hold what it must; nobody is served. In both
-    /// cases, and if it must wait, nothing may have been changed.
+    /// The operation ends with this errno, and what it has changed is undone. `EUCLEAN`: the object does not hold what it
+    /// must; nobody is served. If it must wait, nothing may have been changed but what changes nothing for anybody.
     fn attempt(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<bool>;
 
     /// Undoes an operation that was done for a process that died before it could see the result in `words`.
@@ -679,11 +679,16 @@ impl<'a, O: Object> Waiters<'a, O> {
     fn serve_one(&self, guard: &mut Guard<'_>, slot: usize) -> Result<bool> {
         let request = self.words(guard, slot)?;
         let mut words = request;
+        let mark = guard.mark();
         let state = match self.object.attempt(guard, &mut words) {
             Ok(true) => SERVED,
             Ok(false) => return Ok(false),
             Err(Errno::UCLEAN) => return Err(Errno::UCLEAN),
-            Err(errno) => SERVED | (errno.raw_os_error() as u64) << 8,
+            Err(errno) => {
+                // What it had changed by then is not to count.
+                guard.undo_to(mark)?;
+                SERVED | (errno.raw_os_error() as u64) << 8
+            }
         };
         for (index, (new, old)) in words.iter().zip(request).enumerate() {
             if *new != old {

@@ -6,6 +6,8 @@ mod common;
 mod kernel;
 #[path = "sysv_queue/killed.rs"]
 mod killed;
+#[path = "sysv_queue/pollable.rs"]
+mod pollable;
 
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,7 @@
 //! # What a user sees
 //! What the kernel's queue does, with limits of one's own choosing for each queue. Differences: blocked threads are served
 //! in the order in which they came, whatever their scheduling priority; a call that a signal handler interrupts is not
-//! restarted; what `notify` and `doorbell` say of notices and of the descriptor.
+//! restarted; what `notify` and `descriptor` say of notices and of the descriptor.
 //!
 //! A message longer than [`LARGE`] is copied without the lock.
 //!
@@ -32,9 +32,10 @@
 //! A message that is put back may be one more than the queue is to hold: it is full until that one is gone.
 
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::lock::Guard;
+use crate::message::doorbell::{self, BellName, Doorbell, after_grace};
 use crate::namespace::{Draft, Kind, Namespace, random};
 use crate::primitive::{Ordering, Thread, thread_exists};
 use crate::segment::Segment;
@@ -42,15 +43,13 @@ use crate::wait::{Alone, General, Object, Patience, Stake, Waiters, Words};
 use crate::{Errno, Result};
 
 mod call;
-mod doorbell;
+mod descriptor;
 mod flags;
 mod notify;
 mod quick;
 mod store;
 
 use call::{Call, Long};
-pub(crate) use doorbell::bells;
-use doorbell::{BellName, Doorbell};
 use flags::Flags;
 pub use notify::{Notification, Registration};
 use quick::{Got, Last};
@@ -208,7 +207,8 @@ impl PosixQueue {
             if !made && flags & libc::O_ACCMODE == libc::O_ACCMODE {
                 return Err(Errno::INVAL);
             }
-            match Doorbell::open(home, &segment) {
+            let bell = bell_name(&segment).and_then(|name| name.open_or_make(home, segment.file()?));
+            match bell {
                 // It has just been unlinked.
                 Err(Errno::NOENT) => {}
                 bell => return PosixQueue::with(segment, bell?, flags),
@@ -244,7 +244,9 @@ impl PosixQueue {
             for (place, value) in words {
                 segment.word64(place)?.store(value, Ordering::Relaxed);
             }
-            bell = Some(Doorbell::make(home, segment)?);
+            let name = bell_name(segment)?;
+            name.make(home, segment.file()?)?;
+            bell = Some(name);
             Ok(())
         })?;
         Ok((segment, bell.ok_or(Errno::UCLEAN)?))
@@ -280,7 +282,7 @@ impl PosixQueue {
         let mut bell = None;
         // Who may unlink it may not be allowed to open it, and what is there may be no queue.
         if let Ok((segment, _)) = home.open_or_create(Kind::PosixQueue, name, 0, 0, |_| Err(Errno::NOENT)) {
-            bell = BellName::of(&segment).ok();
+            bell = bell_name(&segment).ok();
         }
         home.unlink_named(Kind::PosixQueue, name)?;
         if let Some(bell) = bell {
@@ -476,7 +478,7 @@ impl PosixQueue {
         if left(OUT_OF_STEP) | left(NOTICE) != 0 {
             // The operation itself is done: what fails here is left to the next one.
             let _ = self.send_notice(false);
-            let _ = self.ring();
+            let _ = doorbell::ring(self);
         }
     }
 
@@ -639,9 +641,8 @@ impl PosixQueue {
     }
 }
 
-/// How long what is left to do after an operation waits for the lock: who holds it for longer has been stopped.
-fn after_grace() -> Option<Instant> {
-    Some(Instant::now() + Duration::from_secs(1))
+fn bell_name(segment: &Segment) -> Result<BellName> {
+    BellName::of(segment.file()?, segment.word64(BELL_NAME)?.load(Ordering::Relaxed))
 }
 
 impl Drop for PosixQueue {

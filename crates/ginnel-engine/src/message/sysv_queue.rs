@@ -45,6 +45,7 @@ use crate::wait::{Alone, General, Object, Patience, Place, Stake, Waiters, Words
 use crate::{Errno, Result};
 
 mod call;
+mod descriptor;
 mod least;
 mod order;
 mod quick;
@@ -53,6 +54,8 @@ mod table;
 mod types;
 
 use call::{CLAIMED, Call, PAGES, PREPARED, PROCESS, RECEIVE, SEND, UNIT};
+use descriptor::Bell;
+pub(crate) use descriptor::dismiss;
 use quick::{Got, Trail};
 use store::{
     BLOCKED_MAX, CHANGED, COUNTS, FIRST_PAGE, Found, LIMIT, RECEIVED, REGROWN, SENT, SHAPE, Store, WAITERS,
@@ -183,6 +186,7 @@ pub struct SysvQueue {
     /// Whether the last message that was received here was long: so will be the next.
     was_long: AtomicBool,
     trail: Trail,
+    bell: Bell,
 }
 
 impl SysvQueue {
@@ -193,7 +197,10 @@ impl SysvQueue {
     pub fn get(home: &Namespace, key: i32, flags: i32) -> Result<i32> {
         let bytes_max = home.limits().msgmnb;
         home.get(Kind::SysvQueue, key, flags, 0, |draft| {
-            draft.segment(CAPACITY, |segment| fill(segment, bytes_max))
+            draft.segment(CAPACITY, |segment| {
+                fill(segment, bytes_max)?;
+                descriptor::provide_new(home, segment, flags.cast_unsigned())
+            })
         })
     }
 
@@ -203,10 +210,10 @@ impl SysvQueue {
     /// As [`Namespace::open_id`]. `EUCLEAN`: it holds no queue.
     pub fn open(home: &Namespace, id: i32) -> Result<SysvQueue> {
         let limit = usize::try_from(home.limits().msgmax).unwrap_or(usize::MAX);
-        SysvQueue::of(home.open_id(Kind::SysvQueue, id)?, limit.min(MESSAGE_BYTES_MAX))
+        SysvQueue::of(home, home.open_id(Kind::SysvQueue, id)?, limit.min(MESSAGE_BYTES_MAX))
     }
 
-    fn of(segment: Segment, message_max: usize) -> Result<SysvQueue> {
+    fn of(home: &Namespace, segment: Segment, message_max: usize) -> Result<SysvQueue> {
         segment.words::<8>(HEADER_BYTES + WAITERS)?;
         let rights = Rights::of(&segment);
         Ok(SysvQueue {
@@ -215,6 +222,7 @@ impl SysvQueue {
             message_max,
             was_long: AtomicBool::new(false),
             trail: Trail::default(),
+            bell: Bell::of(home)?,
         })
     }
 
@@ -236,6 +244,9 @@ impl SysvQueue {
         let status = Self::read_status(&object, &home.read_id(Kind::SysvQueue, id)?);
         if let (Some(waiters), Some(guard)) = (&waiters, guard) {
             waiters.leave(guard);
+        }
+        if let Ok(queue) = &queue {
+            queue.see_to_the_rest();
         }
         status
     }
@@ -274,7 +285,9 @@ impl SysvQueue {
                 namespace::Change { uid: change.uid, gid: change.gid, mode: change.mode },
             )?;
         }
-        let queue = SysvQueue::of(Segment::of(found.file)?, 0)?;
+        let queue = SysvQueue::of(home, Segment::of(found.file)?, 0)?;
+        // Who cannot poll is told so when he asks.
+        let _ = descriptor::provide(home, &queue.segment, change.uid, change.gid, change.mode & 0o777);
         let store = Store::of(&queue.segment)?;
         let call = Call::new(&store, 0, &[], &mut []);
         let attempt = |guard: &mut Guard<'_>, _: &mut Words| {
@@ -283,9 +296,12 @@ impl SysvQueue {
             }
             store.set(guard, LIMIT, change.bytes_max)?;
             store.set(guard, CHANGED, seconds())?;
+            SysvQueue::note_limit(&store, guard)?;
             Ok(true)
         };
-        queue.waiters(&call)?.run_own(Words::default(), Patience::None, attempt).map(drop)
+        let outcome = queue.waiters(&call)?.run_own(Words::default(), Patience::None, attempt);
+        queue.see_to_the_rest();
+        outcome.map(drop)
     }
 
     /// Removes a queue: who is blocked gets `EIDRM`, who comes later `EINVAL`; `IPC_RMID`.
@@ -295,7 +311,7 @@ impl SysvQueue {
     pub fn remove(home: &Namespace, id: i32) -> Result<()> {
         home.remove_id(Kind::SysvQueue, id, |segment| {
             let file = segment.file()?.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-            SysvQueue::of(Segment::of(file)?, 0)?.dismiss()
+            SysvQueue::of(home, Segment::of(file)?, 0)?.dismiss()
         })
     }
 
@@ -345,9 +361,11 @@ impl SysvQueue {
         }
         let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
         let how = if payload.len() <= WHOLE_MAX {
-            match self.send_alone(kind, payload, patience)? {
-                Alone::Done => return Ok(()),
-                Alone::Otherwise(how) => how,
+            match self.send_alone(kind, payload, patience) {
+                Ok(Alone::Done) => return Ok(()),
+                Ok(Alone::Otherwise(how)) => how,
+                Err(Errno::AGAIN) if self.note_refused() => General::default(),
+                Err(errno) => return Err(errno),
             }
         } else {
             General::default()
@@ -357,6 +375,15 @@ impl SysvQueue {
 
     #[inline(never)]
     fn send_among_others(&self, kind: i64, payload: &[u8], patience: Patience, how: General) -> Result<()> {
+        let mut outcome = self.send_generally(kind, payload, patience, how);
+        if outcome == Err(Errno::AGAIN) && self.note_refused() {
+            outcome = self.send_generally(kind, payload, patience, General::default());
+        }
+        self.see_to_the_rest();
+        outcome
+    }
+
+    fn send_generally(&self, kind: i64, payload: &[u8], patience: Patience, how: General) -> Result<()> {
         let mut how = Some(how);
         let store = Store::of(&self.segment)?;
         let call = Call::new(&store, kind, payload, &mut []);
@@ -535,6 +562,7 @@ impl SysvQueue {
                     return Ok((got.kind.get(), got.len.get()));
                 }
                 Ok(Alone::Otherwise(how)) => how,
+                Err(Errno::AGAIN) if self.note_missed() => General::default(),
                 Err(Errno::AGAIN) => return Err(Errno::NOMSG),
                 Err(errno) => return Err(errno),
             }
@@ -546,6 +574,22 @@ impl SysvQueue {
 
     #[inline(never)]
     fn recv_among_others(
+        &self,
+        out: &mut [u8],
+        kind: i64,
+        flags: i32,
+        patience: Patience,
+        how: General,
+    ) -> Result<(i64, usize)> {
+        let mut outcome = self.recv_generally(out, kind, flags, patience, how);
+        if outcome == Err(Errno::NOMSG) && self.note_missed() {
+            outcome = self.recv_generally(out, kind, flags, patience, General::default());
+        }
+        self.see_to_the_rest();
+        outcome
+    }
+
+    fn recv_generally(
         &self,
         out: &mut [u8],
         kind: i64,

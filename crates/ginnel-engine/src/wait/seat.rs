@@ -146,6 +146,18 @@ impl<'a, O: Object> Waiters<'a, O> {
         thread: Thread,
         words: &Words,
     ) -> Result<(&'a AtomicU32, Link<'a>)> {
+        self.fill_words(guard, slot, thread, words)?;
+        self.bring_to_life(slot, thread)
+    }
+
+    /// Writes what a free slot says; nothing would tell of the thread's death.
+    pub(super) fn fill_words(
+        &self,
+        guard: &Guard<'_>,
+        slot: usize,
+        thread: Thread,
+        words: &Words,
+    ) -> Result<()> {
         if guard.get(slot + STATE)? != SLOT_FREE {
             return Err(Errno::UCLEAN);
         }
@@ -154,7 +166,9 @@ impl<'a, O: Object> Waiters<'a, O> {
             word(FIRST_WORD + 8 * index)?.store(*value, Ordering::Release);
         }
         word(PROCESS)?.store(u64::from(thread.process()), Ordering::Release);
-        self.bring_to_life(slot, thread)
+        // A mark that the last one to have it has left.
+        self.segment.word32(slot + LIFE)?.store(0, Ordering::Release);
+        Ok(())
     }
 
     /// From here on the kernel marks the slot when the thread dies.

@@ -106,6 +106,7 @@ impl Place<'_> {
                 for (kind, len) in [(1, 10), (2, 100), (3, 3000), (2, LARGE_BYTES + 10)] {
                     queue.send(kind, &vec![7; len], 0, soon())?;
                 }
+                queue.descriptor()?;
             }
             Kind::SysvSemaphores => {
                 let id = SysvSemaphores::get(self.home, self.key, 3, NEW)?;
@@ -146,6 +147,7 @@ impl Place<'_> {
                     return;
                 };
                 let mut room = vec![0; 2 * LARGE_BYTES];
+                let mut rounds = 0;
                 while goes_on() {
                     for (kind, flags) in [
                         (0, 0),
@@ -160,6 +162,13 @@ impl Place<'_> {
                         expected(queue.send(kind, &vec![3; len], 0, briefly()));
                     }
                     expected(self.id().and_then(|id| SysvQueue::status(self.home, id)));
+                    // While somebody polls there is no short way: one in the whole round, and one before it.
+                    rounds += 1;
+                    if rounds % 3 == 1 {
+                        expected(self.id().and_then(|id| {
+                            SysvQueue::open(self.home, id).and_then(|queue| queue.descriptor().map(drop))
+                        }));
+                    }
                 }
             }
             Kind::SysvSemaphores => {

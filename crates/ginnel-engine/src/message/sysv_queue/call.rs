@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::LARGE_BYTES;
-use super::store::{self, AWAY, FIRST_PAGE, Found, RECEIVED, SENT, Select, Store, TYPE, WAITERS, half};
+use super::store::{self, FIRST_PAGE, Found, RECEIVED, SENT, Select, Store, TYPE, WAITERS, half};
 use crate::lock::{self, Guard};
 use crate::namespace::{self, REMOVED};
 use crate::primitive::Ordering;
@@ -108,7 +108,7 @@ impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
     /// Whether the queue is empty, and holds memory that it may give back.
     #[inline]
     pub(super) fn note_drained(&self) -> Result<()> {
-        if self.store.messages() == 0 && self.store.hot(AWAY) == 0 {
+        if self.store.messages() == 0 && self.store.away() == (0, 0) {
             self.has_drained.set(!self.store.is_small() || self.store.heap.has_spare()?);
         }
         Ok(())

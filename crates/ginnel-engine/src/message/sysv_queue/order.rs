@@ -418,7 +418,7 @@ impl<'a> Store<'a> {
 
     /// Goes back to the tables in the queue's own page, if there is nothing in the others. Memory is freed by that.
     pub(super) fn shrink(&self, guard: &mut Guard<'_>) -> Result<()> {
-        if self.is_small() || self.messages() != 0 || self.hot(AWAY) != 0 {
+        if self.is_small() || self.messages() != 0 || self.away() != (0, 0) {
             return Ok(());
         }
         let ring = self.ring()?;

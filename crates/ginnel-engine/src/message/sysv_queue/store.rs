@@ -22,6 +22,7 @@
 
 use std::cell::RefCell;
 
+use super::descriptor::TO_BE_TOLD;
 use super::{LARGE_BYTES, WARMED_BYTES};
 use crate::heap::{Chain, HEAP_BYTES, Heap, UNIT_BYTES_MAX, Unit};
 use crate::lock::Guard;
@@ -37,7 +38,7 @@ pub(super) const RING: usize = 0x08;
 /// Seconds, and the process in the lower bits.
 pub(super) const SENT: usize = 0x10;
 pub(super) const RECEIVED: usize = 0x18;
-/// Claimed messages | prepared ones << 32.
+/// Claimed messages | prepared ones << 32 | what those who poll are to be told of. While it is not 0, there is no short way.
 pub(super) const AWAY: usize = 0x20;
 /// The first place that is in use, while a message is claimed.
 pub(super) const HEAD: usize = 0x28;
@@ -63,6 +64,11 @@ pub(super) const TYPES_ROOTS: usize = 0x140;
 pub(super) const LEAST_ROOTS: usize = 0x160;
 /// The directories of a table that is being made.
 pub(super) const STAGING: usize = 0x180;
+/// The doorbell's.
+pub(super) const BELL_NUMBER: usize = 0x1c0;
+pub(super) const POLLED: usize = 0x1c8;
+pub(super) const OUT_OF_STEP: usize = 0x1d0;
+pub(super) const RINGER: usize = 0x1d8;
 /// The tables of a small queue.
 pub(super) const RING_INLINE: usize = 0x200;
 pub(super) const TYPES_INLINE: usize = 0x400;
@@ -240,8 +246,8 @@ impl<'a> Store<'a> {
     /// Takes the memory for a message and writes its head.
     #[inline]
     pub(super) fn reserve(&self, guard: &mut Guard<'_>, kind: i64, size: usize) -> Result<u32> {
-        let away = self.hot(AWAY);
-        let blocks = self.messages() + u64::from(half(away, 0)) + u64::from(half(away, 1));
+        let (claimed, prepared) = self.away();
+        let blocks = self.messages() + u64::from(claimed) + u64::from(prepared);
         if blocks >= self.blocks_max() {
             if blocks >= MESSAGES_MAX {
                 return Err(Errno::NOMEM);
@@ -399,17 +405,27 @@ impl<'a> Store<'a> {
     fn count(&self, guard: &mut Guard<'_>, messages: i64, bytes: i64) -> Result<()> {
         let counts = self.hot(COUNTS);
         let changed = counts.wrapping_add_signed(messages << COUNT_SHIFT).wrapping_add_signed(bytes);
-        self.set_hot(guard, COUNTS, changed)
+        if self.hot(AWAY) & TO_BE_TOLD == 0 {
+            return self.set_hot(guard, COUNTS, changed);
+        }
+        let shown = self.packets();
+        self.set_hot(guard, COUNTS, changed)?;
+        self.note_change(guard, shown, messages)
+    }
+
+    /// How many messages are claimed, and how many prepared.
+    #[inline]
+    pub(super) fn away(&self) -> (u32, u32) {
+        let away = self.hot(AWAY) & !TO_BE_TOLD;
+        (half(away, 0), half(away, 1))
     }
 
     pub(super) fn count_away(&self, guard: &mut Guard<'_>, claimed: i64, prepared: i64) -> Result<()> {
-        let away = self.hot(AWAY);
-        let changed = |upper: u32, by: i64| {
-            let value = i64::from(half(away, upper)) + by;
-            u32::try_from(value).map_err(|_| Errno::UCLEAN)
-        };
-        let (claimed, prepared) = (changed(0, claimed)?, changed(1, prepared)?);
-        self.set(guard, AWAY, u64::from(claimed) | u64::from(prepared) << 32)
+        let (claimed_now, prepared_now) = self.away();
+        let changed = |now: u32, by: i64| u32::try_from(i64::from(now) + by).map_err(|_| Errno::UCLEAN);
+        let (claimed, prepared) = (changed(claimed_now, claimed)?, changed(prepared_now, prepared)?);
+        let told = self.hot(AWAY) & TO_BE_TOLD;
+        self.set(guard, AWAY, u64::from(claimed) | (u64::from(prepared) << 32) & !TO_BE_TOLD | told)
     }
 
     /// Puts a message that has been written at the end of the queue.

@@ -157,6 +157,7 @@ impl<'s> Call<'s> {
     /// Tries one: whether it went on. An error of its own ends it too.
     fn serve_one(&self, guard: &mut Guard<'_>, sleeper: &Sleeper<'_>) -> Result<bool> {
         let waiters = self.waiters()?;
+        let mark = guard.mark();
         match self.try_sleeper(guard, sleeper) {
             Ok(Verdict::Done) => {
                 self.set.stamp()?;
@@ -177,7 +178,10 @@ impl<'s> Call<'s> {
                 Ok(false)
             }
             Err(Errno::UCLEAN) => Err(Errno::UCLEAN),
-            Err(errno) => waiters.end(guard, sleeper.blocked, Err(errno)).map(|()| false),
+            Err(errno) => {
+                guard.undo_to(mark)?;
+                waiters.end(guard, sleeper.blocked, Err(errno)).map(|()| false)
+            }
         }
     }
 
