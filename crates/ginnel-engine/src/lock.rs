@@ -49,7 +49,7 @@ use std::time::{Duration, Instant};
 
 use crate::primitive::{
     AtomicU32, AtomicU64, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, Watch, compiler_fence, fence_all,
-    futex_wait_any, futex_wake, thread_exists,
+    futex_wait_any_heeding, futex_wake, thread_exists,
 };
 use crate::segment::{HEADER_BYTES, JOURNAL_OFFSET, Segment};
 use crate::spin;
@@ -150,14 +150,27 @@ pub enum Change {
 }
 
 thread_local! {
-    /// Whether a signal handler has run while this thread slept for a lock, and it went on.
-    static INTERRUPTED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    /// Which signal handlers have run while this thread slept for a lock, and it went on.
+    static INTERRUPTED: std::cell::Cell<Handlers> =
+        const { std::cell::Cell::new(Handlers { any: false, without_restart: false }) };
 }
 
-/// Whether a signal handler has run, since this was last asked, while this thread slept for a lock that it then waited on
-/// for.
-pub(crate) fn was_interrupted() -> bool {
-    INTERRUPTED.replace(false)
+/// Whether signal handlers have run: any at all, as far as it can be told, and one without `SA_RESTART`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Handlers {
+    pub(crate) any: bool,
+    pub(crate) without_restart: bool,
+}
+
+/// The signal handlers that have run, since this was last asked, while this thread slept for a lock that it then waited
+/// on for.
+pub(crate) fn interrupted_by() -> Handlers {
+    INTERRUPTED.take()
+}
+
+fn note_handler(without_restart: bool) {
+    let before = INTERRUPTED.get();
+    INTERRUPTED.set(Handlers { any: true, without_restart: without_restart | before.without_restart });
 }
 
 impl<'a> Lock<'a> {
@@ -287,7 +300,7 @@ impl<'a> Lock<'a> {
                 match sleep(&[(turn, seen), (word, value)], deadline) {
                     // Not to wait for the operation, but for the lock: that is nothing to be interrupted, unless its
                     // holder has been stopped. Who is blocked in an operation asks afterwards.
-                    Err(Errno::INTR) if sleeps < SLEEPS_FIRM => INTERRUPTED.set(true),
+                    Err(Errno::INTR) if sleeps < SLEEPS_FIRM => note_handler(true),
                     outcome => outcome?,
                 }
                 sleeps += 1;
@@ -315,7 +328,12 @@ fn sleep(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<()> {
         return Err(Errno::TIMEDOUT);
     }
     let look = now + ASK_AGAIN;
-    match futex_wait_any(words, Some(deadline.map_or(look, |deadline| deadline.min(look)))) {
+    let (outcome, has_handled) =
+        futex_wait_any_heeding(words, Some(deadline.map_or(look, |deadline| deadline.min(look))));
+    if has_handled && outcome != Err(Errno::INTR) {
+        note_handler(false);
+    }
+    match outcome {
         Err(Errno::AGAIN | Errno::TIMEDOUT) | Ok(()) => Ok(()),
         Err(errno) => Err(errno),
     }

@@ -47,7 +47,11 @@
 //! | after serving, before ringing | `SERVED` slots whose `rung` is not `ticket`: the next to look round rings |
 //!
 //! # What is left
-//! A handler installed with `SA_RESTART` does not end the sleep: the kernel restarts `futex_waitv`, not `semop`.
+//! Where a signal handler is to end an operation whatever its `SA_RESTART` says ([`Object::NEVER_RESTARTED`]), it is seen
+//! if it runs while the thread sleeps: a word that the signal's frame overwrites is one of those slept on, see `sentinel`.
+//! One that runs while the thread still looks for the change that it awaits, or in the microsecond between its enqueueing and
+//! its sleep, was before the sleep and ends nothing: the kernel, where this is one step, ends the call. Nor does one on
+//! an alternate stack (`SA_ONSTACK`), or on a processor other than x86-64.
 
 use std::time::{Duration, Instant};
 
@@ -114,6 +118,10 @@ const LOOKS_MAX: u32 = 8;
 /// }
 /// ```
 pub trait Object {
+    /// Whether a signal handler ends a blocked operation whatever its `SA_RESTART` says, as it ends the kernel's System V
+    /// calls (`signal(7)`). Otherwise `SA_RESTART` has it go on.
+    const NEVER_RESTARTED: bool = false;
+
     /// Does the operation and puts what it got into `words`; `false` if it must wait.
     ///
     /// # Errors

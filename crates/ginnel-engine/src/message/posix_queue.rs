@@ -2,8 +2,8 @@
 //!
 //! # What a user sees
 //! What the kernel's queue does, with limits of one's own choosing for each queue. Differences: blocked threads are served
-//! in the order in which they came, whatever their scheduling priority; a call that a signal handler interrupts is not
-//! restarted; what `notify` and `doorbell` say of notices and of the descriptor.
+//! in the order in which they came, whatever their scheduling priority; what `notify` and `doorbell` say of notices and of
+//! the descriptor.
 //!
 //! A message longer than [`LARGE`] is copied without the lock.
 //!

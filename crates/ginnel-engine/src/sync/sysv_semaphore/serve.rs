@@ -299,6 +299,8 @@ impl<'s> Call<'s> {
 }
 
 impl Object for Call<'_> {
+    const NEVER_RESTARTED: bool = true;
+
     #[inline]
     fn attempt(&self, guard: &mut Guard<'_>, _words: &mut Words) -> Result<bool> {
         self.attempt_own(guard)
