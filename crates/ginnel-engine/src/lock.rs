@@ -72,6 +72,8 @@ const PAUSES_MOST: u32 = 16;
 /// How long to sleep before asking whether the holder is alive at all. Death itself wakes at once: this is for a word
 /// that names nobody, and long enough for a wake that got lost to be seen in a test.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How often in a row to look again, and find that nobody has given it back, until [`Limit::WhileItMoves`] is reached.
+const LOOKS_STUCK: u32 = 10;
 /// In how many sleeps a signal handler's run is no reason to give up.
 const SLEEPS_FIRM: u32 = 8;
 
@@ -149,6 +151,29 @@ pub enum Change {
     Any,
 }
 
+/// For how long to wait for a lock.
+///
+/// # Who has no time at all
+/// An operation that must not block waits for the lock too: it is held for a microsecond, and to say `EAGAIN` because somebody
+/// is in there would be false. But a holder that was stopped (`SIGSTOP`, a debugger) may hold it for ever, and a call that
+/// never blocks, in the middle of an event loop, must not hang with it. So it waits while the lock *moves*: only when for ten
+/// looks in a row, a second in all, nobody has given it back is the answer `EAGAIN`. The operation cannot be done
+/// now, which is true; nobody is taken for dead. Looks are counted, and not the time, since the caller may have been stopped
+/// itself. The kernel knows no such case: nobody is stopped inside it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    Endless,
+    Until(Instant),
+    WhileItMoves,
+}
+
+impl From<Option<Instant>> for Limit {
+    #[inline]
+    fn from(deadline: Option<Instant>) -> Limit {
+        deadline.map_or(Limit::Endless, Limit::Until)
+    }
+}
+
 thread_local! {
     /// Which signal handlers have run while this thread slept for a lock, and it went on.
     static INTERRUPTED: std::cell::Cell<Handlers> =
@@ -219,24 +244,24 @@ impl<'a> Lock<'a> {
     /// with `longjmp`. `EUCLEAN`: the journal does not hold what it must.
     #[inline]
     pub fn acquire(self, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        self.acquire_as(Thread::current(), deadline)
+        self.acquire_as(Thread::current(), deadline.into())
     }
 
     /// [`Lock::acquire`] for who knows itself already.
     #[inline]
-    pub(crate) fn acquire_as(self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        let before = self.take_word(thread, deadline)?;
+    pub(crate) fn acquire_as(self, thread: Thread, limit: Limit) -> Result<Guard<'a>> {
+        let before = self.take_word(thread, limit)?;
         Ok(Guard::holding(self.segment, thread, before))
     }
 
     /// The first half of [`Lock::acquire_as`]; the other is [`Guard::holding`]. In two halves, no guard is moved about in
     /// a `Result`, which costs a third of all that an operation costs.
     #[inline]
-    pub(crate) fn take_word(self, thread: Thread, deadline: Option<Instant>) -> Result<*const u8> {
+    pub(crate) fn take_word(self, thread: Thread, limit: Limit) -> Result<*const u8> {
         let word = self.segment.header32(WORD_OFFSET);
         let before = thread.remember(word);
         if word.compare_exchange(0, thread.id() | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            self.take(thread, before, deadline)?;
+            self.take(thread, before, limit)?;
         }
         Ok(before)
     }
@@ -244,8 +269,8 @@ impl<'a> Lock<'a> {
     /// Takes the lock from a holder, living or dead.
     #[cold]
     #[inline(never)]
-    fn take(self, thread: Thread, before: *const u8, deadline: Option<Instant>) -> Result<()> {
-        let taken = self.wait_and_take(thread, deadline);
+    fn take(self, thread: Thread, before: *const u8, limit: Limit) -> Result<()> {
+        let taken = self.wait_and_take(thread, limit);
         if taken.is_err() {
             thread.forget(before);
             return taken;
@@ -257,7 +282,7 @@ impl<'a> Lock<'a> {
         Ok(())
     }
 
-    fn wait_and_take(self, thread: Thread, deadline: Option<Instant>) -> Result<()> {
+    fn wait_and_take(self, thread: Thread, limit: Limit) -> Result<()> {
         let word = self.segment.header32(WORD_OFFSET);
         if is_held_by(word.load(Ordering::Relaxed), thread) {
             return Err(Errno::DEADLK);
@@ -266,6 +291,9 @@ impl<'a> Lock<'a> {
         let arrivals = self.segment.header64(ARRIVALS_OFFSET);
         let (mut spins, mut pauses) = (0, 1);
         let mut sleeps = 0;
+        // What the lock was like when it was first found like this, and how often since.
+        let mut stuck = ((0, 0), 0);
+        let deadline = if let Limit::Until(deadline) = limit { Some(deadline) } else { None };
         loop {
             let value = word.load(Ordering::Relaxed);
             if is_free(value) {
@@ -301,7 +329,13 @@ impl<'a> Lock<'a> {
                     // Not to wait for the operation, but for the lock: that is nothing to be interrupted, unless its
                     // holder has been stopped. Who is blocked in an operation asks afterwards.
                     Err(Errno::INTR) if sleeps < SLEEPS_FIRM => note_handler(true),
-                    outcome => outcome?,
+                    Ok(Slept::InVain) if stuck.0 == (seen, value) => stuck.1 += 1,
+                    Ok(Slept::InVain) => stuck = ((seen, value), 1),
+                    Ok(Slept::Woken) => stuck.1 = 0,
+                    Err(errno) => return Err(errno),
+                }
+                if matches!(limit, Limit::WhileItMoves) && stuck.1 >= LOOKS_STUCK {
+                    return Err(Errno::AGAIN);
                 }
                 sleeps += 1;
             }
@@ -321,8 +355,16 @@ fn is_held_by(value: u32, thread: Thread) -> bool {
     value & OWNER == thread.id() && value & OWNER_DIED == 0
 }
 
+/// How a sleep has ended.
+enum Slept {
+    /// A word has changed.
+    Woken,
+    /// It is time to look again.
+    InVain,
+}
+
 /// Sleeps until a word changes, until it is time to look again, or until the deadline, which is an error.
-fn sleep(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<()> {
+fn sleep(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<Slept> {
     let now = Instant::now();
     if deadline.is_some_and(|deadline| deadline <= now) {
         return Err(Errno::TIMEDOUT);
@@ -334,7 +376,8 @@ fn sleep(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<()> {
         note_handler(false);
     }
     match outcome {
-        Err(Errno::AGAIN | Errno::TIMEDOUT) | Ok(()) => Ok(()),
+        Err(Errno::TIMEDOUT) => Ok(Slept::InVain),
+        Err(Errno::AGAIN) | Ok(()) => Ok(Slept::Woken),
         Err(errno) => Err(errno),
     }
 }

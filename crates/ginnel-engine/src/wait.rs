@@ -55,7 +55,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lock::{Change, Guard, Lock, WORD_OFFSET};
+use crate::lock::{Change, Guard, Limit, Lock, WORD_OFFSET};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, Thread, Watch, futex_wake};
 use crate::segment::Segment;
 use crate::{Errno, Result};
@@ -229,7 +229,8 @@ pub trait Object {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Not at all.
+    /// Not at all. If whoever has the object's lock was stopped with it, so that nobody has given it back for a second, the
+    /// operation ends as if it had to wait.
     None,
     /// Until then.
     Until(Instant),
@@ -240,6 +241,16 @@ pub enum Patience {
 impl Patience {
     pub(crate) fn deadline(self) -> Option<Instant> {
         if let Patience::Until(deadline) = self { Some(deadline) } else { None }
+    }
+
+    /// For how long to wait for the lock.
+    #[inline]
+    pub(crate) fn limit(self) -> Limit {
+        match self {
+            Patience::None => Limit::WhileItMoves,
+            Patience::Until(deadline) => Limit::Until(deadline),
+            Patience::Endless => Limit::Endless,
+        }
     }
 }
 
@@ -392,7 +403,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         if patience != Patience::None && lock.look_ahead(self.object.awaits(words)) {
             self.approach();
         }
-        let before = lock.take_word(thread, patience.deadline())?;
+        let before = lock.take_word(thread, patience.limit())?;
         let mut guard = Guard::holding(self.segment, thread, before);
         if !self.is_alone() {
             let _bell = guard.release_with_fence();
@@ -447,7 +458,7 @@ impl<'a, O: Object> Waiters<'a, O> {
             looks = self.look(words, version, patience, looks);
         }
         loop {
-            let mut guard = self.enter_as(thread, patience.deadline())?;
+            let mut guard = self.enter_as(thread, patience.limit())?;
             match attempt(&mut guard, words) {
                 Ok(true) => return self.serve_others(guard),
                 Ok(false) if patience != Patience::None => {}
@@ -470,7 +481,7 @@ impl<'a, O: Object> Waiters<'a, O> {
                 Ok(false) => {
                     // Without the lock: others may change the object meanwhile, so it is attempted again.
                     self.leave(guard);
-                    self.make_room()?;
+                    self.make_room(patience)?;
                 }
                 Err(errno) => {
                     self.leave(guard);
@@ -503,17 +514,22 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// # Errors
     /// As [`Lock::acquire`].
     pub fn enter(&self, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        self.enter_as(Thread::current(), deadline)
+        self.enter_as(Thread::current(), deadline.into())
+    }
+
+    /// As [`Waiters::enter`], for an operation with this patience.
+    pub(crate) fn enter_with(&self, patience: Patience) -> Result<Guard<'a>> {
+        self.enter_as(Thread::current(), patience.limit())
     }
 
     #[inline]
-    fn enter_as(&self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        let guard = Lock::of(self.segment).acquire_as(thread, deadline)?;
-        if self.is_alone() { Ok(guard) } else { self.settle(guard, deadline) }
+    fn enter_as(&self, thread: Thread, limit: Limit) -> Result<Guard<'a>> {
+        let guard = Lock::of(self.segment).acquire_as(thread, limit)?;
+        if self.is_alone() { Ok(guard) } else { self.settle(guard, limit) }
     }
 
     /// Does what others left to do: for the dead, and for those whose processes are found gone.
-    fn settle(&self, guard: Guard<'a>, deadline: Option<Instant>) -> Result<Guard<'a>> {
+    fn settle(&self, guard: Guard<'a>, limit: Limit) -> Result<Guard<'a>> {
         let mut guard = guard;
         self.keep_house(&mut guard)?;
         if self.get(&guard, UNWATCHED)? == 0 {
@@ -523,7 +539,7 @@ impl<'a, O: Object> Waiters<'a, O> {
             // Asking takes system calls. Who was served just now is not rung yet: the kernel tells if this thread dies here.
             let bell = guard.release_with_fence();
             let gone = self.gone()?;
-            guard = Lock::of(self.segment).acquire(deadline)?;
+            guard = Lock::of(self.segment).acquire_as(Thread::current(), limit)?;
             guard.instead_of(bell);
             self.keep_house(&mut guard)?;
             for (slot, process) in gone.into_iter().flatten() {

@@ -273,7 +273,7 @@ impl SysvQueue {
             store.set(guard, CHANGED, seconds())?;
             Ok(true)
         };
-        queue.waiters(&call)?.run_own(Words::default(), Patience::None, attempt).map(drop)
+        queue.waiters(&call)?.run_own(Words::default(), Patience::Endless, attempt).map(drop)
     }
 
     /// Removes a queue: who is blocked gets `EIDRM`, who comes later `EINVAL`; `IPC_RMID`.
@@ -373,7 +373,7 @@ impl SysvQueue {
             });
             match outcome {
                 Ok(_) => return Ok(()),
-                Err(Errno::NOBUFS) => self.make_memory(&store, &waiters)?,
+                Err(Errno::NOBUFS) => self.make_memory(&store, &waiters, patience)?,
                 Err(Errno::NOSPC) => return Err(Errno::NOMEM),
                 Err(errno) => return Err(errno),
             }
@@ -402,7 +402,7 @@ impl SysvQueue {
                     call.attempt(guard, words)
                 });
                 match outcome {
-                    Err(Errno::NOBUFS) => waiters.make_room()?,
+                    Err(Errno::NOBUFS) => waiters.make_room(patience)?,
                     Err(Errno::NOSPC) => break Err(Errno::NOMEM),
                     outcome => break outcome.map(drop),
                 }
@@ -426,7 +426,7 @@ impl SysvQueue {
         patience: Patience,
     ) -> Result<(u32, Stake<'w>)> {
         loop {
-            let mut guard = waiters.enter(patience.deadline())?;
+            let mut guard = waiters.enter_with(patience)?;
             let checked = call.begin().and_then(|()| {
                 let may_go_on = patience != Patience::None || call.store.fits(call.payload.len() as u64);
                 if may_go_on { Ok(()) } else { Err(Errno::AGAIN) }
@@ -439,7 +439,7 @@ impl SysvQueue {
                     if errno != Errno::NOBUFS {
                         return Err(errno);
                     }
-                    self.make_memory(call.store, waiters)?;
+                    self.make_memory(call.store, waiters, patience)?;
                     continue;
                 }
             };
@@ -454,7 +454,7 @@ impl SysvQueue {
                         return Err(errno);
                     }
                     waiters
-                        .make_room()
+                        .make_room(patience)
                         .map_err(|errno| if errno == Errno::NOSPC { Errno::NOMEM } else { errno })?;
                 }
             }
@@ -563,10 +563,12 @@ impl SysvQueue {
                 Ok(_) => break,
                 Err(Errno::NOBUFS) if lacks_place => {
                     lacks_place = false;
-                    waiters.make_room()?;
+                    waiters.make_room(patience)?;
                 }
                 // The index is for speed: it can be done without.
-                Err(Errno::NOBUFS) => may_index = may_index && self.make_memory(&store, &waiters).is_ok(),
+                Err(Errno::NOBUFS) => {
+                    may_index = may_index && self.make_memory(&store, &waiters, patience).is_ok()
+                }
                 Err(Errno::NOMEM) if may_index => may_index = false,
                 Err(Errno::AGAIN) => return Err(Errno::NOMSG),
                 Err(errno) => return Err(errno),
@@ -611,7 +613,7 @@ impl SysvQueue {
         self.rights.check(&self.segment, READ)?;
         let waiters = self.waiters(&call)?;
         for round in 1..=COPIES_MAX {
-            let guard = waiters.enter(patience.deadline())?;
+            let guard = waiters.enter_with(patience)?;
             let version = Lock::of(&self.segment).version(lock::Change::Any);
             let seen = call.see(&guard, index, room, flags);
             let is_last = round == COPIES_MAX;
@@ -628,7 +630,7 @@ impl SysvQueue {
             // Without the lock: it counts if nothing at all has changed meanwhile.
             let (unit, kind, size) = seen?;
             let len = store.read_payload(unit, size, &call.out);
-            let guard = waiters.enter(patience.deadline())?;
+            let guard = waiters.enter_with(patience)?;
             let is_same = Lock::of(&self.segment).version(lock::Change::Any) == version;
             waiters.leave(guard);
             if is_same {
@@ -661,12 +663,17 @@ impl SysvQueue {
 
     /// Gets the memory that an operation lacked, without the lock.
     #[cold]
-    fn make_memory<'w, O: Object>(&self, store: &Store<'w>, waiters: &Waiters<'w, O>) -> Result<()> {
-        let outcome = match store.heap.make_from_holes(waiters, PAGES) {
+    fn make_memory<'w, O: Object>(
+        &self,
+        store: &Store<'w>,
+        waiters: &Waiters<'w, O>,
+        patience: Patience,
+    ) -> Result<()> {
+        let outcome = match store.heap.make_from_holes(waiters, PAGES, patience) {
             Ok(false) => Ok(()),
             Ok(true) => self.note_regrown(),
             // It was not memory that was lacking, but a place for a stake in it.
-            Err(Errno::NOBUFS) => waiters.make_room(),
+            Err(Errno::NOBUFS) => waiters.make_room(patience),
             Err(errno) => Err(errno),
         };
         outcome.map_err(|errno| if errno == Errno::NOSPC { Errno::NOMEM } else { errno })

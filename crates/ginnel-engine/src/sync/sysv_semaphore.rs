@@ -270,6 +270,9 @@ impl SysvSemaphores {
         if usize::from(operation.sem_num) >= self.count {
             return Err(self.no_such());
         }
+        // One that must not be blocked must not wait for a stopped holder of the lock either.
+        let may_block = i32::from(operation.sem_flg) & libc::IPC_NOWAIT == 0;
+        let patience = if may_block { patience } else { Patience::None };
         let operation = operate::pack(operation, 0);
         let undoes = operate::undoes(operation);
         let (awaits, makes) = match operate::change(operation) {
@@ -327,6 +330,14 @@ impl SysvSemaphores {
         if operations.iter().any(|operation| usize::from(operation.sem_num) >= self.count) {
             return Err(self.no_such());
         }
+        // As in `operate_one`: if none of those that could be blocked may be.
+        let may_block = |operation: &sembuf| {
+            operation.sem_op <= 0 && i32::from(operation.sem_flg) & libc::IPC_NOWAIT == 0
+        };
+        let has_nowait =
+            operations.iter().any(|operation| i32::from(operation.sem_flg) & libc::IPC_NOWAIT != 0);
+        let patience =
+            if has_nowait && !operations.iter().any(may_block) { Patience::None } else { patience };
         let request = Request::new(operations);
         let operations = request.operations();
         if operations.len() * 2 > JOURNAL_SHARE {
@@ -360,7 +371,7 @@ impl SysvSemaphores {
             let attempt = |guard: &mut Guard<'_>, _: &mut Words| call.attempt_own(guard);
             match self.waiters(&call)?.run_on(how, &mut [0; WORDS], patience, attempt) {
                 // This process has no account of adjustments yet, or another handle's, or was forked.
-                Err(Errno::STALE) => self.open_account()?,
+                Err(Errno::STALE) => self.open_account(patience)?,
                 outcome => return outcome,
             }
         }

@@ -89,7 +89,7 @@ impl Place {
         }
         let mut looks = LOOKS_MAX;
         loop {
-            let before = lock.take_word(thread, patience.deadline())?;
+            let before = lock.take_word(thread, patience.limit())?;
             let mut guard = Guard::holding(segment, thread, before);
             let word = |field: usize| header[field / 8].load(Ordering::Relaxed);
             let others = word(SLEEPERS) | word(DIRTY) | word(UNWATCHED);

@@ -36,6 +36,7 @@ use crate::lock::Guard;
 use crate::namespace::{BELLS, Namespace};
 use crate::primitive::{Ordering, Thread, thread_exists};
 use crate::segment::Segment;
+use crate::wait::Patience;
 use crate::{Errno, Result};
 
 const RINGER: usize = MORE_WORDS;
@@ -193,7 +194,8 @@ impl PosixQueue {
     /// read or written. It is open for as long as the queue; from now on all who change the queue keep it in step.
     ///
     /// # Errors
-    /// `EMFILE`, `ENFILE`, `ENOMEM`. `EACCES`: its mode does not grant it. `EUCLEAN`.
+    /// `EMFILE`, `ENFILE`, `ENOMEM`. `EACCES`: its mode does not grant it. `EUCLEAN`. `EAGAIN`: whoever has the queue's lock
+    /// was stopped, see [`Patience::None`].
     pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
         let bell = &self.bell;
         if bell.polling.get().is_none() {
@@ -202,7 +204,7 @@ impl PosixQueue {
         }
         let call = Call::of(self);
         let waiters = call.waiters();
-        let mut guard = waiters.enter(None)?;
+        let mut guard = waiters.enter_with(Patience::None)?;
         let marked = (|| {
             let polled = guard.get(POLLED)?;
             guard.set(POLLED, (polled | 1).wrapping_add(2))?;
