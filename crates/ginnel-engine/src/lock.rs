@@ -42,8 +42,13 @@
 //!
 //! # A word that cannot be true
 //! A word that names no living thread, and that the kernel has not marked, was written by somebody who may not hold
-//! locks, or by a thread whose list the kernel did not see. It is taken over like a dead one's. A journal that cannot be
-//! true is `EUCLEAN`.
+//! locks, or by a thread whose list the kernel did not see. It is taken over like a dead one's.
+//!
+//! # A journal that cannot be true
+//! It was scribbled over, and what was begun can be neither undone nor finished: the object is not whole, and nobody can make
+//! it so. Who finds that gets `EUCLEAN` and leaves the lock as a dead holder's, so that everybody else finds it too, from
+//! then on; those who sleep are woken to be told. To go on with half an operation done would be to hand out a message twice,
+//! or a unit that nobody gave. What can still be done with the object is to remove it.
 
 use std::time::{Duration, Instant};
 
@@ -275,11 +280,12 @@ impl<'a> Lock<'a> {
             thread.forget(before);
             return taken;
         }
-        // Gives the lock back if there is an error.
-        let guard = Guard::holding(self.segment, thread, before);
-        guard.recover()?;
-        std::mem::forget(guard);
-        Ok(())
+        let guard = std::mem::ManuallyDrop::new(Guard::holding(self.segment, thread, before));
+        let recovered = guard.recover();
+        if recovered.is_err() {
+            guard.condemn();
+        }
+        recovered
     }
 
     fn wait_and_take(self, thread: Thread, limit: Limit) -> Result<()> {
@@ -548,9 +554,12 @@ impl Guard<'_> {
     /// The kernel goes on looking at the lock's word should this thread die, until what this gives is dropped.
     pub(crate) fn release_with_fence(self) -> Watch {
         let guard = std::mem::ManuallyDrop::new(self);
-        guard.undo();
-        guard.segment.header32(WORD_OFFSET).swap(0, Ordering::SeqCst);
-        guard.wake_arrivals();
+        if guard.undo().is_ok() {
+            guard.segment.header32(WORD_OFFSET).swap(0, Ordering::SeqCst);
+            guard.wake_arrivals();
+        } else {
+            guard.give_up();
+        }
         Watch::from_before(guard.thread, guard.before)
     }
 
@@ -561,11 +570,25 @@ impl Guard<'_> {
     }
 
     #[inline]
-    fn undo(&self) {
-        if self.changes > 0 {
-            // The entries are this holder's own. If they were scribbled over meanwhile, the next holder is told.
-            let _ = self.recover();
-        }
+    fn undo(&self) -> Result<()> {
+        // The entries are this holder's own; but somebody may have scribbled over them meanwhile.
+        if self.changes > 0 { self.recover() } else { Ok(()) }
+    }
+
+    /// Instead of being dropped: the journal cannot be true. Everybody is told from here on.
+    #[cold]
+    fn condemn(&self) {
+        self.give_up();
+        self.thread.forget(self.before);
+    }
+
+    /// Leaves the lock like a dead holder's.
+    #[cold]
+    fn give_up(&self) {
+        let word = self.segment.header32(WORD_OFFSET);
+        word.swap(WAITERS | OWNER_DIED, Ordering::SeqCst);
+        futex_wake(word, u32::MAX);
+        self.wake_arrivals();
     }
 
     #[inline]
@@ -591,7 +614,9 @@ impl Guard<'_> {
 impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.undo();
+        if self.undo().is_err() {
+            return self.condemn();
+        }
         // J4. Who sleeps is woken also if this thread dies before the wake: the kernel finds a 0. L2 from here on.
         let word = self.segment.header32(WORD_OFFSET);
         if self.thread.is_registered() {

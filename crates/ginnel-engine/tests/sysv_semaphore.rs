@@ -291,6 +291,30 @@ fn a_deadline_a_signal_and_a_removal_end_a_call() {
 }
 
 #[test]
+fn a_removal_while_a_call_only_looks_is_one_while_it_waits() {
+    isolated(|| {
+        for operations in [&[op(0, -1)][..], &[op(1, -1), op(0, -1)]] {
+            let set = set_of(&[0, 1]);
+            let caller = common::Stepped::start(|| {
+                assert_eq!(operate(&set, operations), Err(Errno::IDRM), "{} operations", operations.len());
+            });
+            // It has had the lock, and found that it must wait.
+            let raw = set.home.open_id(Kind::SysvSemaphores, set.id).unwrap();
+            let is_locked = || raw.word32(0x40).unwrap().load(std::sync::atomic::Ordering::SeqCst) != 0;
+            while !is_locked() {
+                assert!(caller.step());
+            }
+            while is_locked() {
+                assert!(caller.step());
+            }
+            assert!(caller.step());
+            set.remove().unwrap();
+            caller.finish("it is told");
+        }
+    });
+}
+
+#[test]
 fn setting_values_wakes_and_says_who() {
     isolated(|| {
         let set = set_of(&[0, 1]);

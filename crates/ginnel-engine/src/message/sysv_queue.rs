@@ -11,8 +11,9 @@
 //! A drained queue gives its memory back, but for a page in 256 of what it had. One that is filled and drained several
 //! times a second keeps up to 16 MiB until that ends.
 //!
-//! Deliberate differences: `msg_lrpid` is always a process's id (the kernel puts a thread's there if the receiver was
-//! blocked). `MSG_COPY` works whatever the kernel was built with.
+//! `msg_lrpid` is a thread's id if the receiver had to wait, and else a process's: so the kernel has it.
+//!
+//! Deliberate difference: `MSG_COPY` works whatever the kernel was built with.
 //!
 //! # How it works inside
 //! See `store` for what a queue holds, `order` and `types` for how a message is found, `heap` for its memory.
@@ -34,6 +35,7 @@
 //! | after that | it was received |
 //! | giving memory back, or making it | see `heap` |
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::lock::{self, Guard, Lock};
@@ -317,17 +319,18 @@ impl SysvQueue {
     /// removed. `ENOMEM`: no memory for the message. `EUCLEAN`: the segment does not hold what it must.
     #[inline]
     pub fn send(&self, kind: i64, payload: &[u8], flags: i32, patience: Patience) -> Result<()> {
+        let mut again = false;
         loop {
-            match self.try_send(kind, payload, flags, patience) {
+            match self.try_send(kind, payload, flags, patience, again) {
                 // Somebody has changed who may use the queue.
-                Err(Errno::RESTART) => {}
+                Err(Errno::RESTART) => again = true,
                 outcome => return outcome,
             }
         }
     }
 
     #[inline]
-    fn try_send(&self, kind: i64, payload: &[u8], flags: i32, patience: Patience) -> Result<()> {
+    fn try_send(&self, kind: i64, payload: &[u8], flags: i32, patience: Patience, again: bool) -> Result<()> {
         if kind < 1 || payload.len() > self.message_max {
             return Err(Errno::INVAL);
         }
@@ -340,14 +343,16 @@ impl SysvQueue {
         } else {
             General::default()
         };
+        let how = General { has_waited: how.has_waited || again, ..how };
         self.send_among_others(kind, payload, patience, how)
     }
 
     #[inline(never)]
     fn send_among_others(&self, kind: i64, payload: &[u8], patience: Patience, how: General) -> Result<()> {
-        let mut how = Some(how);
         let store = Store::of(&self.segment)?;
         let call = Call::new(&store, kind, payload, &mut []);
+        call.has_begun.set(how.has_waited);
+        let mut how = Some(how);
         self.rights.check(&self.segment, WRITE)?;
         let waiters = self.waiters(&call)?;
         if payload.len() > LARGE_BYTES {
@@ -482,22 +487,30 @@ impl SysvQueue {
     /// segment does not hold what it must.
     #[inline]
     pub fn recv(&self, out: &mut [u8], kind: i64, flags: i32, patience: Patience) -> Result<(i64, usize)> {
+        let mut again = false;
         loop {
             let outcome = if flags & libc::MSG_COPY == 0 {
-                self.try_recv(out, kind, flags, patience)
+                self.try_recv(out, kind, flags, patience, again)
             } else {
                 self.copy(out, kind, flags, patience)
             };
             match outcome {
                 // Somebody has changed who may use the queue.
-                Err(Errno::RESTART) => {}
+                Err(Errno::RESTART) => again = true,
                 outcome => return outcome,
             }
         }
     }
 
     #[inline]
-    fn try_recv(&self, out: &mut [u8], kind: i64, flags: i32, patience: Patience) -> Result<(i64, usize)> {
+    fn try_recv(
+        &self,
+        out: &mut [u8],
+        kind: i64,
+        flags: i32,
+        patience: Patience,
+        again: bool,
+    ) -> Result<(i64, usize)> {
         let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
         let how = if kind >= 0 && flags & libc::MSG_EXCEPT == 0 {
             let got = Got::default();
@@ -516,6 +529,7 @@ impl SysvQueue {
         } else {
             General::default()
         };
+        let how = General { has_waited: how.has_waited || again, ..how };
         self.recv_among_others(out, kind, flags, patience, how)
     }
 
@@ -528,15 +542,18 @@ impl SysvQueue {
         patience: Patience,
         how: General,
     ) -> Result<(i64, usize)> {
-        let mut how = Some(how);
         let store = Store::of(&self.segment)?;
         let room = out.len() as u64;
         let call = Call::new(&store, kind, &[], out);
+        call.has_begun.set(how.has_waited);
+        let has_waited = Cell::new(how.has_waited);
+        let mut how = Some(how);
         self.rights.check(&self.segment, READ)?;
         let waiters = self.waiters(&call)?;
-        let process = Thread::current().process();
+        // What is there is the process's, what was waited for is the thread's: so the kernel has it.
+        let (process, thread) = (Thread::current().process(), Thread::current().id());
         let marks = u64::from(flags.cast_unsigned()) | u64::from(call.state) << 32;
-        let request = [RECEIVE, 0, kind as u64, room, u64::from(process), marks, 0];
+        let request = [RECEIVE, 0, kind as u64, room, u64::from(thread), marks, 0];
         let mut may_index = kind < 0;
         let mut lacks_place = false;
         let mut claimed = None;
@@ -547,7 +564,11 @@ impl SysvQueue {
                 if may_index && !store.is_small() {
                     store.make_least(guard)?;
                 }
-                let Some(found) = call.find(guard, kind, flags, room)? else { return Ok(false) };
+                let Some(found) = call.find(guard, kind, flags, room)? else {
+                    has_waited.set(true);
+                    return Ok(false);
+                };
+                let process = if has_waited.get() { thread } else { process };
                 if call.wanted(found.size) <= LARGE_BYTES {
                     return call.take(guard, &found, process).map(|()| true);
                 }

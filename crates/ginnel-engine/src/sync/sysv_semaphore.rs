@@ -268,7 +268,7 @@ impl SysvSemaphores {
     #[inline]
     fn operate_one(&self, operation: &sembuf, patience: Patience) -> Result<()> {
         if usize::from(operation.sem_num) >= self.count {
-            return Err(self.no_such());
+            return Err(self.no_such(std::slice::from_ref(operation), patience));
         }
         // One that must not be blocked must not wait for a stopped holder of the lock either.
         let may_block = i32::from(operation.sem_flg) & libc::IPC_NOWAIT == 0;
@@ -328,7 +328,7 @@ impl SysvSemaphores {
             return Err(Errno::TOOBIG);
         }
         if operations.iter().any(|operation| usize::from(operation.sem_num) >= self.count) {
-            return Err(self.no_such());
+            return Err(self.no_such(operations, patience));
         }
         // As in `operate_one`: if none of those that could be blocked may be.
         let may_block = |operation: &sembuf| {
@@ -352,10 +352,19 @@ impl SysvSemaphores {
         }
     }
 
-    /// A set that is removed has no semaphores to be beyond.
+    /// A set that is removed has no semaphores to be beyond. Who has asked for an undo is one of those whose end is noted,
+    /// whatever becomes of what was asked: so the kernel has it.
     #[cold]
-    fn no_such(&self) -> Errno {
-        if namespace::state(&self.segment) & REMOVED != 0 { Errno::INVAL } else { Errno::FBIG }
+    fn no_such(&self, operations: &[sembuf], patience: Patience) -> Errno {
+        if namespace::state(&self.segment) & REMOVED != 0 {
+            return Errno::INVAL;
+        }
+        let undoes = |operation: &sembuf| i32::from(operation.sem_flg) & libc::SEM_UNDO != 0;
+        if operations.iter().any(undoes) {
+            // If it cannot be noted, it is not.
+            let _ = self.open_account(patience);
+        }
+        Errno::FBIG
     }
 
     #[inline(never)]
@@ -366,6 +375,9 @@ impl SysvSemaphores {
             self.rights.check(&self.segment, if changes { WRITE } else { READ })?;
         }
         let call = Call::new(self, operations);
+        if how.as_ref().is_some_and(|how| how.has_waited) {
+            call.has_waited();
+        }
         for _ in 0..ACCOUNT_TRIES {
             let how = how.take().unwrap_or_default();
             let attempt = |guard: &mut Guard<'_>, _: &mut Words| call.attempt_own(guard);

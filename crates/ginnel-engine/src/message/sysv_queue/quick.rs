@@ -13,7 +13,7 @@ use super::store::{
 };
 use crate::heap::{Heap, Unit};
 use crate::lock::{Change, Guard};
-use crate::primitive::Ordering;
+use crate::primitive::{Ordering, Thread};
 use crate::wait::{Alone, Attempt, Patience};
 use crate::{Errno, Result};
 
@@ -56,6 +56,7 @@ impl SysvQueue {
         got: &Got,
     ) -> Result<Alone> {
         let store = Store::of(&self.segment)?;
+        let mut has_waited = false;
         self.place().run_alone(
             &self.segment,
             patience,
@@ -65,7 +66,11 @@ impl SysvQueue {
                 if !self.rights.hold(&self.segment) {
                     return Ok(Attempt::Otherwise);
                 }
-                store.recv_quickly(guard, out, kind, may_cut, got)
+                // As `SysvQueue::recv_among_others` has it.
+                let process = if has_waited { Thread::current().id() } else { guard.process() };
+                let attempt = store.recv_quickly(guard, out, kind, may_cut, process, got);
+                has_waited |= matches!(attempt, Ok(Attempt::Waits));
+                attempt
             },
         )
     }
@@ -163,6 +168,7 @@ impl Store<'_> {
         out: &mut [u8],
         kind: i64,
         may_cut: bool,
+        process: u32,
         got: &Got,
     ) -> Result<Attempt> {
         let counts = self.hot(COUNTS);
@@ -252,7 +258,7 @@ impl Store<'_> {
                 self.heap.free_unit(guard, freed, HEAD_BYTES + size)?;
             }
         }
-        self.stamp(guard, RECEIVED, guard.process())?;
+        self.stamp(guard, RECEIVED, process)?;
         guard.makes(Change::Less);
         got.kind.set(of_type);
         got.len.set(out.len());

@@ -77,6 +77,12 @@ impl<'s> Call<'s> {
         self.set.waiters(self)
     }
 
+    /// It has had to wait already: a removal ends it with `EIDRM`.
+    #[inline]
+    pub(super) fn has_waited(&self) {
+        self.was_tried.set(true);
+    }
+
     /// The lock, if the set was not removed.
     pub(super) fn enter(&self) -> Result<Guard<'_>> {
         self.enter_with(Patience::Endless)
