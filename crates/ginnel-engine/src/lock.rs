@@ -54,14 +54,19 @@
 //!
 //! # A word that cannot be true
 //! A word that names no living thread, and that the kernel has not marked, was written by somebody who may not hold
-//! locks, or by a thread whose list the kernel did not see. It is taken over like a dead one's. A journal that cannot be
-//! true is `EUCLEAN`.
+//! locks, or by a thread whose list the kernel did not see. It is taken over like a dead one's.
+//!
+//! # A journal that cannot be true
+//! It was scribbled over, and what was begun can be neither undone nor finished: the object is not whole, and nobody can make
+//! it so. Who finds that gets `EUCLEAN` and leaves the lock as a dead holder's, so that everybody else finds it too, from
+//! then on; those who sleep are woken to be told. To go on with half an operation done would be to hand out a message twice,
+//! or a unit that nobody gave. What can still be done with the object is to remove it.
 
 use std::time::{Duration, Instant};
 
 use crate::primitive::{
     AtomicU32, AtomicU64, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, Watch, compiler_fence, fence_all,
-    futex_wait_any, futex_wake, thread_exists,
+    futex_wait_any_heeding, futex_wake, thread_exists,
 };
 use crate::segment::{HEADER_BYTES, JOURNAL_OFFSET, Segment};
 use crate::spin;
@@ -93,6 +98,8 @@ const LET_IN: u32 = if cfg!(ginnel_model) { 1 } else { 8 };
 /// How long to sleep before asking whether the holder is alive at all. Death itself wakes at once: this is for a word
 /// that names nobody, and long enough for a wake that got lost to be seen in a test.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How often in a row to look again, and find that nobody has given it back, until [`Limit::WhileItMoves`] is reached.
+const LOOKS_STUCK: u32 = 10;
 /// In how many sleeps a signal handler's run is no reason to give up.
 const SLEEPS_FIRM: u32 = 8;
 
@@ -179,15 +186,51 @@ pub enum Change {
     Any,
 }
 
-thread_local! {
-    /// Whether a signal handler has run while this thread slept for a lock, and it went on.
-    static INTERRUPTED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+/// For how long to wait for a lock.
+///
+/// # Who has no time at all
+/// An operation that must not block waits for the lock too: it is held for a microsecond, and to say `EAGAIN` because somebody
+/// is in there would be false. But a holder that was stopped (`SIGSTOP`, a debugger) may hold it for ever, and a call that
+/// never blocks, in the middle of an event loop, must not hang with it. So it waits while the lock *moves*: only when for ten
+/// looks in a row, a second in all, nobody has given it back is the answer `EAGAIN`. The operation cannot be done
+/// now, which is true; nobody is taken for dead. Looks are counted, and not the time, since the caller may have been stopped
+/// itself. The kernel knows no such case: nobody is stopped inside it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    Endless,
+    Until(Instant),
+    WhileItMoves,
 }
 
-/// Whether a signal handler has run, since this was last asked, while this thread slept for a lock that it then waited on
-/// for.
-pub(crate) fn was_interrupted() -> bool {
-    INTERRUPTED.replace(false)
+impl From<Option<Instant>> for Limit {
+    #[inline]
+    fn from(deadline: Option<Instant>) -> Limit {
+        deadline.map_or(Limit::Endless, Limit::Until)
+    }
+}
+
+thread_local! {
+    /// Which signal handlers have run while this thread slept for a lock, and it went on.
+    static INTERRUPTED: std::cell::Cell<Handlers> =
+        const { std::cell::Cell::new(Handlers { any: false, without_restart: false }) };
+}
+
+/// Whether signal handlers have run: any at all, as far as it can be told, and one without `SA_RESTART`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Handlers {
+    pub(crate) any: bool,
+    pub(crate) without_restart: bool,
+}
+
+/// The signal handlers that have run, since this was last asked, while this thread slept for a lock that it then waited
+/// on for.
+pub(crate) fn interrupted_by() -> Handlers {
+    INTERRUPTED.take()
+}
+
+fn note_handler(without_restart: bool) {
+    let before = INTERRUPTED.get();
+    INTERRUPTED.set(Handlers { any: true, without_restart: without_restart | before.without_restart });
 }
 
 impl<'a> Lock<'a> {
@@ -259,13 +302,13 @@ impl<'a> Lock<'a> {
     /// with `longjmp`. `EUCLEAN`: the journal does not hold what it must.
     #[inline]
     pub fn acquire(self, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        self.acquire_as(Thread::current(), deadline)
+        self.acquire_as(Thread::current(), deadline.into())
     }
 
     /// [`Lock::acquire`] for who knows itself already.
     #[inline]
-    pub(crate) fn acquire_as(self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        let before = self.take_word(thread, deadline, false)?;
+    pub(crate) fn acquire_as(self, thread: Thread, limit: Limit) -> Result<Guard<'a>> {
+        let before = self.take_word(thread, limit, false)?;
         Ok(Guard::holding(self.segment, thread, before))
     }
 
@@ -273,16 +316,11 @@ impl<'a> Lock<'a> {
     /// come. In two halves, no guard is moved about in
     /// a `Result`, which costs a third of all that an operation costs.
     #[inline]
-    pub(crate) fn take_word(
-        self,
-        thread: Thread,
-        deadline: Option<Instant>,
-        keen: bool,
-    ) -> Result<*const u8> {
+    pub(crate) fn take_word(self, thread: Thread, limit: Limit, keen: bool) -> Result<*const u8> {
         let word = self.segment.header32(WORD_OFFSET);
         let before = thread.remember(word);
         if word.compare_exchange(0, thread.id() | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            self.take(thread, before, deadline, keen)?;
+            self.take(thread, before, limit, keen)?;
         }
         Ok(before)
     }
@@ -290,20 +328,21 @@ impl<'a> Lock<'a> {
     /// Takes the lock from a holder, living or dead.
     #[cold]
     #[inline(never)]
-    fn take(self, thread: Thread, before: *const u8, deadline: Option<Instant>, keen: bool) -> Result<()> {
-        let taken = self.wait_and_take(thread, deadline, keen);
+    fn take(self, thread: Thread, before: *const u8, limit: Limit, keen: bool) -> Result<()> {
+        let taken = self.wait_and_take(thread, limit, keen);
         if taken.is_err() {
             thread.forget(before);
             return taken;
         }
-        // Gives the lock back if there is an error.
-        let guard = Guard::holding(self.segment, thread, before);
-        guard.recover()?;
-        std::mem::forget(guard);
-        Ok(())
+        let guard = std::mem::ManuallyDrop::new(Guard::holding(self.segment, thread, before));
+        let recovered = guard.recover();
+        if recovered.is_err() {
+            guard.condemn();
+        }
+        recovered
     }
 
-    fn wait_and_take(self, thread: Thread, deadline: Option<Instant>, keen: bool) -> Result<()> {
+    fn wait_and_take(self, thread: Thread, limit: Limit, keen: bool) -> Result<()> {
         let word = self.segment.header32(WORD_OFFSET);
         if is_held_by(word.load(Ordering::Relaxed), thread) {
             return Err(Errno::DEADLK);
@@ -314,6 +353,9 @@ impl<'a> Lock<'a> {
         let has_kept_off = !keen && spin::keep_off_lock();
         let mut pauses = if has_kept_off { PAUSES_SHORT } else { 0 };
         let mut sleeps = 0;
+        // What the lock was like when it was first found like this, and how often since.
+        let mut stuck = ((0, 0), 0);
+        let deadline = if let Limit::Until(deadline) = limit { Some(deadline) } else { None };
         loop {
             let value = word.load(Ordering::Relaxed);
             if is_free(value) {
@@ -350,8 +392,14 @@ impl<'a> Lock<'a> {
                 match sleep(&[(turn, seen), (word, value)], deadline) {
                     // Not to wait for the operation, but for the lock: that is nothing to be interrupted, unless its
                     // holder has been stopped. Who is blocked in an operation asks afterwards.
-                    Err(Errno::INTR) if sleeps < SLEEPS_FIRM => INTERRUPTED.set(true),
-                    outcome => outcome?,
+                    Err(Errno::INTR) if sleeps < SLEEPS_FIRM => note_handler(true),
+                    Ok(Slept::InVain) if stuck.0 == (seen, value) => stuck.1 += 1,
+                    Ok(Slept::InVain) => stuck = ((seen, value), 1),
+                    Ok(Slept::Woken) => stuck.1 = 0,
+                    Err(errno) => return Err(errno),
+                }
+                if matches!(limit, Limit::WhileItMoves) && stuck.1 >= LOOKS_STUCK {
+                    return Err(Errno::AGAIN);
                 }
                 sleeps += 1;
             }
@@ -371,15 +419,29 @@ fn is_held_by(value: u32, thread: Thread) -> bool {
     value & OWNER == thread.id() && value & OWNER_DIED == 0
 }
 
+/// How a sleep has ended.
+enum Slept {
+    /// A word has changed.
+    Woken,
+    /// It is time to look again.
+    InVain,
+}
+
 /// Sleeps until a word changes, until it is time to look again, or until the deadline, which is an error.
-fn sleep(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<()> {
+fn sleep(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<Slept> {
     let now = Instant::now();
     if deadline.is_some_and(|deadline| deadline <= now) {
         return Err(Errno::TIMEDOUT);
     }
     let look = now + ASK_AGAIN;
-    match futex_wait_any(words, Some(deadline.map_or(look, |deadline| deadline.min(look)))) {
-        Err(Errno::AGAIN | Errno::TIMEDOUT) | Ok(()) => Ok(()),
+    let (outcome, has_handled) =
+        futex_wait_any_heeding(words, Some(deadline.map_or(look, |deadline| deadline.min(look))));
+    if has_handled && outcome != Err(Errno::INTR) {
+        note_handler(false);
+    }
+    match outcome {
+        Err(Errno::TIMEDOUT) => Ok(Slept::InVain),
+        Err(Errno::AGAIN) | Ok(()) => Ok(Slept::Woken),
         Err(errno) => Err(errno),
     }
 }
@@ -594,9 +656,12 @@ impl Guard<'_> {
     /// The kernel goes on looking at the lock's word should this thread die, until what this gives is dropped.
     pub(crate) fn release_with_fence(self) -> Watch {
         let guard = std::mem::ManuallyDrop::new(self);
-        guard.undo();
-        guard.segment.header32(WORD_OFFSET).swap(0, Ordering::SeqCst);
-        guard.wake_arrivals();
+        if guard.undo().is_ok() {
+            guard.segment.header32(WORD_OFFSET).swap(0, Ordering::SeqCst);
+            guard.wake_arrivals();
+        } else {
+            guard.give_up();
+        }
         Watch::from_before(guard.thread, guard.before)
     }
 
@@ -607,11 +672,25 @@ impl Guard<'_> {
     }
 
     #[inline]
-    fn undo(&self) {
-        if self.changes > 0 {
-            // The entries are this holder's own. If they were scribbled over meanwhile, the next holder is told.
-            let _ = self.recover();
-        }
+    fn undo(&self) -> Result<()> {
+        // The entries are this holder's own; but somebody may have scribbled over them meanwhile.
+        if self.changes > 0 { self.recover() } else { Ok(()) }
+    }
+
+    /// Instead of being dropped: the journal cannot be true. Everybody is told from here on.
+    #[cold]
+    fn condemn(&self) {
+        self.give_up();
+        self.thread.forget(self.before);
+    }
+
+    /// Leaves the lock like a dead holder's.
+    #[cold]
+    fn give_up(&self) {
+        let word = self.segment.header32(WORD_OFFSET);
+        word.swap(WAITERS | OWNER_DIED, Ordering::SeqCst);
+        futex_wake(word, u32::MAX);
+        self.wake_arrivals();
     }
 
     #[inline]
@@ -651,7 +730,9 @@ impl Guard<'_> {
 impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.undo();
+        if self.undo().is_err() {
+            return self.condemn();
+        }
         // J4. Who sleeps is woken also if this thread dies before the wake: the kernel finds a 0. L2 from here on.
         let word = self.segment.header32(WORD_OFFSET);
         if self.thread.is_registered() {

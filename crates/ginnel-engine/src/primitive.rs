@@ -27,6 +27,10 @@ use rustix::time::{ClockId, Timespec};
 
 use crate::links;
 
+mod sentinel;
+
+pub(crate) use sentinel::futex_wait_any_heeding;
+
 /// The bits of a lock's word that the kernel knows: `FUTEX_TID_MASK`, `FUTEX_OWNER_DIED`, `FUTEX_WAITERS`.
 pub(crate) const OWNER: u32 = 0x3fff_ffff;
 pub(crate) const OWNER_DIED: u32 = 0x4000_0000;

@@ -47,11 +47,15 @@
 //! | after serving, before ringing | `SERVED` slots whose `rung` is not `ticket`: the next to look round rings |
 //!
 //! # What is left
-//! A handler installed with `SA_RESTART` does not end the sleep: the kernel restarts `futex_waitv`, not `semop`.
+//! Where a signal handler is to end an operation whatever its `SA_RESTART` says ([`Object::NEVER_RESTARTED`]), it is seen
+//! if it runs while the thread sleeps: a word that the signal's frame overwrites is one of those slept on, see `sentinel`.
+//! One that runs while the thread still looks for the change that it awaits, or in the microsecond between its enqueueing and
+//! its sleep, was before the sleep and ends nothing: the kernel, where this is one step, ends the call. Nor does one on
+//! an alternate stack (`SA_ONSTACK`), or on a processor other than x86-64.
 
 use std::time::{Duration, Instant};
 
-use crate::lock::{Change, Guard, Lock, Seen, WORD_OFFSET};
+use crate::lock::{Change, Guard, Limit, Lock, Seen, WORD_OFFSET};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, Thread, Watch, futex_wake};
 use crate::segment::Segment;
 use crate::{Errno, Result, spin};
@@ -114,6 +118,10 @@ const LOOKS_MAX: u32 = 8;
 /// }
 /// ```
 pub trait Object {
+    /// Whether a signal handler ends a blocked operation whatever its `SA_RESTART` says, as it ends the kernel's System V
+    /// calls (`signal(7)`). Otherwise `SA_RESTART` has it go on.
+    const NEVER_RESTARTED: bool = false;
+
     /// Does the operation and puts what it got into `words`; `false` if it must wait.
     ///
     /// # Errors
@@ -221,7 +229,8 @@ pub trait Object {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Not at all.
+    /// Not at all. If whoever has the object's lock was stopped with it, so that nobody has given it back for a second, the
+    /// operation ends as if it had to wait.
     None,
     /// Until then.
     Until(Instant),
@@ -232,6 +241,16 @@ pub enum Patience {
 impl Patience {
     pub(crate) fn deadline(self) -> Option<Instant> {
         if let Patience::Until(deadline) = self { Some(deadline) } else { None }
+    }
+
+    /// For how long to wait for the lock.
+    #[inline]
+    pub(crate) fn limit(self) -> Limit {
+        match self {
+            Patience::None => Limit::WhileItMoves,
+            Patience::Until(deadline) => Limit::Until(deadline),
+            Patience::Endless => Limit::Endless,
+        }
     }
 }
 
@@ -387,7 +406,7 @@ impl<'a, O: Object> Waiters<'a, O> {
             seen = lock.look_ahead(expected, self.object.awaits(words));
             self.approach();
         }
-        let before = lock.take_word(thread, patience.deadline(), seen.is_some())?;
+        let before = lock.take_word(thread, patience.limit(), seen.is_some())?;
         let mut guard = Guard::holding(self.segment, thread, before);
         if let Some(seen) = seen {
             lock.learn(seen);
@@ -443,7 +462,7 @@ impl<'a, O: Object> Waiters<'a, O> {
         let mut looks = if patience == Patience::None { 0 } else { looks };
         let mut seen = version.and_then(|version| self.look(words, version, patience, &mut looks));
         loop {
-            let mut guard = self.enter_as(thread, patience.deadline())?;
+            let mut guard = self.enter_as(thread, patience.limit())?;
             if let Some(seen) = seen.take() {
                 Lock::of(self.segment).learn(seen);
             }
@@ -469,7 +488,7 @@ impl<'a, O: Object> Waiters<'a, O> {
                 Ok(false) => {
                     // Without the lock: others may change the object meanwhile, so it is attempted again.
                     self.leave(guard);
-                    self.make_room()?;
+                    self.make_room(patience)?;
                 }
                 Err(errno) => {
                     self.leave(guard);
@@ -505,17 +524,22 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// # Errors
     /// As [`Lock::acquire`].
     pub fn enter(&self, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        self.enter_as(Thread::current(), deadline)
+        self.enter_as(Thread::current(), deadline.into())
+    }
+
+    /// As [`Waiters::enter`], for an operation with this patience.
+    pub(crate) fn enter_with(&self, patience: Patience) -> Result<Guard<'a>> {
+        self.enter_as(Thread::current(), patience.limit())
     }
 
     #[inline]
-    fn enter_as(&self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        let guard = Lock::of(self.segment).acquire_as(thread, deadline)?;
-        if self.is_alone() { Ok(guard) } else { self.settle(guard, deadline) }
+    fn enter_as(&self, thread: Thread, limit: Limit) -> Result<Guard<'a>> {
+        let guard = Lock::of(self.segment).acquire_as(thread, limit)?;
+        if self.is_alone() { Ok(guard) } else { self.settle(guard, limit) }
     }
 
     /// Does what others left to do: for the dead, and for those whose processes are found gone.
-    fn settle(&self, guard: Guard<'a>, deadline: Option<Instant>) -> Result<Guard<'a>> {
+    fn settle(&self, guard: Guard<'a>, limit: Limit) -> Result<Guard<'a>> {
         let mut guard = guard;
         self.keep_house(&mut guard)?;
         if self.get(&guard, UNWATCHED)? == 0 {
@@ -525,7 +549,7 @@ impl<'a, O: Object> Waiters<'a, O> {
             // Asking takes system calls. Who was served just now is not rung yet: the kernel tells if this thread dies here.
             let bell = guard.release_with_fence();
             let gone = self.gone()?;
-            guard = Lock::of(self.segment).acquire(deadline)?;
+            guard = Lock::of(self.segment).acquire_as(Thread::current(), limit)?;
             guard.instead_of(bell);
             self.keep_house(&mut guard)?;
             for (slot, process) in gone.into_iter().flatten() {

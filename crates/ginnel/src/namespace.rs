@@ -35,7 +35,9 @@
 //! - Ids are random, and the number of objects is limited by the memory only. Limits are the namespace's ([`Limits`]), and no
 //!   privilege is asked for.
 //! - The programs that share it run in one PID namespace.
-//! - A handler installed with `SA_RESTART` lets a waiting call go on, where the kernel's System V calls give `EINTR` even so.
+//! - A signal handler ends a waiting System V call, whatever its `SA_RESTART` says, as in the kernel; but not one that runs on
+//!   a stack of its own (`SA_ONSTACK`) or on a processor other than x86-64: there `SA_RESTART` lets the call go on. Nor does
+//!   a stop and a continuation.
 //! - Lists show what the caller may read; the kernel's show all.
 //! - A queue's descriptor is polled and nothing else, and cannot be passed on as the queue.
 //!

@@ -34,6 +34,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid};
 use crate::lock::Guard;
 use crate::namespace::{BELLS, Namespace};
 use crate::primitive::{Thread, thread_exists};
+use crate::wait::Patience;
 use crate::{Errno, Result};
 
 const SLOTS: u64 = 2;
@@ -242,7 +243,7 @@ pub(crate) trait Pollable {
     fn bell(&self) -> Result<&Doorbell>;
 
     /// With the lock; what `look` has changed counts if it succeeds.
-    fn settle<T>(&self, limit: Option<Instant>, look: impl FnOnce(&mut Guard<'_>) -> Result<T>) -> Result<T>;
+    fn settle<T>(&self, patience: Patience, look: impl FnOnce(&mut Guard<'_>) -> Result<T>) -> Result<T>;
 
     /// How many packets the FIFO is to show.
     fn packets(&self, guard: &Guard<'_>) -> Result<u64>;
@@ -266,7 +267,7 @@ struct Shown {
 pub(crate) fn descriptor<Q: Pollable>(queue: &Q) -> Result<BorrowedFd<'_>> {
     let places = Q::PLACES;
     let descriptor = queue.bell()?.polling()?;
-    queue.settle(None, |guard| {
+    queue.settle(Patience::None, |guard| {
         let polled = guard.get(places.polled)?;
         guard.set(places.polled, (polled | 1).wrapping_add(2))?;
         queue.note_polled(guard, true)?;
@@ -300,7 +301,7 @@ pub(crate) fn ring<Q: Pollable>(queue: &Q) -> Result<()> {
             }
         });
         told = shown.to_tell;
-        let done = queue.settle(after_grace(), |guard| {
+        let done = queue.settle(within_grace(), |guard| {
             let now = to_show(queue, guard)?;
             let settled = now == shown || outcome.is_err();
             if settled {
@@ -332,7 +333,7 @@ fn become_ringer<Q: Pollable>(queue: &Q, own: u32) -> Result<Option<Shown>> {
     let mut found_dead = None;
     loop {
         let mut other = None;
-        let shown = queue.settle(after_grace(), |guard| {
+        let shown = queue.settle(within_grace(), |guard| {
             let ringer = guard.get(places.ringer)?;
             if guard.get(places.out_of_step)? == 0 {
                 return Ok(None);
@@ -353,6 +354,6 @@ fn become_ringer<Q: Pollable>(queue: &Q, own: u32) -> Result<Option<Shown>> {
 }
 
 /// How long what is left to do after an operation waits for the lock: who holds it for longer has been stopped.
-pub(crate) fn after_grace() -> Option<Instant> {
-    Some(Instant::now() + Duration::from_secs(1))
+pub(crate) fn within_grace() -> Patience {
+    Patience::Until(Instant::now() + Duration::from_secs(1))
 }

@@ -2,8 +2,8 @@
 //!
 //! # What a user sees
 //! What the kernel's queue does, with limits of one's own choosing for each queue. Differences: blocked threads are served
-//! in the order in which they came, whatever their scheduling priority; a call that a signal handler interrupts is not
-//! restarted; what `notify` and `descriptor` say of notices and of the descriptor.
+//! in the order in which they came, whatever their scheduling priority; what `notify` and `descriptor` say of notices and of
+//! the descriptor.
 //!
 //! A message longer than [`LARGE`] is copied without the lock.
 //!
@@ -32,10 +32,9 @@
 //! A message that is put back may be one more than the queue is to hold: it is full until that one is gone.
 
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use crate::lock::Guard;
-use crate::message::doorbell::{self, BellName, Doorbell, after_grace};
+use crate::message::doorbell::{self, BellName, Doorbell, within_grace};
 use crate::namespace::{Draft, Kind, Namespace, random};
 use crate::primitive::{Ordering, Thread, thread_exists};
 use crate::segment::Segment;
@@ -341,7 +340,7 @@ impl PosixQueue {
             self.see_to_the_rest();
             match outcome {
                 Ok(()) => return Ok(()),
-                Err(errno) => self.before_another_try(errno, priority, payload.len())?,
+                Err(errno) => self.before_another_try(errno, priority, payload.len(), patience)?,
             }
         }
         Err(Errno::UCLEAN)
@@ -363,16 +362,16 @@ impl PosixQueue {
         }
         let patience = self.patience(patience);
         // With large messages about, one cannot be blocked without a stake.
-        let first = if self.geometry.message_bytes_max > LARGE { Patience::None } else { patience };
+        let may_block = self.geometry.message_bytes_max <= LARGE || patience == Patience::None;
         let got = Got::default();
-        let outcome = match self.receive_alone(buffer, first, &got) {
+        let outcome = match self.receive_alone(buffer, patience, may_block, &got) {
             Ok(Alone::Done) => {
                 if got.has_surplus.get() {
                     self.give_memory_back();
                 }
                 Ok(Received { priority: got.priority.get(), len: got.len.get() })
             }
-            Ok(Alone::Otherwise(how)) => self.receive_among_others(buffer, first, how),
+            Ok(Alone::Otherwise(how)) => self.receive_among_others(buffer, patience, may_block, how),
             Err(errno) => Err(errno),
         };
         match outcome {
@@ -384,21 +383,28 @@ impl PosixQueue {
                 Ok(received)
             }
             Err(Errno::FBIG) => self.receive_large(buffer, patience),
-            Err(Errno::AGAIN) if patience != first => self.receive_large(buffer, patience),
             Err(errno) => Err(full(errno)),
         }
     }
 
     #[inline(never)]
-    fn receive_among_others(&self, buffer: &mut [u8], patience: Patience, how: General) -> Result<Received> {
+    fn receive_among_others(
+        &self,
+        buffer: &mut [u8],
+        patience: Patience,
+        may_block: bool,
+        how: General,
+    ) -> Result<Received> {
         let mut call = Call::of(self);
         call.buffer.set(buffer);
         if self.was_long.load(Ordering::Relaxed) {
             call.long = Long::Out;
         }
         let mut words = [RECEIVE, 0, 0, 0, 0, 0, 0];
-        let outcome =
-            call.waiters().run_on(how, &mut words, patience, |guard, words| call.receive_small(guard, words));
+        let outcome = call.waiters().run_on(how, &mut words, patience, |guard, words| {
+            let is_done = call.receive_small(guard, words)?;
+            if is_done || may_block { Ok(is_done) } else { Err(Errno::FBIG) }
+        });
         self.see_to_the_rest();
         outcome?;
         if call.surplus.get() {
@@ -446,25 +452,29 @@ impl PosixQueue {
 
     /// With the lock, and without changing anything.
     fn look<T>(&self, see: impl FnOnce(&Guard<'_>) -> Result<T>) -> Result<T> {
-        let seen = self.look_until(None, see);
+        let seen = self.look_with(Patience::Endless, see);
         self.see_to_the_rest();
         seen
     }
 
-    fn look_until<T>(&self, limit: Option<Instant>, see: impl FnOnce(&Guard<'_>) -> Result<T>) -> Result<T> {
+    fn look_with<T>(&self, patience: Patience, see: impl FnOnce(&Guard<'_>) -> Result<T>) -> Result<T> {
         let call = Call::of(self);
         let waiters = call.waiters();
-        let guard = waiters.enter(limit)?;
+        let guard = waiters.enter_with(patience)?;
         let seen = see(&guard);
         waiters.leave(guard);
         seen
     }
 
     /// A transaction that is neither a send nor a receive.
-    fn change<T>(&self, mut change: impl FnMut(&mut Guard<'_>) -> Result<T>) -> Result<T> {
+    fn change<T>(
+        &self,
+        patience: Patience,
+        mut change: impl FnMut(&mut Guard<'_>) -> Result<T>,
+    ) -> Result<T> {
         let call = Call::of(self);
         let mut result = Err(Errno::AGAIN);
-        let outcome = call.waiters().run_own([0; 7], Patience::None, |guard, _| {
+        let outcome = call.waiters().run_own([0; 7], patience, |guard, _| {
             result = change(guard);
             result.as_ref().map(|_| true).map_err(|errno| *errno)
         });
@@ -484,19 +494,19 @@ impl PosixQueue {
 
     /// Does what an attempt has asked for, or fails as it did.
     #[cold]
-    fn before_another_try(&self, errno: Errno, priority: u32, len: usize) -> Result<()> {
+    fn before_another_try(&self, errno: Errno, priority: u32, len: usize, patience: Patience) -> Result<()> {
         match errno {
-            Errno::NOBUFS => self.make_room(priority, len),
+            Errno::NOBUFS => self.make_room(priority, len, patience),
             Errno::ALREADY => self.send_notice(true),
             errno => Err(full(errno)),
         }
     }
 
-    fn make_room(&self, priority: u32, len: usize) -> Result<()> {
+    fn make_room(&self, priority: u32, len: usize, patience: Patience) -> Result<()> {
         let store = self.store();
-        let wanted = self.look(|guard| store.wanted(guard))?;
+        let wanted = self.look_with(patience, |guard| store.wanted(guard))?;
         let limit = store.make_room(&wanted, priority, len)?;
-        self.change(|guard| store.note(guard, &wanted, limit, priority, len))
+        self.change(patience, |guard| store.note(guard, &wanted, limit, priority, len))
     }
 
     /// Gives the memory of a queue that is empty, and was large, back to the kernel.
@@ -507,7 +517,7 @@ impl PosixQueue {
         let call = Call::of(self);
         let giver = self.segment.word64(store::GIVER).map_or(0, |word| word.load(Ordering::Relaxed)) as u32;
         let giver_is_dead = giver != 0 && !thread_exists(giver);
-        let surplus = self.change(|guard| match store.giver(guard)? {
+        let surplus = self.change(Patience::None, |guard| match store.giver(guard)? {
             0 if store.state(guard)?.count == 0 && call.is_idle(guard)? && store.has_surplus(guard)? => {
                 store.change_arenas(guard, thread).map(Some)
             }
@@ -518,7 +528,7 @@ impl PosixQueue {
         });
         if let Ok(Some(surplus)) = surplus {
             store.give_back(surplus);
-            let _ = self.change(|guard| store.has_given_back(guard, thread));
+            let _ = self.change(Patience::None, |guard| store.has_given_back(guard, thread));
         }
     }
 
@@ -538,8 +548,8 @@ impl PosixQueue {
             }) {
                 Ok(staked) => break staked,
                 Err(Errno::NOBUFS) => {
-                    self.make_room(priority, payload.len())?;
-                    waiters.make_room().map_err(full)?;
+                    self.make_room(priority, payload.len(), patience)?;
+                    waiters.make_room(patience).map_err(full)?;
                 }
                 Err(errno) => return Err(full(errno)),
             }
@@ -572,7 +582,7 @@ impl PosixQueue {
             tries.next().ok_or(Errno::UCLEAN)?;
             match self.stake_for(&waiters, patience, |_, _| Ok(([RECEIVED, 0, 0, 0, 0, 0, 0], ()))) {
                 Ok((stake, ())) => break stake,
-                Err(Errno::NOBUFS) => waiters.make_room().map_err(full)?,
+                Err(Errno::NOBUFS) => waiters.make_room(patience).map_err(full)?,
                 Err(errno) => return Err(full(errno)),
             }
         };
@@ -587,7 +597,7 @@ impl PosixQueue {
         let ended = self.end_stake(&waiters, stake, outcome.ok(), patience);
         self.see_to_the_rest();
         let message = outcome.and_then(|message| ended.map(|()| message)).map_err(full)?;
-        if self.look(|guard| self.store().has_surplus(guard)) == Ok(true) {
+        if self.look_with(Patience::None, |guard| self.store().has_surplus(guard)) == Ok(true) {
             self.give_memory_back();
         }
         Ok(Received { priority: message.priority, len: message.len })
@@ -600,8 +610,7 @@ impl PosixQueue {
         patience: Patience,
         take: impl FnOnce(&mut Guard<'_>, &mut State) -> Result<(Words, T)>,
     ) -> Result<(Stake<'a>, T)> {
-        let deadline = if let Patience::Until(deadline) = patience { Some(deadline) } else { None };
-        let mut guard = waiters.enter(deadline)?;
+        let mut guard = waiters.enter_with(patience)?;
         let outcome = (|| {
             let mut state = self.store().state(&guard)?;
             let (words, taken) = take(&mut guard, &mut state)?;
@@ -623,9 +632,9 @@ impl PosixQueue {
         message: Option<Stored>,
         patience: Patience,
     ) -> Result<()> {
-        let limit = if patience == Patience::Endless { None } else { after_grace() };
+        let limit = if patience == Patience::Endless { Patience::Endless } else { within_grace() };
         let mut guard = loop {
-            match waiters.enter(limit) {
+            match waiters.enter_with(limit) {
                 Err(Errno::INTR) => {}
                 outcome => break outcome?,
             }

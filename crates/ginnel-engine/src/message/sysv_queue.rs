@@ -11,8 +11,9 @@
 //! A drained queue gives its memory back, but for a page in 256 of what it had. One that is filled and drained several
 //! times a second keeps up to 16 MiB until that ends.
 //!
-//! Deliberate differences: `msg_lrpid` is always a process's id (the kernel puts a thread's there if the receiver was
-//! blocked). `MSG_COPY` works whatever the kernel was built with.
+//! `msg_lrpid` is a thread's id if the receiver had to wait, and else a process's: so the kernel has it.
+//!
+//! Deliberate difference: `MSG_COPY` works whatever the kernel was built with.
 //!
 //! # How it works inside
 //! See `store` for what a queue holds, `order` and `types` for how a message is found, `heap` for its memory.
@@ -34,6 +35,7 @@
 //! | after that | it was received |
 //! | giving memory back, or making it | see `heap` |
 
+use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -299,7 +301,7 @@ impl SysvQueue {
             SysvQueue::note_limit(&store, guard)?;
             Ok(true)
         };
-        let outcome = queue.waiters(&call)?.run_own(Words::default(), Patience::None, attempt);
+        let outcome = queue.waiters(&call)?.run_own(Words::default(), Patience::Endless, attempt);
         queue.see_to_the_rest();
         outcome.map(drop)
     }
@@ -345,17 +347,18 @@ impl SysvQueue {
     /// removed. `ENOMEM`: no memory for the message. `EUCLEAN`: the segment does not hold what it must.
     #[inline]
     pub fn send(&self, kind: i64, payload: &[u8], flags: i32, patience: Patience) -> Result<()> {
+        let mut again = false;
         loop {
-            match self.try_send(kind, payload, flags, patience) {
+            match self.try_send(kind, payload, flags, patience, again) {
                 // Somebody has changed who may use the queue.
-                Err(Errno::RESTART) => {}
+                Err(Errno::RESTART) => again = true,
                 outcome => return outcome,
             }
         }
     }
 
     #[inline]
-    fn try_send(&self, kind: i64, payload: &[u8], flags: i32, patience: Patience) -> Result<()> {
+    fn try_send(&self, kind: i64, payload: &[u8], flags: i32, patience: Patience, again: bool) -> Result<()> {
         if kind < 1 || payload.len() > self.message_max {
             return Err(Errno::INVAL);
         }
@@ -370,6 +373,7 @@ impl SysvQueue {
         } else {
             General::default()
         };
+        let how = General { has_waited: how.has_waited || again, ..how };
         self.send_among_others(kind, payload, patience, how)
     }
 
@@ -384,9 +388,10 @@ impl SysvQueue {
     }
 
     fn send_generally(&self, kind: i64, payload: &[u8], patience: Patience, how: General) -> Result<()> {
-        let mut how = Some(how);
         let store = Store::of(&self.segment)?;
         let call = Call::new(&store, kind, payload, &mut []);
+        call.has_begun.set(how.has_waited);
+        let mut how = Some(how);
         self.rights.check(&self.segment, WRITE)?;
         let waiters = self.waiters(&call)?;
         if payload.len() > LARGE_BYTES {
@@ -415,7 +420,7 @@ impl SysvQueue {
             });
             match outcome {
                 Ok(_) => return Ok(()),
-                Err(Errno::NOBUFS) => self.make_memory(&store, &waiters)?,
+                Err(Errno::NOBUFS) => self.make_memory(&store, &waiters, patience)?,
                 Err(Errno::NOSPC) => return Err(Errno::NOMEM),
                 Err(errno) => return Err(errno),
             }
@@ -444,7 +449,7 @@ impl SysvQueue {
                     call.attempt(guard, words)
                 });
                 match outcome {
-                    Err(Errno::NOBUFS) => waiters.make_room()?,
+                    Err(Errno::NOBUFS) => waiters.make_room(patience)?,
                     Err(Errno::NOSPC) => break Err(Errno::NOMEM),
                     outcome => break outcome.map(drop),
                 }
@@ -468,7 +473,7 @@ impl SysvQueue {
         patience: Patience,
     ) -> Result<(u32, Stake<'w>)> {
         loop {
-            let mut guard = waiters.enter(patience.deadline())?;
+            let mut guard = waiters.enter_with(patience)?;
             let checked = call.begin().and_then(|()| {
                 let may_go_on = patience != Patience::None || call.store.fits(call.payload.len() as u64);
                 if may_go_on { Ok(()) } else { Err(Errno::AGAIN) }
@@ -481,7 +486,7 @@ impl SysvQueue {
                     if errno != Errno::NOBUFS {
                         return Err(errno);
                     }
-                    self.make_memory(call.store, waiters)?;
+                    self.make_memory(call.store, waiters, patience)?;
                     continue;
                 }
             };
@@ -496,7 +501,7 @@ impl SysvQueue {
                         return Err(errno);
                     }
                     waiters
-                        .make_room()
+                        .make_room(patience)
                         .map_err(|errno| if errno == Errno::NOSPC { Errno::NOMEM } else { errno })?;
                 }
             }
@@ -524,15 +529,16 @@ impl SysvQueue {
     /// segment does not hold what it must.
     #[inline]
     pub fn recv(&self, out: &mut [u8], kind: i64, flags: i32, patience: Patience) -> Result<(i64, usize)> {
+        let mut again = false;
         loop {
             let outcome = if flags & libc::MSG_COPY == 0 {
-                self.try_recv(out, kind, flags, patience)
+                self.try_recv(out, kind, flags, patience, again)
             } else {
                 self.copy(out, kind, flags, patience)
             };
             match outcome {
                 // Somebody has changed who may use the queue.
-                Err(Errno::RESTART) => {}
+                Err(Errno::RESTART) => again = true,
                 outcome => {
                     if let Ok((_, len)) = outcome {
                         let is_long = len >= WARMED_BYTES;
@@ -547,7 +553,14 @@ impl SysvQueue {
     }
 
     #[inline]
-    fn try_recv(&self, out: &mut [u8], kind: i64, flags: i32, patience: Patience) -> Result<(i64, usize)> {
+    fn try_recv(
+        &self,
+        out: &mut [u8],
+        kind: i64,
+        flags: i32,
+        patience: Patience,
+        again: bool,
+    ) -> Result<(i64, usize)> {
         let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
         // What does not lie in one unit would be found to, with the lock, for nothing.
         let is_simple = kind >= 0 && flags & libc::MSG_EXCEPT == 0 && !self.was_long.load(Ordering::Relaxed);
@@ -569,6 +582,7 @@ impl SysvQueue {
         } else {
             General::default()
         };
+        let how = General { has_waited: how.has_waited || again, ..how };
         self.recv_among_others(out, kind, flags, patience, how)
     }
 
@@ -597,17 +611,20 @@ impl SysvQueue {
         patience: Patience,
         how: General,
     ) -> Result<(i64, usize)> {
-        let mut how = Some(how);
         let store = Store::of(&self.segment)?;
         let room = out.len() as u64;
         let mut call = Call::new(&store, kind, &[], out);
         call.was_long = self.was_long.load(Ordering::Relaxed);
+        call.has_begun.set(how.has_waited);
+        let has_waited = Cell::new(how.has_waited);
+        let mut how = Some(how);
         call.store.warm_for_receiving(call.was_long, kind);
         self.rights.check(&self.segment, READ)?;
         let waiters = self.waiters(&call)?;
-        let process = Thread::current().process();
+        // What is there is the process's, what was waited for is the thread's: so the kernel has it.
+        let (process, thread) = (Thread::current().process(), Thread::current().id());
         let marks = u64::from(flags.cast_unsigned()) | u64::from(call.state) << 32;
-        let request = [RECEIVE, 0, kind as u64, room, u64::from(process), marks, 0];
+        let request = [RECEIVE, 0, kind as u64, room, u64::from(thread), marks, 0];
         let mut may_index = kind < 0;
         let mut lacks_place = false;
         let mut claimed = None;
@@ -618,7 +635,11 @@ impl SysvQueue {
                 if may_index && !store.is_small() {
                     store.make_least(guard)?;
                 }
-                let Some(found) = call.find(guard, kind, flags, room)? else { return Ok(false) };
+                let Some(found) = call.find(guard, kind, flags, room)? else {
+                    has_waited.set(true);
+                    return Ok(false);
+                };
+                let process = if has_waited.get() { thread } else { process };
                 if call.wanted(found.size) <= LARGE_BYTES {
                     return call.take(guard, &found, process).map(|()| true);
                 }
@@ -634,10 +655,12 @@ impl SysvQueue {
                 Ok(_) => break,
                 Err(Errno::NOBUFS) if lacks_place => {
                     lacks_place = false;
-                    waiters.make_room()?;
+                    waiters.make_room(patience)?;
                 }
                 // The index is for speed: it can be done without.
-                Err(Errno::NOBUFS) => may_index = may_index && self.make_memory(&store, &waiters).is_ok(),
+                Err(Errno::NOBUFS) => {
+                    may_index = may_index && self.make_memory(&store, &waiters, patience).is_ok()
+                }
                 Err(Errno::NOMEM) if may_index => may_index = false,
                 Err(Errno::AGAIN) => return Err(Errno::NOMSG),
                 Err(errno) => return Err(errno),
@@ -682,7 +705,7 @@ impl SysvQueue {
         self.rights.check(&self.segment, READ)?;
         let waiters = self.waiters(&call)?;
         for round in 1..=COPIES_MAX {
-            let guard = waiters.enter(patience.deadline())?;
+            let guard = waiters.enter_with(patience)?;
             let version = Lock::of(&self.segment).version(lock::Change::Any);
             let seen = call.see(&guard, index, room, flags);
             let is_last = round == COPIES_MAX;
@@ -699,7 +722,7 @@ impl SysvQueue {
             // Without the lock: it counts if nothing at all has changed meanwhile.
             let (unit, kind, size) = seen?;
             let len = store.read_payload(unit, size, &call.out);
-            let guard = waiters.enter(patience.deadline())?;
+            let guard = waiters.enter_with(patience)?;
             let is_same = Lock::of(&self.segment).version(lock::Change::Any) == version;
             waiters.leave(guard);
             if is_same {
@@ -732,12 +755,17 @@ impl SysvQueue {
 
     /// Gets the memory that an operation lacked, without the lock.
     #[cold]
-    fn make_memory<'w, O: Object>(&self, store: &Store<'w>, waiters: &Waiters<'w, O>) -> Result<()> {
-        let outcome = match store.heap.make_from_holes(waiters, PAGES) {
+    fn make_memory<'w, O: Object>(
+        &self,
+        store: &Store<'w>,
+        waiters: &Waiters<'w, O>,
+        patience: Patience,
+    ) -> Result<()> {
+        let outcome = match store.heap.make_from_holes(waiters, PAGES, patience) {
             Ok(false) => Ok(()),
             Ok(true) => self.note_regrown(),
             // It was not memory that was lacking, but a place for a stake in it.
-            Err(Errno::NOBUFS) => waiters.make_room(),
+            Err(Errno::NOBUFS) => waiters.make_room(patience),
             Err(errno) => Err(errno),
         };
         outcome.map_err(|errno| if errno == Errno::NOSPC { Errno::NOMEM } else { errno })

@@ -241,6 +241,14 @@ pub(crate) fn futex_wait_any(words: &[(&AtomicU32, u32)], deadline: Option<Insta
     Ok(())
 }
 
+/// There are no signals.
+pub(crate) fn futex_wait_any_heeding(
+    words: &[(&AtomicU32, u32)],
+    deadline: Option<Instant>,
+) -> (Result<(), Errno>, bool) {
+    (futex_wait_any(words, deadline), false)
+}
+
 pub(crate) fn futex_wake(word: &AtomicU32, count: u32) -> usize {
     if !step() {
         return 0;

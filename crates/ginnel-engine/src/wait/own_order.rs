@@ -59,6 +59,8 @@ pub(crate) struct General {
     pub(crate) watch: Option<Watch>,
     /// It must wait, and has looked for what it waits for.
     pub(crate) has_looked: bool,
+    /// It had to wait: from then on, to the caller, it is blocked.
+    pub(crate) has_waited: bool,
 }
 
 impl Place {
@@ -91,8 +93,9 @@ impl Place {
             approach();
         }
         let mut looks = LOOKS_MAX;
+        let mut has_waited = false;
         loop {
-            let before = lock.take_word(thread, patience.deadline(), seen.is_some())?;
+            let before = lock.take_word(thread, patience.limit(), seen.is_some())?;
             let mut guard = Guard::holding(segment, thread, before);
             guard.crosses = expected != 0;
             if let Some(seen) = seen {
@@ -102,7 +105,7 @@ impl Place {
             let others = word(SLEEPERS) | word(DIRTY) | word(UNWATCHED);
             if others != 0 || (word(MEMBERS) != 0 && !self.all_live(segment, word(HIGH))?) {
                 let watch = Some(guard.release_with_fence());
-                return Ok(Alone::Otherwise(General { watch, has_looked: false }));
+                return Ok(Alone::Otherwise(General { watch, has_looked: false, has_waited }));
             }
             match attempt(&mut guard)? {
                 Attempt::Done => {
@@ -113,17 +116,18 @@ impl Place {
                 Attempt::Waits => {
                     let version = lock.version(awaits);
                     drop(guard);
+                    has_waited = true;
                     seen =
                         if looks == 0 { None } else { lock.look_for(awaits, version, patience.deadline()) };
                     if seen.is_none() {
-                        return Ok(Alone::Otherwise(General { watch: None, has_looked: true }));
+                        return Ok(Alone::Otherwise(General { watch: None, has_looked: true, has_waited }));
                     }
                     looks -= 1;
                     lock.approach();
                     approach();
                 }
                 Attempt::Otherwise => {
-                    return Ok(Alone::Otherwise(General { watch: None, has_looked: false }));
+                    return Ok(Alone::Otherwise(General { watch: None, has_looked: false, has_waited }));
                 }
             }
         }

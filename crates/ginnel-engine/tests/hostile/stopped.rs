@@ -1,5 +1,5 @@
 //! A process stopped by `SIGSTOP` anywhere in a call, within the critical section too: others keep their deadlines or are
-//! delayed, nothing is taken for dead, and all goes on after `SIGCONT`.
+//! delayed, who has no patience is told so, nothing is taken for dead, and all goes on after `SIGCONT`.
 
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
@@ -14,14 +14,14 @@ use ginnel_engine::wait::Patience;
 use ginnel_testkit::{Child, fork, wait_until};
 
 use crate::common::{Stepped, is_stopped, number, region, stride_or};
-use crate::zoo::{Place, SMALL};
-use crate::{drain, home};
+use crate::zoo::Place;
+use crate::{VICTIM, drain, home};
 
 const LOCK_WORD: u64 = 0x40;
 
 pub(crate) fn anywhere(kind: Kind) {
     let home = home();
-    let place = Place { home: &home, kind, key: SMALL };
+    let place = Place { home: &home, kind, key: VICTIM };
     place.make().unwrap();
     drain(place);
     if kind == Kind::PosixSemaphore {
@@ -37,7 +37,8 @@ pub(crate) fn anywhere(kind: Kind) {
         let in_work = (0..steps).all(|_| victim.step());
         let mut word = [0; 8];
         file.read_exact_at(&mut word, LOCK_WORD).unwrap();
-        within += u64::from(has_lock && u64::from_ne_bytes(word) as u32 != 0);
+        let word_is_held = has_lock && u64::from_ne_bytes(word) as u32 != 0;
+        within += u64::from(word_is_held);
         let victim = victim.leave_stopped();
         wait_until("it is stopped", || is_stopped(&victim));
         // A deadline is kept by what waits, for the object or for the lock.
@@ -53,6 +54,10 @@ pub(crate) fn anywhere(kind: Kind) {
             }
         });
         brief.assert_ok();
+        // Who has no patience waits for the lock while it moves, and it does not.
+        if word_is_held && within == 1 {
+            assert!(matches!(place.take(Patience::None), Err(Errno::AGAIN | Errno::NOMSG)), "{at}");
+        }
         let waits = fork(|| place.take(Patience::Endless).expect(&at));
         wait_until("it goes on", || {
             victim.signal(libc::SIGCONT);

@@ -4,13 +4,13 @@
 //! An edge-triggered epoll hears of a queue that has become readable or writable, and not of each further message.
 
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
 
 use super::store::{MORE_WORDS, OUT_OF_STEP, POLLED};
 use super::{Call, PosixQueue};
 use crate::Result;
 use crate::lock::Guard;
 use crate::message::doorbell::{self, Doorbell, Places, Pollable};
+use crate::wait::Patience;
 
 const PLACES: Places = Places { polled: POLLED, out_of_step: OUT_OF_STEP, ringer: MORE_WORDS };
 
@@ -54,10 +54,10 @@ impl Pollable for PosixQueue {
         Ok(&self.bell)
     }
 
-    fn settle<T>(&self, limit: Option<Instant>, look: impl FnOnce(&mut Guard<'_>) -> Result<T>) -> Result<T> {
+    fn settle<T>(&self, patience: Patience, look: impl FnOnce(&mut Guard<'_>) -> Result<T>) -> Result<T> {
         let call = Call::of(self);
         let waiters = call.waiters();
-        let mut guard = waiters.enter(limit)?;
+        let mut guard = waiters.enter_with(patience)?;
         let outcome = look(&mut guard);
         if outcome.is_ok() {
             guard.checkpoint();

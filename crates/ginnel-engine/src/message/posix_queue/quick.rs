@@ -78,7 +78,13 @@ impl PosixQueue {
 
     /// Receives a message if nothing stands in the way.
     #[inline(always)]
-    pub(super) fn receive_alone(&self, out: &mut [u8], patience: Patience, got: &Got) -> Result<Alone> {
+    pub(super) fn receive_alone(
+        &self,
+        out: &mut [u8],
+        patience: Patience,
+        may_block: bool,
+        got: &Got,
+    ) -> Result<Alone> {
         let store = self.store();
         let was_long = self.was_long.load(Ordering::Relaxed);
         let warm = || {
@@ -93,7 +99,10 @@ impl PosixQueue {
         warm();
         self.place().run_alone(&self.segment, patience, Change::More, approach, |guard| {
             self.approach_shared();
-            self.receive_quickly(guard, &store, out, got)
+            match self.receive_quickly(guard, &store, out, got) {
+                Ok(Attempt::Waits) if !may_block => Err(Errno::FBIG),
+                attempt => attempt,
+            }
         })
     }
 

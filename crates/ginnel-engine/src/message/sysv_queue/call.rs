@@ -171,6 +171,8 @@ fn got_of(words: &Words) -> (u32, u32) {
 }
 
 impl Object for Call<'_, '_, '_> {
+    const NEVER_RESTARTED: bool = true;
+
     fn attempt(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<bool> {
         let state = namespace::state(self.store.segment);
         if state & REMOVED != 0 {

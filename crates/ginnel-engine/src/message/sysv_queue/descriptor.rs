@@ -26,16 +26,16 @@
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::Instant;
 
 use super::call::Call;
 use super::store::{AWAY, BELL_NUMBER, OUT_OF_STEP, POLLED, RINGER, Store};
 use super::{READ, SysvQueue, WRITE};
 use crate::lock::Guard;
-use crate::message::doorbell::{self, BellName, Doorbell, ONE_TO_TELL, Places, Pollable, after_grace};
+use crate::message::doorbell::{self, BellName, Doorbell, ONE_TO_TELL, Places, Pollable, within_grace};
 use crate::namespace::{self, Namespace, REMOVED};
 use crate::primitive::Ordering;
 use crate::segment::{HEADER_BYTES, Reader, Segment};
+use crate::wait::Patience;
 use crate::{Errno, Result};
 
 /// Somebody polls.
@@ -210,7 +210,7 @@ impl SysvQueue {
         if store.hot(AWAY) & IS_POLLED == 0 {
             return false;
         }
-        let noted = self.settle(after_grace(), |guard| {
+        let noted = self.settle(within_grace(), |guard| {
             let away = store.hot(AWAY);
             if away & IS_POLLED == 0 || away & bit != 0 {
                 return Ok(());
@@ -277,11 +277,11 @@ impl Pollable for SysvQueue {
         self.bell.opened.get().ok_or(Errno::BADF)
     }
 
-    fn settle<T>(&self, limit: Option<Instant>, look: impl FnOnce(&mut Guard<'_>) -> Result<T>) -> Result<T> {
+    fn settle<T>(&self, patience: Patience, look: impl FnOnce(&mut Guard<'_>) -> Result<T>) -> Result<T> {
         let store = Store::of(&self.segment)?;
         let call = Call::new(&store, 0, &[], &mut []);
         let waiters = self.waiters(&call)?;
-        let mut guard = waiters.enter(limit)?;
+        let mut guard = waiters.enter_with(patience)?;
         let outcome = look(&mut guard);
         if outcome.is_ok() {
             guard.checkpoint();

@@ -14,7 +14,7 @@ use super::store::{
 };
 use crate::heap::{Heap, Unit};
 use crate::lock::{Change, Guard};
-use crate::primitive::Ordering;
+use crate::primitive::{Ordering, Thread};
 use crate::segment::Segment;
 use crate::wait::{Alone, Attempt, Patience};
 use crate::{Errno, Result};
@@ -94,6 +94,7 @@ impl SysvQueue {
     ) -> Result<Alone> {
         let store = Store::of(&self.segment)?;
         store.foresee(kind);
+        let mut has_waited = false;
         self.place().run_alone(
             &self.segment,
             patience,
@@ -106,7 +107,11 @@ impl SysvQueue {
                 if !self.rights.hold(&self.segment) {
                     return Ok(Attempt::Otherwise);
                 }
-                store.recv_quickly(guard, out, kind, may_cut, got, &self.trail)
+                // As `SysvQueue::recv_among_others` has it.
+                let process = if has_waited { Thread::current().id() } else { guard.process() };
+                let attempt = store.recv_quickly(guard, out, kind, may_cut, process, got, &self.trail);
+                has_waited |= matches!(attempt, Ok(Attempt::Waits));
+                attempt
             },
         )
     }
@@ -232,6 +237,7 @@ impl Store<'_> {
         out: &mut [u8],
         kind: i64,
         may_cut: bool,
+        process: u32,
         got: &Got,
         trail: &Trail,
     ) -> Result<Attempt> {
@@ -328,7 +334,7 @@ impl Store<'_> {
                 self.heap.free_unit(guard, freed, HEAD_BYTES + size)?;
             }
         }
-        self.stamp(guard, RECEIVED, guard.process())?;
+        self.stamp(guard, RECEIVED, process)?;
         guard.makes(Change::Less);
         got.kind.set(of_type);
         got.len.set(out.len());

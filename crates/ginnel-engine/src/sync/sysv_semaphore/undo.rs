@@ -18,7 +18,7 @@ use super::{SysvSemaphores, VALUE_MAX, VALUES};
 use crate::lock::Guard;
 use crate::primitive::AtomicU64;
 use crate::segment::Segment;
-use crate::wait::{ProcessStake, Words};
+use crate::wait::{Patience, ProcessStake, Words};
 use crate::{Errno, Result};
 
 /// How many words of adjustments are added in one transaction: each changes five words.
@@ -77,11 +77,11 @@ pub(super) fn with(four: u64, index: usize, value: i16) -> u64 {
 impl SysvSemaphores {
     /// Finds or makes the calling process's stake.
     #[cold]
-    pub(super) fn open_account(&self) -> Result<()> {
+    pub(super) fn open_account(&self, patience: Patience) -> Result<()> {
         let call = Call::new(self, &[]);
         let waiters = self.waiters(&call)?;
         loop {
-            let mut guard = call.enter()?;
+            let mut guard = call.enter_with(patience)?;
             let opened = call.find_or_make_stake(&mut guard);
             waiters.leave(guard);
             match opened {
@@ -89,7 +89,7 @@ impl SysvSemaphores {
                     self.accounts.remember(stake);
                     return Ok(());
                 }
-                Err(Errno::NOBUFS) => waiters.make_room()?,
+                Err(Errno::NOBUFS) => waiters.make_room(patience)?,
                 Err(errno) => return Err(errno),
             }
         }
