@@ -1,0 +1,4 @@
+//! Shared memory.
+
+mod posix_shm;
+mod sysv_segment;

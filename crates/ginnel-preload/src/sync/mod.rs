@@ -1,0 +1,4 @@
+//! Semaphores.
+
+mod posix_semaphore;
+mod sysv_semaphore;
