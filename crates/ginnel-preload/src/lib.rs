@@ -15,10 +15,12 @@
 #![expect(unreachable_pub, reason = "the C library's symbols, for the dynamic linker")]
 
 mod call;
+mod descriptors;
 mod home;
 mod memory;
 mod message;
 mod next;
 mod open;
+mod raw;
 mod sync;
 mod sysv;

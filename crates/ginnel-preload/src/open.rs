@@ -247,6 +247,14 @@ impl<T: Send + Sync> Open<T> {
         &self.places[(mixed as usize + choice % CHOICES) % PLACES]
     }
 
+    /// Those that are open now.
+    #[cold]
+    pub(crate) fn ids(&self) -> Vec<i32> {
+        let _retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids = self.places.iter().map(|place| place.id.load(Ordering::Relaxed));
+        ids.filter(|id| *id != NOBODY).collect()
+    }
+
     /// The object with this id is open no more.
     #[cold]
     pub(crate) fn forget(&self, id: i32) {

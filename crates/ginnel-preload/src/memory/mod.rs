@@ -1,4 +1,4 @@
 //! Shared memory.
 
 mod posix_shm;
-mod sysv_segment;
+pub(crate) mod sysv_segment;

@@ -1,3 +1,5 @@
 //! Messages.
 
-mod sysv_queue;
+mod notice;
+pub(crate) mod posix_queue;
+pub(crate) mod sysv_queue;

@@ -1,4 +1,4 @@
 //! Semaphores.
 
 mod posix_semaphore;
-mod sysv_semaphore;
+pub(crate) mod sysv_semaphore;
