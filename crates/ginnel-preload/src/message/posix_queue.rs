@@ -124,15 +124,15 @@ fn on_queue<T>(
     number: mqd_t,
     call: impl FnOnce(&PosixQueue) -> Result<T>,
 ) -> Result<T> {
-    if number < 0 {
-        return Err(Errno::BADF);
-    }
     OPEN.with(number, || find(home, number), |opened| call(&opened.queue))
 }
 
 /// A number that came by `exec(2)`, or in a way that the drop-in does not see.
 #[cold]
 fn find(home: &Namespace, number: mqd_t) -> Result<Opened> {
+    if number < 0 {
+        return Err(Errno::BADF);
+    }
     // SAFETY: if it is not open, `fstat` says so.
     let file = unsafe { BorrowedFd::borrow_raw(number) };
     let queue = PosixQueue::of_file(home, file)?;
