@@ -130,12 +130,7 @@ pub unsafe extern "C" fn poll(waits: *mut pollfd, count: nfds_t, timeout: c_int)
 /// # Safety
 /// As [`poll`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn __poll_chk(
-    waits: *mut pollfd,
-    count: nfds_t,
-    timeout: c_int,
-    size: usize,
-) -> c_int {
+pub unsafe extern "C" fn __poll_chk(waits: *mut pollfd, count: nfds_t, timeout: c_int, size: usize) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { polled(waits, count) };
     next!(__poll_chk(waits: *mut pollfd, count: nfds_t, timeout: c_int, size: usize) -> c_int)

@@ -61,7 +61,9 @@ unsafe fn served(call: c_long, [a, b, c, d, e]: [usize; 5]) -> Option<c_long> {
             libc::SYS_shmat => shmat(a as _, b as _, c as _) as c_long,
             libc::SYS_shmdt => shmdt(a as _).into(),
             libc::SYS_shmctl => shmctl(a as _, b as _, c as _).into(),
-            libc::SYS_mq_open => return with_slash(a as _, |name| mq_open(name, b as _, c as _, d as _).into()),
+            libc::SYS_mq_open => {
+                return with_slash(a as _, |name| mq_open(name, b as _, c as _, d as _).into());
+            }
             libc::SYS_mq_unlink => return with_slash(a as _, |name| mq_unlink(name).into()),
             libc::SYS_mq_timedsend => mq_timedsend(a as _, b as _, c, d as _, e as _).into(),
             libc::SYS_mq_timedreceive => mq_timedreceive(a as _, b as _, c, d as _, e as _) as c_long,

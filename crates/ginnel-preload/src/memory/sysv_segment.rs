@@ -170,4 +170,3 @@ fn filled(status: &SegmentStatus) -> shmid_ds {
     filled.shm_nattch = status.attached as _;
     filled
 }
-

@@ -105,7 +105,9 @@ pub(crate) fn make_pollable(number: c_int) {
     let Ok(bell) = opened.queue.open_pollable() else { return };
     // SAFETY: the number is a queue's, and open.
     let old = unsafe { BorrowedFd::borrow_raw(number) };
-    let (Ok(flags), Ok(status)) = (rustix::io::fcntl_getfd(old), rustix::fs::fcntl_getfl(old)) else { return };
+    let (Ok(flags), Ok(status)) = (rustix::io::fcntl_getfd(old), rustix::fs::fcntl_getfl(old)) else {
+        return;
+    };
     if !status.contains(OFlags::NONBLOCK) {
         // The bell is a description of its own: the flag says nothing but what the program asks of its queue.
         let _ = rustix::fs::fcntl_setfl(&bell, OFlags::empty());
@@ -119,11 +121,7 @@ pub(crate) fn make_pollable(number: c_int) {
 
 /// A call on a queue.
 #[inline]
-fn on_queue<T>(
-    home: &Namespace,
-    number: mqd_t,
-    call: impl FnOnce(&PosixQueue) -> Result<T>,
-) -> Result<T> {
+fn on_queue<T>(home: &Namespace, number: mqd_t, call: impl FnOnce(&PosixQueue) -> Result<T>) -> Result<T> {
     OPEN.with(number, || find(home, number), |opened| call(&opened.queue))
 }
 

@@ -179,8 +179,7 @@ unsafe fn control(
         libc::GETZCNT => on_set(home, id, |set| Ok(set.waiting_zero(index(number)?)? as c_int)),
         libc::SETVAL => {
             let value = argument as c_int;
-            let value =
-                u16::try_from(value).ok().filter(|value| *value <= VALUE_MAX).ok_or(Errno::RANGE)?;
+            let value = u16::try_from(value).ok().filter(|value| *value <= VALUE_MAX).ok_or(Errno::RANGE)?;
             on_set(home, id, |set| set.set_value(index(number)?, value)).map(|()| 0)
         }
         libc::GETALL => on_set(home, id, |set| {
