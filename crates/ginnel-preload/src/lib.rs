@@ -21,6 +21,7 @@ mod memory;
 mod message;
 mod next;
 mod open;
+mod proc;
 mod raw;
 mod sync;
 mod sysv;
