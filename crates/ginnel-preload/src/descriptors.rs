@@ -1,13 +1,17 @@
 //! The calls that change what a descriptor's number stands for, and those that wait for descriptors: as far as POSIX queues
 //! are concerned, which are descriptors here as they are in Linux.
 //!
+//! The engine's own descriptors are none of the program's: to the calls that close they are not open, and who puts something
+//! on such a number is told that it may not have so many.
+//!
 //! Each does what the C library does, at once if this process has no queue open. Those that wait first have a queue's number
 //! made one that can be waited for, see [`crate::message::posix_queue`].
 #![allow(unsafe_code)]
 
+use ginnel_engine::{Errno, descriptor};
 use libc::{c_int, c_uint, c_ulong, epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval};
 
-use crate::call::mapped;
+use crate::call::{answer, mapped};
 use crate::message::posix_queue;
 use crate::next::next;
 
@@ -17,6 +21,9 @@ use crate::next::next;
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn close(number: c_int) -> c_int {
+    if descriptor::is_kept(number) {
+        return answer(|| Err(Errno::BADF));
+    }
     if posix_queue::has_any() {
         posix_queue::forget(number);
     }
@@ -33,7 +40,30 @@ pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) 
     if posix_queue::has_any() && flags & CLOSE_ON_EXEC == 0 {
         posix_queue::forget_range(first, last);
     }
-    next!(close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int)
+    each_range(
+        first,
+        last,
+        |first, last| next!(close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int),
+    )
+}
+
+/// The parts of a range that are not the engine's.
+fn each_range(first: c_uint, last: c_uint, mut act: impl FnMut(c_uint, c_uint) -> c_int) -> c_int {
+    let mut first = first;
+    for kept in descriptor::all_kept() {
+        let kept = kept as c_uint;
+        if !(first..=last).contains(&kept) {
+            continue;
+        }
+        if kept > first {
+            let outcome = act(first, kept - 1);
+            if outcome != 0 {
+                return outcome;
+            }
+        }
+        first = kept + 1;
+    }
+    if first <= last { act(first, last) } else { 0 }
 }
 
 /// `closefrom(3)`.
@@ -45,7 +75,10 @@ pub unsafe extern "C" fn closefrom(first: c_int) {
     if posix_queue::has_any() {
         posix_queue::forget_range(first.max(0) as c_uint, c_uint::MAX);
     }
-    next!(closefrom(first: c_int) -> ())
+    each_range(first.max(0) as c_uint, c_uint::MAX, |first, last| {
+        let flags = 0;
+        next!(close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int)
+    });
 }
 
 /// `dup(2)`.
@@ -63,6 +96,9 @@ pub unsafe extern "C" fn dup(number: c_int) -> c_int {
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dup2(number: c_int, wanted: c_int) -> c_int {
+    if descriptor::is_kept(wanted) {
+        return answer(|| Err(Errno::BADF));
+    }
     let outcome = next!(dup2(number: c_int, wanted: c_int) -> c_int);
     if number == wanted { outcome } else { replaced(number, outcome) }
 }
@@ -73,6 +109,9 @@ pub unsafe extern "C" fn dup2(number: c_int, wanted: c_int) -> c_int {
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dup3(number: c_int, wanted: c_int, flags: c_int) -> c_int {
+    if descriptor::is_kept(wanted) {
+        return answer(|| Err(Errno::BADF));
+    }
     replaced(number, next!(dup3(number: c_int, wanted: c_int, flags: c_int) -> c_int))
 }
 

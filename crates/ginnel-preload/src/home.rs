@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use ginnel_engine::descriptor;
 use ginnel_engine::namespace::Namespace;
 use ginnel_engine::{Errno, Result};
 
@@ -50,10 +51,7 @@ static LOAD: extern "C" fn() = load;
 /// This process's home.
 #[inline]
 pub(crate) fn home() -> &'static Home {
-    match HOME.get() {
-        Some(home) => home,
-        None => HOME.get_or_init(open),
-    }
+    HOME.get().unwrap_or_else(|| open_first())
 }
 
 /// Whether a namespace was named: it may not be opened yet.
@@ -62,7 +60,30 @@ pub(crate) fn is_chosen() -> bool {
     !CHOSEN.load(Ordering::Acquire).is_null()
 }
 
+/// What a process lacks now it may have later: the next call tries again.
+static LACKING: [Home; 3] =
+    [Home::Refused(Errno::MFILE), Home::Refused(Errno::NFILE), Home::Refused(Errno::NOMEM)];
+
 #[cold]
+fn open_first() -> &'static Home {
+    let home = open();
+    if let Home::Refused(errno) = home
+        && let Some(lacking) =
+            LACKING.iter().find(|lacking| matches!(lacking, Home::Refused(one) if *one == errno))
+    {
+        return lacking;
+    }
+    HOME.get_or_init(|| home)
+}
+
+/// Where the engine's descriptors are put: out of the way of programs that count theirs, and below what `select(2)` can
+/// have.
+fn least_descriptor() -> i32 {
+    const AT_MOST: u64 = 4096;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(AT_MOST * 2);
+    (limit / 4 * 3).min(AT_MOST) as i32
+}
+
 fn open() -> Home {
     let chosen = CHOSEN.load(Ordering::Acquire);
     if chosen.is_null() {
@@ -80,6 +101,7 @@ fn open() -> Home {
         complain(format_args!("a set-user-id program is not served: its objects are the kernel's"));
         return Home::Kernel;
     }
+    descriptor::keep_from(least_descriptor());
     let options = Namespace::options();
     let opened = match std::str::from_utf8(name) {
         Ok(name) if !name.contains('/') => options.open_named(name),
@@ -88,8 +110,11 @@ fn open() -> Home {
     match opened {
         Ok(namespace) => Home::User(namespace),
         Err(error) => {
-            complain(format_args!("{error}; System V and POSIX IPC will fail in this process"));
-            Home::Refused(error.errno())
+            let errno = error.errno();
+            if !matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM) {
+                complain(format_args!("{error}; System V and POSIX IPC will fail in this process"));
+            }
+            Home::Refused(errno)
         }
     }
 }

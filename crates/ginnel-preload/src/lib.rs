@@ -15,6 +15,7 @@
 #![expect(unreachable_pub, reason = "the C library's symbols, for the dynamic linker")]
 
 mod call;
+mod credentials;
 mod descriptors;
 mod home;
 mod memory;

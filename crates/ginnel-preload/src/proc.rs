@@ -216,6 +216,58 @@ pub unsafe extern "C" fn openat64(at: c_int, path: *const c_char, flags: c_int, 
     }
 }
 
+/// `open(2)`, as `_FORTIFY_SOURCE` has it.
+///
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __open_2(path: *const c_char, flags: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    match unsafe { served(path, flags) } {
+        Some(file) => file.into_raw_fd(),
+        None => next!(__open_2(path: *const c_char, flags: c_int) -> c_int),
+    }
+}
+
+/// `open(2)`, as `_FORTIFY_SOURCE` has it.
+///
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __open64_2(path: *const c_char, flags: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    match unsafe { served(path, flags) } {
+        Some(file) => file.into_raw_fd(),
+        None => next!(__open64_2(path: *const c_char, flags: c_int) -> c_int),
+    }
+}
+
+/// `openat(2)`, as `_FORTIFY_SOURCE` has it.
+///
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __openat_2(at: c_int, path: *const c_char, flags: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    match unsafe { served(path, flags) } {
+        Some(file) => file.into_raw_fd(),
+        None => next!(__openat_2(at: c_int, path: *const c_char, flags: c_int) -> c_int),
+    }
+}
+
+/// `openat(2)`, as `_FORTIFY_SOURCE` has it.
+///
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __openat64_2(at: c_int, path: *const c_char, flags: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    match unsafe { served(path, flags) } {
+        Some(file) => file.into_raw_fd(),
+        None => next!(__openat64_2(at: c_int, path: *const c_char, flags: c_int) -> c_int),
+    }
+}
+
 /// `fopen(3)`.
 ///
 /// # Safety

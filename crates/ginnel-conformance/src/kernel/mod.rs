@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use ginnel_engine::namespace::Namespace;
 
-use crate::home::{Home, Owner, Permissions};
+use crate::home::{Home, Owner, Permissions, SysvMessages};
 use crate::user::User;
 use crate::{Errno, Result};
 
@@ -31,6 +31,8 @@ pub use limits::clauses as limits;
 pub trait Behind: Sync + Sized + 'static {
     /// See [`Home`].
     const NAME: &'static str;
+    /// The longest System V message.
+    const MESSAGE_BYTES_MAX: usize;
     /// See [`Home`].
     const STAMPS_DEATHS: bool;
     /// See [`Home`].
@@ -62,6 +64,7 @@ pub type DropIn = Symbols<Preloaded>;
 
 impl Behind for CLibrary {
     const NAME: &'static str = "kernel";
+    const MESSAGE_BYTES_MAX: usize = 8192;
     const STAMPS_DEATHS: bool = true;
     const SEMAPHORES_IN_TURN: bool = true;
 
@@ -82,6 +85,7 @@ impl Preloaded {
 
 impl Behind for Preloaded {
     const NAME: &'static str = "drop-in";
+    const MESSAGE_BYTES_MAX: usize = <User as SysvMessages>::MESSAGE_BYTES_MAX;
     const STAMPS_DEATHS: bool = User::STAMPS_DEATHS;
     const SEMAPHORES_IN_TURN: bool = User::SEMAPHORES_IN_TURN;
 

@@ -16,7 +16,7 @@ fn bytes(text: &[u64]) -> &[u8] {
 }
 
 impl<B: Behind> SysvMessages for Symbols<B> {
-    const MESSAGE_BYTES_MAX: usize = 8192;
+    const MESSAGE_BYTES_MAX: usize = B::MESSAGE_BYTES_MAX;
 
     fn msgget(&self, key: i32, flags: i32) -> Result<i32> {
         // SAFETY: numbers only.

@@ -32,6 +32,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 
 use super::store::{BELL_NAME, MORE_WORDS, OUT_OF_STEP, POLLED};
 use super::{Call, PosixQueue, after_grace};
+use crate::descriptor::Kept;
 use crate::lock::Guard;
 use crate::namespace::{BELLS, Namespace};
 use crate::primitive::{Ordering, Thread, thread_exists};
@@ -48,8 +49,8 @@ const CHANGES_SEEN_MAX: u32 = 1000;
 /// The FIFO, not yet opened for reading or writing: that would count as polling.
 #[derive(Debug)]
 pub(super) struct Doorbell {
-    place: OwnedFd,
-    polling: OnceLock<OwnedFd>,
+    place: Kept,
+    polling: OnceLock<Kept>,
 }
 
 /// The FIFO's name in the namespace. Of which queue it is shows in the number of the queue's file, which nobody can choose:
@@ -125,7 +126,7 @@ impl Doorbell {
         if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::Fifo {
             return Err(Errno::UCLEAN);
         }
-        Ok(Doorbell { place, polling: OnceLock::new() })
+        Ok(Doorbell { place: Kept::new(place), polling: OnceLock::new() })
     }
 
     fn reopen(&self, access: OFlags) -> Result<OwnedFd> {
@@ -198,7 +199,7 @@ impl PosixQueue {
         let bell = &self.bell;
         if bell.polling.get().is_none() {
             let fifo = bell.open_both()?;
-            let _ = bell.polling.set(fifo);
+            let _ = bell.polling.set(Kept::new(fifo));
         }
         let call = Call::of(self);
         let waiters = call.waiters();
