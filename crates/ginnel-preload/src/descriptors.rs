@@ -20,7 +20,7 @@ use crate::next::next;
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn close(number: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn close(number: c_int) -> c_int {
     if descriptor::is_kept(number) {
         return answer(|| Err(Errno::BADF));
     }
@@ -35,7 +35,7 @@ pub unsafe extern "C" fn close(number: c_int) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     const CLOSE_ON_EXEC: c_int = 1 << 2;
     if posix_queue::has_any() && flags & CLOSE_ON_EXEC == 0 {
         posix_queue::forget_range(first, last);
@@ -71,7 +71,7 @@ fn each_range(first: c_uint, last: c_uint, mut act: impl FnMut(c_uint, c_uint) -
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn closefrom(first: c_int) {
+pub unsafe extern "C-unwind" fn closefrom(first: c_int) {
     if posix_queue::has_any() {
         posix_queue::forget_range(first.max(0) as c_uint, c_uint::MAX);
     }
@@ -86,7 +86,7 @@ pub unsafe extern "C" fn closefrom(first: c_int) {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dup(number: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn dup(number: c_int) -> c_int {
     doubled(number, next!(dup(number: c_int) -> c_int))
 }
 
@@ -95,7 +95,7 @@ pub unsafe extern "C" fn dup(number: c_int) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dup2(number: c_int, wanted: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn dup2(number: c_int, wanted: c_int) -> c_int {
     if descriptor::is_kept(wanted) {
         return answer(|| Err(Errno::BADF));
     }
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn dup2(number: c_int, wanted: c_int) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dup3(number: c_int, wanted: c_int, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn dup3(number: c_int, wanted: c_int, flags: c_int) -> c_int {
     if descriptor::is_kept(wanted) {
         return answer(|| Err(Errno::BADF));
     }
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn dup3(number: c_int, wanted: c_int, flags: c_int) -> c_i
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn fcntl(number: c_int, command: c_int, argument: c_ulong) -> c_int {
+pub unsafe extern "C-unwind" fn fcntl(number: c_int, command: c_int, argument: c_ulong) -> c_int {
     let outcome = next!(fcntl(number: c_int, command: c_int, argument: c_ulong) -> c_int);
     if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) { doubled(number, outcome) } else { outcome }
 }
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn fcntl(number: c_int, command: c_int, argument: c_ulong)
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn fcntl64(number: c_int, command: c_int, argument: c_ulong) -> c_int {
+pub unsafe extern "C-unwind" fn fcntl64(number: c_int, command: c_int, argument: c_ulong) -> c_int {
     let outcome = next!(fcntl64(number: c_int, command: c_int, argument: c_ulong) -> c_int);
     if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) { doubled(number, outcome) } else { outcome }
 }
@@ -158,7 +158,7 @@ fn replaced(number: c_int, outcome: c_int) -> c_int {
 /// # Safety
 /// As the C library's: `count` of them stand there.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn poll(waits: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn poll(waits: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { polled(waits, count) };
     next!(poll(waits: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int)
@@ -169,7 +169,12 @@ pub unsafe extern "C" fn poll(waits: *mut pollfd, count: nfds_t, timeout: c_int)
 /// # Safety
 /// As [`poll`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn __poll_chk(waits: *mut pollfd, count: nfds_t, timeout: c_int, size: usize) -> c_int {
+pub unsafe extern "C-unwind" fn __poll_chk(
+    waits: *mut pollfd,
+    count: nfds_t,
+    timeout: c_int,
+    size: usize,
+) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { polled(waits, count) };
     next!(__poll_chk(waits: *mut pollfd, count: nfds_t, timeout: c_int, size: usize) -> c_int)
@@ -180,7 +185,7 @@ pub unsafe extern "C" fn __poll_chk(waits: *mut pollfd, count: nfds_t, timeout: 
 /// # Safety
 /// As [`poll`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ppoll(
+pub unsafe extern "C-unwind" fn ppoll(
     waits: *mut pollfd,
     count: nfds_t,
     timeout: *const timespec,
@@ -196,7 +201,7 @@ pub unsafe extern "C" fn ppoll(
 /// # Safety
 /// As [`poll`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn __ppoll_chk(
+pub unsafe extern "C-unwind" fn __ppoll_chk(
     waits: *mut pollfd,
     count: nfds_t,
     timeout: *const timespec,
@@ -227,7 +232,7 @@ unsafe fn polled(waits: *mut pollfd, count: nfds_t) {
 /// # Safety
 /// As the C library's: the sets are sets or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn select(
+pub unsafe extern "C-unwind" fn select(
     count: c_int,
     reads: *mut fd_set,
     writes: *mut fd_set,
@@ -246,7 +251,7 @@ pub unsafe extern "C" fn select(
 /// # Safety
 /// As [`select`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pselect(
+pub unsafe extern "C-unwind" fn pselect(
     count: c_int,
     reads: *mut fd_set,
     writes: *mut fd_set,
@@ -285,7 +290,7 @@ unsafe fn selected(count: c_int, sets: &[*mut fd_set]) {
 /// # Safety
 /// As the C library's: `event` is one or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn epoll_ctl(
+pub unsafe extern "C-unwind" fn epoll_ctl(
     epoll: c_int,
     operation: c_int,
     number: c_int,
