@@ -22,6 +22,8 @@ Exit codes: 0 done, 1 failed or found something, 2 wrong usage.";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Tour(cmd::tour::Args),
+    Run(cmd::run::Args),
+    Env(cmd::env::Args),
     Bench(cmd::bench::Args),
     Send(cmd::send::Args),
     Recv(cmd::recv::Args),
@@ -42,6 +44,9 @@ pub(crate) enum Verb {
     /// Be the guardian of another ginnel process.
     #[command(name = crate::guardian::VERB, hide = true)]
     Guardian,
+    /// Remove a private namespace when nobody uses it any more.
+    #[command(name = crate::warden::VERB, hide = true)]
+    Warden(crate::warden::Args),
     /// Run one row of the tour, or be the other end of one.
     #[command(name = crate::tour::VERB, hide = true)]
     TourRow(crate::tour::RowArgs),

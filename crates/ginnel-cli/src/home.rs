@@ -10,7 +10,7 @@ use crate::failure::{Failure, Result};
 pub(crate) const VARIABLE: &str = "GINNEL_NAMESPACE";
 
 /// What the kernel's own is called.
-const KERNEL_NAME: &str = "kernel";
+pub(crate) const KERNEL_NAME: &str = "kernel";
 
 static HOME: OnceLock<Namespace> = OnceLock::new();
 static KERNEL: Namespace = Namespace::kernel();

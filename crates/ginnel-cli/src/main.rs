@@ -9,6 +9,7 @@
 mod args;
 mod cli;
 mod cmd;
+mod drop_in;
 mod failure;
 mod guardian;
 mod home;
@@ -24,6 +25,7 @@ mod streams;
 mod talk;
 mod tour;
 mod units;
+mod warden;
 
 use std::process::ExitCode;
 

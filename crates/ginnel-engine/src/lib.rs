@@ -33,9 +33,10 @@ mod links;
 mod primitive;
 #[cfg(not(ginnel_model))]
 mod primitive;
-mod process;
+pub mod process;
 mod spin;
 
+pub mod descriptor;
 pub mod heap;
 pub mod lock;
 pub mod memory;

@@ -75,6 +75,7 @@ pub use limits::Limits;
 pub use sysv::{Change, Listed, Status};
 pub use unused::{Doubt, Unseen, Unused};
 
+use crate::descriptor::Kept;
 use crate::segment::Segment;
 use crate::{Errno, Result};
 
@@ -99,7 +100,7 @@ pub(crate) const BELLS: &str = "bell";
 #[derive(Debug)]
 pub struct Namespace {
     /// None once it has been closed: only while it is dropped.
-    directory: Option<OwnedFd>,
+    directory: Option<Kept>,
     path: std::path::PathBuf,
     limits: Limits,
     private: bool,
@@ -166,7 +167,12 @@ impl Namespace {
             return Err(Errno::NOENT);
         }
         let path = path.to_owned();
-        Ok(Namespace { directory: Some(directory), path, limits: Limits::default(), private: false })
+        Ok(Namespace {
+            directory: Some(Kept::new(directory)),
+            path,
+            limits: Limits::default(),
+            private: false,
+        })
     }
 
     pub(crate) fn root(&self) -> Result<BorrowedFd<'_>> {

@@ -247,6 +247,7 @@ impl Thread {
         static AT_FORK: Once = Once::new();
         extern "C" fn in_child() {
             FORKS.fetch_add(1, Ordering::Relaxed);
+            crate::process::credentials_may_have_changed();
         }
         AT_FORK.call_once(|| {
             // SAFETY: the handler only adds to an atomic. It fails for want of memory alone; a child's thread would then

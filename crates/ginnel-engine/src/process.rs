@@ -17,6 +17,24 @@ use rustix::fs::{CWD, Mode, OFlags};
 use crate::Errno;
 use crate::primitive::Thread;
 
+/// Changes with the process's user and groups, as far as they are told of.
+static CREDENTIALS: AtomicU32 = AtomicU32::new(0);
+
+/// Tells that this process's user or groups may be others than before (`setuid(2)` and the like, or a fork, after which
+/// that is often done): what it may do with the objects that it has open is asked anew.
+///
+/// ```
+/// ginnel_engine::process::credentials_may_have_changed();
+/// ```
+pub fn credentials_may_have_changed() {
+    CREDENTIALS.fetch_add(1, Ordering::Relaxed);
+}
+
+#[inline]
+pub(crate) fn credentials() -> u32 {
+    CREDENTIALS.load(Ordering::Relaxed)
+}
+
 /// `PF_EXITING` of the kernel: from here on nothing of the program runs.
 const EXITING: u64 = 0x4;
 

@@ -28,6 +28,7 @@ use std::sync::atomic::AtomicUsize;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
+use crate::descriptor::Kept;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::{Errno, Result};
 
@@ -71,7 +72,7 @@ pub struct Segment {
     mapped: AtomicUsize,
     header_bytes: usize,
     /// None if the memory is somebody else's.
-    file: Option<OwnedFd>,
+    file: Option<Kept>,
     /// How many words in here the kernel has been told of: as long as there are any, it stays mapped.
     linked: AtomicUsize,
 }
@@ -160,7 +161,7 @@ impl Segment {
             capacity,
             mapped: AtomicUsize::new(0),
             header_bytes: HEADER_BYTES,
-            file: Some(file),
+            file: Some(Kept::new(file)),
             linked: AtomicUsize::new(0),
         };
         segment.map_up_to(size)?;

@@ -221,6 +221,12 @@ impl Namespace {
         Ok(names)
     }
 
+    /// Removes what killed users have left of the caller's private ones: which directories. Every opening of a namespace by
+    /// its name, and every [`Namespace::private`], does it too.
+    pub fn sweep() -> Vec<std::path::PathBuf> {
+        engine::Namespace::sweep(false)
+    }
+
     /// Whether it is the kernel's.
     pub fn is_kernel(&self) -> bool {
         self.0.is_none()

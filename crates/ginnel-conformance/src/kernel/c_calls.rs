@@ -7,7 +7,7 @@ use std::ffi::CString;
 use libc::{IPC_CREAT, IPC_NOWAIT, IPC_PRIVATE, O_CREAT, O_RDWR};
 
 use super::sysv_semaphore::semtimedop;
-use super::{Kernel, check, done};
+use super::{Behind, Symbols, check, done};
 use crate::Errno;
 use crate::clause::{Clause, clause};
 use crate::help::fails;
@@ -22,12 +22,12 @@ const NO_TIMES: [libc::timespec; 3] = [
     libc::timespec { tv_sec: -1, tv_nsec: 0 },
 ];
 
-fn queue(h: &Kernel) -> i32 {
+fn queue<B: Behind>(h: &Symbols<B>) -> i32 {
     h.mq_open("/a", O_CREAT | O_RDWR, 0o600, Some((1, 8))).unwrap()
 }
 
 /// All of them.
-pub fn clauses() -> Vec<Clause<Kernel>> {
+pub fn clauses<B: Behind>() -> Vec<Clause<Symbols<B>>> {
     let mut all = sysv();
     all.extend(posix());
     all
@@ -35,7 +35,7 @@ pub fn clauses() -> Vec<Clause<Kernel>> {
 
 // SAFETY of all calls below: each is given an address that is no one's on purpose, or memory of its own.
 
-fn sysv() -> Vec<Clause<Kernel>> {
+fn sysv<B: Behind>() -> Vec<Clause<Symbols<B>>> {
     vec![
         clause("msgop(2)", "send_fault", "a text that is not there is EFAULT", |h| {
             let id = h.msgget(IPC_PRIVATE, 0o600).unwrap();
@@ -128,7 +128,7 @@ fn sysv() -> Vec<Clause<Kernel>> {
     ]
 }
 
-fn posix() -> Vec<Clause<Kernel>> {
+fn posix<B: Behind>() -> Vec<Clause<Symbols<B>>> {
     vec![
         clause("mq_send(3)", "mq_send_fault", "a text that is not there is EFAULT", |h| {
             let queue = queue(h);

@@ -1,4 +1,5 @@
-//! The kernel's home, through libc's symbols and not raw system calls: preloaded, the drop-in takes their place.
+//! Homes behind libc's symbols, which are called and not the system calls: the kernel's, and, in a process in which the drop-in
+//! is preloaded, the drop-in's.
 //!
 //! A `Kernel` may stand apart from others in the same namespaces: its keys and names are its own. So the kernel can be
 //! compared with itself.
@@ -14,24 +15,91 @@ mod sysv_segment;
 mod sysv_semaphore;
 
 use std::ffi::CString;
+use std::marker::PhantomData;
 use std::time::Duration;
 
-use crate::home::{Home, Owner, Permissions};
+use ginnel_engine::namespace::Namespace;
+
+use crate::home::{Home, Owner, Permissions, SysvMessages};
+use crate::user::User;
 use crate::{Errno, Result};
 
 pub use c_calls::clauses as c_calls;
 pub use limits::clauses as limits;
 
-/// The kernel's home.
-#[derive(Debug, Clone, Copy)]
-pub struct Kernel {
-    apart: i32,
+/// Who stands behind the symbols.
+pub trait Behind: Sync + Sized + 'static {
+    /// See [`Home`].
+    const NAME: &'static str;
+    /// The longest System V message.
+    const MESSAGE_BYTES_MAX: usize;
+    /// See [`Home`].
+    const STAMPS_DEATHS: bool;
+    /// See [`Home`].
+    const SEMAPHORES_IN_TURN: bool;
+
+    /// Has an empty home stand behind them.
+    fn empty();
 }
 
-impl Kernel {
+/// Nobody but the C library.
+#[derive(Debug, Clone, Copy)]
+pub struct CLibrary;
+
+/// The drop-in, preloaded, in a namespace that each process opens when it needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Preloaded;
+
+/// A home behind libc's symbols.
+#[derive(Debug, Clone, Copy)]
+pub struct Symbols<B> {
+    apart: i32,
+    behind: PhantomData<B>,
+}
+
+/// The kernel's home.
+pub type Kernel = Symbols<CLibrary>;
+/// The user-space home as a C program sees it under the drop-in.
+pub type DropIn = Symbols<Preloaded>;
+
+impl Behind for CLibrary {
+    const NAME: &'static str = "kernel";
+    const MESSAGE_BYTES_MAX: usize = 8192;
+    const STAMPS_DEATHS: bool = true;
+    const SEMAPHORES_IN_TURN: bool = true;
+
+    fn empty() {
+        // SAFETY: no memory is involved.
+        let done = unsafe { libc::unshare(libc::CLONE_NEWIPC) };
+        assert_eq!(done, 0, "unshare: {}", std::io::Error::last_os_error());
+        for entry in std::fs::read_dir("/dev/shm").expect("/dev/shm").flatten() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+impl Preloaded {
+    /// What `GINNEL_NAMESPACE` is to be in a process that asks this home.
+    pub const NAMESPACE: &'static str = "/dev/shm/ginnel-drop-in";
+}
+
+impl Behind for Preloaded {
+    const NAME: &'static str = "drop-in";
+    const MESSAGE_BYTES_MAX: usize = <User as SysvMessages>::MESSAGE_BYTES_MAX;
+    const STAMPS_DEATHS: bool = User::STAMPS_DEATHS;
+    const SEMAPHORES_IN_TURN: bool = User::SEMAPHORES_IN_TURN;
+
+    fn empty() {
+        let _ = std::fs::remove_dir_all(Preloaded::NAMESPACE);
+        let options = Namespace::options().create(true).mode(0o1777);
+        options.open(Preloaded::NAMESPACE).unwrap_or_else(|error| panic!("{error:?}"));
+    }
+}
+
+impl<B: Behind> Symbols<B> {
     /// One whose keys and names are not those of one with another number. 0 has them as they are.
-    pub fn apart(number: i32) -> Kernel {
-        Kernel { apart: number }
+    pub fn apart(number: i32) -> Symbols<B> {
+        Symbols { apart: number, behind: PhantomData }
     }
 
     /// The key in the kernel; and back.
@@ -59,17 +127,14 @@ impl Kernel {
     }
 }
 
-impl Home for Kernel {
-    const NAME: &'static str = "kernel";
+impl<B: Behind> Home for Symbols<B> {
+    const NAME: &'static str = B::NAME;
+    const STAMPS_DEATHS: bool = B::STAMPS_DEATHS;
+    const SEMAPHORES_IN_TURN: bool = B::SEMAPHORES_IN_TURN;
 
-    fn fresh() -> Kernel {
-        // SAFETY: no memory is involved.
-        let done = unsafe { libc::unshare(libc::CLONE_NEWIPC) };
-        assert_eq!(done, 0, "unshare: {}", std::io::Error::last_os_error());
-        for entry in std::fs::read_dir("/dev/shm").expect("/dev/shm").flatten() {
-            let _ = std::fs::remove_file(entry.path());
-        }
-        Kernel::apart(0)
+    fn fresh() -> Symbols<B> {
+        B::empty();
+        Symbols::apart(0)
     }
 }
 

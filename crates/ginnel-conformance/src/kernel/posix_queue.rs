@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Kernel, check, done, later, number};
+use super::{Behind, Symbols, check, done, later, number};
 use crate::Result;
 use crate::home::{Notice, PosixQueues, QueueAttributes};
 
@@ -20,7 +20,7 @@ fn attributes(attr: &libc::mq_attr) -> QueueAttributes {
     }
 }
 
-impl PosixQueues for Kernel {
+impl<B: Behind> PosixQueues for Symbols<B> {
     fn mq_open(&self, name: &str, flags: i32, mode: u32, limits: Option<(i64, i64)>) -> Result<i32> {
         let name = self.name(name)?;
         let mut attr = zeroed();

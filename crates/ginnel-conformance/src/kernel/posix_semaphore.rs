@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Kernel, done, later};
+use super::{Behind, Symbols, done, later};
 use crate::home::PosixSemaphores;
 use crate::{Errno, Result};
 
@@ -18,7 +18,7 @@ fn at(semaphore: usize) -> *mut libc::sem_t {
     semaphore as *mut libc::sem_t
 }
 
-impl PosixSemaphores for Kernel {
+impl<B: Behind> PosixSemaphores for Symbols<B> {
     fn sem_open(&self, name: &str, flags: i32, mode: u32, value: u32) -> Result<usize> {
         let name = self.name(name)?;
         // SAFETY: the name is NUL-terminated.

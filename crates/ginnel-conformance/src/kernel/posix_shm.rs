@@ -1,10 +1,10 @@
 //! `shm_overview(7)`: glibc's, on the kernel's memory file system.
 
-use super::{Kernel, done, number};
+use super::{Behind, Symbols, done, number};
 use crate::Result;
 use crate::home::PosixMemory;
 
-impl PosixMemory for Kernel {
+impl<B: Behind> PosixMemory for Symbols<B> {
     fn shm_open(&self, name: &str, flags: i32, mode: u32) -> Result<i32> {
         // SAFETY: the name is NUL-terminated.
         number(unsafe { libc::shm_open(self.name(name)?.as_ptr(), flags, mode) })

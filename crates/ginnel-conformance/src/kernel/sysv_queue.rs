@@ -1,6 +1,6 @@
 //! `msgget(2)`, `msgop(2)`, `msgctl(2)`.
 
-use super::{Kernel, check, done, number, set_owner};
+use super::{Behind, Symbols, check, done, number, set_owner};
 use crate::Result;
 use crate::home::{Owner, QueueStatus, SysvMessages};
 
@@ -15,8 +15,8 @@ fn bytes(text: &[u64]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(text.as_ptr().cast(), text.len() * 8) }
 }
 
-impl SysvMessages for Kernel {
-    const MESSAGE_BYTES_MAX: usize = 8192;
+impl<B: Behind> SysvMessages for Symbols<B> {
+    const MESSAGE_BYTES_MAX: usize = B::MESSAGE_BYTES_MAX;
 
     fn msgget(&self, key: i32, flags: i32) -> Result<i32> {
         // SAFETY: numbers only.

@@ -1,13 +1,13 @@
 //! `shmget(2)`, `shmop(2)`, `shmctl(2)`.
 
-use super::{Kernel, check, done, number, set_owner};
+use super::{Behind, Symbols, check, done, number, set_owner};
 use crate::Result;
 use crate::home::{Owner, SegmentStatus, SysvMemory};
 
 /// `SHM_DEST` of `<sys/shm.h>`.
 const SHM_DEST: u32 = 0o1000;
 
-impl SysvMemory for Kernel {
+impl<B: Behind> SysvMemory for Symbols<B> {
     fn shmget(&self, key: i32, size: usize, flags: i32) -> Result<i32> {
         // SAFETY: numbers only.
         number(unsafe { libc::shmget(self.key(key), size, flags) })

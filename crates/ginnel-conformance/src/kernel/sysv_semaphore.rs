@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Kernel, done, interval, number, set_owner};
+use super::{Behind, Symbols, done, interval, number, set_owner};
 use crate::Result;
 use crate::home::{Owner, SetStatus, SysvSemaphores};
 
@@ -20,7 +20,7 @@ fn status(id: i32) -> Result<libc::semid_ds> {
     }
 }
 
-impl SysvSemaphores for Kernel {
+impl<B: Behind> SysvSemaphores for Symbols<B> {
     fn semget(&self, key: i32, count: i32, flags: i32) -> Result<i32> {
         // SAFETY: numbers only.
         number(unsafe { libc::semget(self.key(key), count, flags) })

@@ -21,6 +21,7 @@ use std::sync::{Mutex, MutexGuard, Once};
 use rustix::fs::{OFlags, Stat};
 
 use super::attachments::{self, Slot};
+use crate::descriptor::Kept;
 use crate::{Errno, Result};
 
 /// Which file: device and inode.
@@ -30,7 +31,7 @@ pub(super) type FileId = (u64, u64);
 #[derive(Debug)]
 pub(super) struct Object {
     /// Open for its lock alone.
-    file: OwnedFd,
+    file: Kept,
     slot: Slot,
     times: i64,
     /// For the child that is just being forked.
@@ -100,7 +101,7 @@ extern "C" fn in_parent() {
 extern "C" fn in_child() {
     after_fork(|object| {
         if let Some((file, slot)) = object.child.take() {
-            (object.file, object.slot, object.process) = (file, slot, std::process::id());
+            (object.file, object.slot, object.process) = (Kept::new(file), slot, std::process::id());
         }
     });
 }
@@ -128,7 +129,7 @@ impl Table {
                 object.process = process;
                 // If it cannot be opened (a privilege given up, no descriptors), parent and child go on counting as one.
                 if let Ok((file, slot)) = object.taken_again(*id) {
-                    (object.file, object.slot) = (file, slot);
+                    (object.file, object.slot) = (Kept::new(file), slot);
                 }
             }
         }
@@ -148,14 +149,14 @@ impl Table {
             if !object.is(id) {
                 // The program has closed all descriptors, ours too.
                 let file = file.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-                std::mem::forget(std::mem::replace(&mut object.file, file));
+                std::mem::forget(std::mem::replace(&mut object.file, Kept::new(file)));
             }
             object.slot.hold(object.file.as_fd(), object.times + 1)?;
             object.times += 1;
             return Ok(());
         }
         let (namespace, namespace_id) = namespace()?;
-        let file = file.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+        let file = Kept::new(file.try_clone_to_owned().map_err(|_| Errno::MFILE)?);
         let slot = Slot::pick(file.as_fd())?;
         slot.hold(file.as_fd(), 1)?;
         let process = std::process::id();

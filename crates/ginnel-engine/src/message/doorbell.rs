@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid};
 
+use crate::descriptor::Kept;
 use crate::lock::Guard;
 use crate::namespace::{BELLS, Namespace};
 use crate::primitive::{Thread, thread_exists};
@@ -46,8 +47,8 @@ const CHANGES_SEEN_MAX: u32 = 1000;
 /// The FIFO, not yet opened for reading or writing: that would count as polling.
 #[derive(Debug)]
 pub(crate) struct Doorbell {
-    place: OwnedFd,
-    polling: OnceLock<OwnedFd>,
+    place: Kept,
+    polling: OnceLock<Kept>,
 }
 
 /// The FIFO's name in the namespace. Of which queue it is shows in the number of the queue's file, which nobody can choose:
@@ -84,7 +85,7 @@ impl BellName {
         if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::Fifo {
             return Err(Errno::UCLEAN);
         }
-        Ok(Doorbell { place, polling: OnceLock::new() })
+        Ok(Doorbell { place: Kept::new(place), polling: OnceLock::new() })
     }
 
     /// As [`BellName::open`]; makes it again if it is not there.
@@ -152,7 +153,7 @@ impl Doorbell {
     /// The descriptor that is polled.
     fn polling(&self) -> Result<BorrowedFd<'_>> {
         if self.polling.get().is_none() {
-            let _ = self.polling.set(self.open_both()?);
+            let _ = self.polling.set(Kept::new(self.open_both()?));
         }
         self.polling.get().map(AsFd::as_fd).ok_or(Errno::BADF)
     }

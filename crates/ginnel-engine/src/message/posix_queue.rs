@@ -43,6 +43,7 @@ use crate::{Errno, Result};
 
 mod call;
 mod descriptor;
+mod file;
 mod flags;
 mod notify;
 mod quick;
@@ -249,6 +250,15 @@ impl PosixQueue {
             Ok(())
         })?;
         Ok((segment, bell.ok_or(Errno::UCLEAN)?))
+    }
+
+    /// What it is open for: `O_RDONLY`, `O_WRONLY`, `O_RDWR`.
+    pub fn access(&self) -> i32 {
+        match (self.may_receive, self.may_send) {
+            (true, true) => libc::O_RDWR,
+            (false, true) => libc::O_WRONLY,
+            _ => libc::O_RDONLY,
+        }
     }
 
     fn with(segment: Segment, bell: Doorbell, flags: i32) -> Result<PosixQueue> {

@@ -27,6 +27,7 @@ use super::Namespace;
 use super::identity::{Kind, random};
 use super::limits::Limits;
 use crate::Errno;
+use crate::descriptor::Kept;
 use crate::segment::link;
 
 const MEMORY_FILE_SYSTEM: &str = "/dev/shm";
@@ -337,7 +338,7 @@ impl Options {
             return Err(Refusal::Missing);
         }
         Ok(Namespace {
-            directory: Some(directory),
+            directory: Some(Kept::new(directory)),
             path: path.to_owned(),
             limits: info.limits,
             private: info.private,

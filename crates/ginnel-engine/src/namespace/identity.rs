@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::Stat;
 use rustix::thread::CapabilitySet;
 
+use crate::process;
 use crate::segment::{MAGIC, Segment};
 use crate::{Errno, Result};
 
@@ -258,18 +259,24 @@ pub(crate) fn allows(segment: &Segment, bits: u32) -> Result<()> {
 #[derive(Debug)]
 pub(crate) struct Rights {
     state: AtomicU32,
+    /// As whom it was asked.
+    credentials: AtomicU32,
 }
 
 impl Rights {
     /// Of an object that was just opened: for reading and writing.
     pub(crate) fn of(segment: &Segment) -> Rights {
-        Rights { state: AtomicU32::new(state(segment) & !REMOVED) }
+        Rights {
+            state: AtomicU32::new(state(segment) & !REMOVED),
+            credentials: AtomicU32::new(process::credentials()),
+        }
     }
 
-    /// Whether the object was neither removed nor its permissions changed since.
+    /// Whether the object was neither removed nor its permissions changed since, and the caller is who it was.
     #[inline]
     pub(crate) fn hold(&self, segment: &Segment) -> bool {
         state(segment) == self.state.load(Ordering::Relaxed)
+            && process::credentials() == self.credentials.load(Ordering::Relaxed)
     }
 
     /// Whether the caller may still do what these bits stand for (any of the mode's three digits). A removal is not looked
@@ -284,10 +291,13 @@ impl Rights {
 
     #[cold]
     fn ask(&self, segment: &Segment, bits: u32) -> Result<()> {
-        let now = state(segment) & !REMOVED;
-        allows(segment, bits)?;
+        let (now, credentials) = (state(segment) & !REMOVED, process::credentials());
+        // Another user could not open it with less than both.
+        let is_another = credentials != self.credentials.load(Ordering::Relaxed);
+        allows(segment, if is_another { 0o666 } else { bits })?;
         if allows(segment, 0o666).is_ok() {
             self.state.store(now, Ordering::Relaxed);
+            self.credentials.store(credentials, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -355,6 +355,11 @@ impl<'a> Semaphore<'a> {
         value_of(self.words.state.load(Ordering::Relaxed)).min(VALUE_MAX)
     }
 
+    /// Where it lies in this process.
+    pub fn address(&self) -> usize {
+        std::ptr::from_ref(self.words).addr()
+    }
+
     /// Nobody opens it here any more (`sem_destroy(3)`). Who has it open goes on.
     pub fn destroy(self) {
         self.words.magic.store(0, Ordering::Release);

@@ -54,6 +54,8 @@ const AHEAD: u32 = 3;
 /// What a receiver got.
 #[derive(Default)]
 pub(super) struct Got {
+    /// It had to wait first.
+    has_waited: Cell<bool>,
     pub(super) kind: Cell<i64>,
     pub(super) len: Cell<usize>,
     /// The queue is empty since, and holds memory that it may give back.
@@ -94,7 +96,6 @@ impl SysvQueue {
     ) -> Result<Alone> {
         let store = Store::of(&self.segment)?;
         store.foresee(kind);
-        let mut has_waited = false;
         self.place().run_alone(
             &self.segment,
             patience,
@@ -107,10 +108,10 @@ impl SysvQueue {
                 if !self.rights.hold(&self.segment) {
                     return Ok(Attempt::Otherwise);
                 }
-                // As `SysvQueue::recv_among_others` has it.
-                let process = if has_waited { Thread::current().id() } else { guard.process() };
-                let attempt = store.recv_quickly(guard, out, kind, may_cut, process, got, &self.trail);
-                has_waited |= matches!(attempt, Ok(Attempt::Waits));
+                let attempt = store.recv_quickly(guard, out, kind, may_cut, got, &self.trail);
+                if matches!(attempt, Ok(Attempt::Waits)) {
+                    got.has_waited.set(true);
+                }
                 attempt
             },
         )
@@ -237,7 +238,6 @@ impl Store<'_> {
         out: &mut [u8],
         kind: i64,
         may_cut: bool,
-        process: u32,
         got: &Got,
         trail: &Trail,
     ) -> Result<Attempt> {
@@ -334,6 +334,8 @@ impl Store<'_> {
                 self.heap.free_unit(guard, freed, HEAD_BYTES + size)?;
             }
         }
+        // What is there is the process's, what was waited for is the thread's: so the kernel has it.
+        let process = if got.has_waited.get() { Thread::current().id() } else { guard.process() };
         self.stamp(guard, RECEIVED, process)?;
         guard.makes(Change::Less);
         got.kind.set(of_type);

@@ -1,0 +1,4 @@
+//! Shared memory.
+
+mod posix_shm;
+pub(crate) mod sysv_segment;

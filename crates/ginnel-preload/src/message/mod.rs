@@ -1,0 +1,5 @@
+//! Messages.
+
+mod notice;
+pub(crate) mod posix_queue;
+pub(crate) mod sysv_queue;

@@ -1,0 +1,4 @@
+//! Semaphores.
+
+mod posix_semaphore;
+pub(crate) mod sysv_semaphore;
