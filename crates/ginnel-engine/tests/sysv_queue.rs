@@ -193,6 +193,24 @@ fn what_cannot_be_is_refused() {
 }
 
 #[test]
+fn a_queue_of_the_smallest_messages_is_full_before_anything_lacks() {
+    isolated_for(Duration::from_secs(300), || {
+        let queue = queue();
+        queue.set_bytes_max(64 << 20).unwrap();
+        let mut sent = 0;
+        let full = loop {
+            match queue.send(1, b"x", 0, Patience::None) {
+                Ok(()) => sent += 1,
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!((full, queue.status().unwrap().messages), (Errno::AGAIN, sent));
+        queue.recv(&mut [0; 8], 0, 0, Patience::None).unwrap();
+        queue.send(1, b"y", 0, Patience::None).unwrap();
+    });
+}
+
+#[test]
 fn a_message_goes_to_who_waits_for_it_and_is_never_counted() {
     isolated(|| {
         let queue = queue();

@@ -79,6 +79,8 @@ pub(super) const LEAST_SHIFT: u32 = 32;
 pub(super) const COUNT_SHIFT: u32 = 36;
 const BYTES: u64 = (1 << COUNT_SHIFT) - 1;
 const MESSAGES_MAX: u64 = 1 << 23;
+/// A queue with so many is full, whatever its limit: the others may be on their way.
+const MESSAGES_HELD_MAX: u64 = MESSAGES_MAX - BLOCKED_MAX as u64;
 /// A process's id has 22 bits.
 const PROCESS_SHIFT: u32 = 22;
 
@@ -233,7 +235,7 @@ impl<'a> Store<'a> {
         let counts = self.hot(COUNTS);
         let (bytes, messages) = (counts & BYTES, counts >> COUNT_SHIFT);
         let limit = self.hot(LIMIT);
-        bytes + size <= limit && messages < limit && bytes + size <= BYTES
+        bytes + size <= limit && messages < limit.min(MESSAGES_HELD_MAX) && bytes + size <= BYTES
     }
 
     /// Who did it and when: mostly the same as before.
