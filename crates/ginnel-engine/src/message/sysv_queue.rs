@@ -13,7 +13,8 @@
 //!
 //! `msg_lrpid` is a thread's id if the receiver had to wait, and else a process's: so the kernel has it.
 //!
-//! Deliberate difference: `MSG_COPY` works whatever the kernel was built with.
+//! Deliberate differences: `MSG_COPY` works whatever the kernel was built with; a queue is full when it holds some four
+//! million messages, whatever its limit in bytes.
 //!
 //! # How it works inside
 //! See `store` for what a queue holds, `order` and `types` for how a message is found, `heap` for its memory.

@@ -23,7 +23,7 @@ pub(super) const SMALL: u32 = 6;
 pub(super) const PLACES_A_PAGE: usize = 1024;
 pub(super) const WIDE: u32 = PLACES_A_PAGE.ilog2();
 /// The widest that the roots can name.
-const WIDEST: u32 = 23;
+pub(super) const WIDEST: u32 = 23;
 /// Of a place's number in the ring.
 const CLAIMED: u32 = 1 << 31;
 /// How many empty places one operation passes at most when it takes the first message.

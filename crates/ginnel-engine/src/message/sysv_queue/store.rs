@@ -78,7 +78,7 @@ pub(super) const WAITERS: usize = 0x500;
 pub(super) const LEAST_SHIFT: u32 = 32;
 pub(super) const COUNT_SHIFT: u32 = 36;
 const BYTES: u64 = (1 << COUNT_SHIFT) - 1;
-const MESSAGES_MAX: u64 = 1 << 23;
+const MESSAGES_MAX: u64 = 1 << super::order::blocks_log(super::order::WIDEST);
 /// A queue with so many is full, whatever its limit: the others may be on their way.
 const MESSAGES_HELD_MAX: u64 = MESSAGES_MAX - BLOCKED_MAX as u64;
 /// A process's id has 22 bits.
