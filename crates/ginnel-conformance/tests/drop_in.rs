@@ -61,7 +61,10 @@ fn ask<H: Home>(title: &'static str, clauses: Vec<Clause<H>>, differences: Vec<D
 
 #[test]
 fn sysv_messages() {
-    ask::<DropIn>("System V messages", message::sysv_queue::clauses(), differences::sysv_messages());
+    // A fork keeps what its parent has open, and may do with it what the mode says.
+    let mut differences = differences::sysv_messages();
+    differences.retain(|difference| difference.clause != "receive_read_only");
+    ask::<DropIn>("System V messages", message::sysv_queue::clauses(), differences);
 }
 
 #[test]

@@ -300,6 +300,9 @@ impl SysvSemaphores {
         awaits: Change,
         mut attempt: impl FnMut(&mut Guard<'_>, Caller) -> Result<Verdict>,
     ) -> Result<Alone> {
+        if !self.rights.are_the_callers() {
+            return Ok(Alone::Otherwise(General::default()));
+        }
         let approach = || self.segment.prefetch(HEADER_BYTES);
         self.place.run_alone(&self.segment, patience, awaits, approach, |guard| {
             if !self.rights.hold(&self.segment) {
@@ -370,7 +373,7 @@ impl SysvSemaphores {
     #[inline(never)]
     fn run(&self, operations: &[u64], patience: Patience, how: General) -> Result<()> {
         let mut how = Some(how);
-        if !self.rights.hold(&self.segment) {
+        if !self.rights.are_the_callers() || !self.rights.hold(&self.segment) {
             let changes = operations.iter().any(|operation| operate::change(*operation) != 0);
             self.rights.check(&self.segment, if changes { WRITE } else { READ })?;
         }

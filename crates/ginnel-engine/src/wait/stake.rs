@@ -71,7 +71,7 @@ const ASKED_MAX: usize = 16;
 /// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
 /// let segment = Segment::create(&directory, c"lender", mode, 1 << 20, |_| Ok(()))?;
 /// let waiters = Waiters::of(&segment, HEADER_BYTES + 64, 100, &Lender)?;
-/// waiters.make_room(Patience::Endless)?;
+/// waiters.make_room(ginnel_engine::wait::Patience::Endless)?;
 /// let mut guard = waiters.enter(None)?;
 /// let stake = waiters.stake(&mut guard, &[0; 7])?; // whoever dies from here on, the thing comes back
 /// guard.commit();
@@ -124,7 +124,7 @@ pub struct Stake<'a> {
 /// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
 /// let segment = Segment::create(&directory, c"lender", mode, 1 << 20, |_| Ok(()))?;
 /// let waiters = Waiters::of(&segment, HEADER_BYTES + 64, 100, &Lender)?;
-/// waiters.make_room(Patience::Endless)?;
+/// waiters.make_room(ginnel_engine::wait::Patience::Endless)?;
 /// let mut guard = waiters.enter(None)?;
 /// let stake = waiters.stake_of_process(&mut guard, &[0; 7])?; // to the end of this process
 /// assert!(waiters.stake_is_own(&mut guard, stake)?);

@@ -16,7 +16,7 @@ use crate::heap::{Heap, Unit};
 use crate::lock::{Change, Guard};
 use crate::primitive::{Ordering, Thread};
 use crate::segment::Segment;
-use crate::wait::{Alone, Attempt, Patience};
+use crate::wait::{Alone, Attempt, General, Patience};
 use crate::{Errno, Result};
 
 /// Where the last messages of a handle were, if they crossed from one CPU to another: the next are mostly in the same places.
@@ -66,6 +66,9 @@ impl SysvQueue {
     /// Sends a message if nothing stands in the way.
     #[inline(always)]
     pub(super) fn send_alone(&self, kind: i64, payload: &[u8], patience: Patience) -> Result<Alone> {
+        if !self.rights.are_the_callers() {
+            return Ok(Alone::Otherwise(General::default()));
+        }
         let store = Store::of(&self.segment)?;
         self.place().run_alone(
             &self.segment,
@@ -94,6 +97,9 @@ impl SysvQueue {
         patience: Patience,
         got: &Got,
     ) -> Result<Alone> {
+        if !self.rights.are_the_callers() {
+            return Ok(Alone::Otherwise(General::default()));
+        }
         let store = Store::of(&self.segment)?;
         store.foresee(kind);
         self.place().run_alone(
