@@ -16,6 +16,8 @@ use ginnel_engine::descriptor;
 use ginnel_engine::namespace::Namespace;
 use ginnel_engine::{Errno, Result};
 
+use crate::held;
+
 /// Where the objects are.
 pub(crate) enum Home {
     /// The kernel has them: the calls are passed on.
@@ -32,8 +34,9 @@ const KERNEL: &[u8] = b"kernel";
 static CHOSEN: AtomicPtr<libc::c_char> = AtomicPtr::new(std::ptr::null_mut());
 static HOME: OnceLock<Home> = OnceLock::new();
 
-/// Runs when the library is loaded: a copy of the variable, and nothing more.
+/// Runs when the library is loaded: copies of the variables, and nothing more.
 extern "C" fn load() {
+    held::load();
     // SAFETY: the loader runs this before the program's own threads; the copy is never freed.
     unsafe {
         let value = libc::getenv(VARIABLE.as_ptr());
