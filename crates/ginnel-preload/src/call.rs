@@ -43,6 +43,20 @@ pub(crate) fn answer<T: Answer>(work: impl FnOnce() -> Result<T>) -> T {
     }
 }
 
+/// A cancellation point, as `pthreads(7)` lists them: a thread that was cancelled ends here.
+///
+/// The thread's stack is unwound from here on, through the frame of the C function that is served. So this is called where
+/// that frame holds nothing that is to be dropped.
+#[inline]
+pub(crate) fn cancellation_point() {
+    // Declared here: libc's declaration says that it does not unwind.
+    unsafe extern "C-unwind" {
+        fn pthread_testcancel();
+    }
+    // SAFETY: see above.
+    unsafe { pthread_testcancel() };
+}
+
 /// `shmat(2)` gives `(void *) -1`.
 pub(crate) fn address(outcome: isize) -> *mut libc::c_void {
     outcome as *mut libc::c_void

@@ -16,7 +16,7 @@ fn changed(outcome: c_int) -> c_int {
 /// # Safety
 /// As the C library's, as all in here.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn setuid(user: uid_t) -> c_int {
+pub unsafe extern "C-unwind" fn setuid(user: uid_t) -> c_int {
     changed(next!(setuid(user: uid_t) -> c_int))
 }
 
@@ -25,7 +25,7 @@ pub unsafe extern "C" fn setuid(user: uid_t) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn seteuid(user: uid_t) -> c_int {
+pub unsafe extern "C-unwind" fn seteuid(user: uid_t) -> c_int {
     changed(next!(seteuid(user: uid_t) -> c_int))
 }
 
@@ -34,7 +34,7 @@ pub unsafe extern "C" fn seteuid(user: uid_t) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn setreuid(real: uid_t, effective: uid_t) -> c_int {
+pub unsafe extern "C-unwind" fn setreuid(real: uid_t, effective: uid_t) -> c_int {
     changed(next!(setreuid(real: uid_t, effective: uid_t) -> c_int))
 }
 
@@ -43,7 +43,7 @@ pub unsafe extern "C" fn setreuid(real: uid_t, effective: uid_t) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn setresuid(real: uid_t, effective: uid_t, saved: uid_t) -> c_int {
+pub unsafe extern "C-unwind" fn setresuid(real: uid_t, effective: uid_t, saved: uid_t) -> c_int {
     changed(next!(setresuid(real: uid_t, effective: uid_t, saved: uid_t) -> c_int))
 }
 
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn setresuid(real: uid_t, effective: uid_t, saved: uid_t) 
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn setgid(group: gid_t) -> c_int {
+pub unsafe extern "C-unwind" fn setgid(group: gid_t) -> c_int {
     changed(next!(setgid(group: gid_t) -> c_int))
 }
 
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn setgid(group: gid_t) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn setegid(group: gid_t) -> c_int {
+pub unsafe extern "C-unwind" fn setegid(group: gid_t) -> c_int {
     changed(next!(setegid(group: gid_t) -> c_int))
 }
 
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn setegid(group: gid_t) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn setregid(real: gid_t, effective: gid_t) -> c_int {
+pub unsafe extern "C-unwind" fn setregid(real: gid_t, effective: gid_t) -> c_int {
     changed(next!(setregid(real: gid_t, effective: gid_t) -> c_int))
 }
 
@@ -79,7 +79,7 @@ pub unsafe extern "C" fn setregid(real: gid_t, effective: gid_t) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn setresgid(real: gid_t, effective: gid_t, saved: gid_t) -> c_int {
+pub unsafe extern "C-unwind" fn setresgid(real: gid_t, effective: gid_t, saved: gid_t) -> c_int {
     changed(next!(setresgid(real: gid_t, effective: gid_t, saved: gid_t) -> c_int))
 }
 
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn setresgid(real: gid_t, effective: gid_t, saved: gid_t) 
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn setgroups(count: size_t, groups: *const gid_t) -> c_int {
+pub unsafe extern "C-unwind" fn setgroups(count: size_t, groups: *const gid_t) -> c_int {
     changed(next!(setgroups(count: size_t, groups: *const gid_t) -> c_int))
 }
 
@@ -97,6 +97,6 @@ pub unsafe extern "C" fn setgroups(count: size_t, groups: *const gid_t) -> c_int
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn initgroups(user: *const c_char, group: gid_t) -> c_int {
+pub unsafe extern "C-unwind" fn initgroups(user: *const c_char, group: gid_t) -> c_int {
     changed(next!(initgroups(user: *const c_char, group: gid_t) -> c_int))
 }

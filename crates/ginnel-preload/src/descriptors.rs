@@ -21,7 +21,7 @@ use crate::next::next;
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn close(number: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn close(number: c_int) -> c_int {
     if is_kept(number) {
         return answer(|| Err(Errno::BADF));
     }
@@ -36,7 +36,7 @@ pub unsafe extern "C" fn close(number: c_int) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     const CLOSE_ON_EXEC: c_int = 1 << 2;
     if posix_queue::has_any() && flags & CLOSE_ON_EXEC == 0 {
         posix_queue::forget_range(first, last);
@@ -72,7 +72,7 @@ fn each_range(first: c_uint, last: c_uint, mut act: impl FnMut(c_uint, c_uint) -
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn closefrom(first: c_int) {
+pub unsafe extern "C-unwind" fn closefrom(first: c_int) {
     if posix_queue::has_any() {
         posix_queue::forget_range(first.max(0) as c_uint, c_uint::MAX);
     }
@@ -87,7 +87,7 @@ pub unsafe extern "C" fn closefrom(first: c_int) {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dup(number: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn dup(number: c_int) -> c_int {
     doubled(number, next!(dup(number: c_int) -> c_int))
 }
 
@@ -96,7 +96,7 @@ pub unsafe extern "C" fn dup(number: c_int) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dup2(number: c_int, wanted: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn dup2(number: c_int, wanted: c_int) -> c_int {
     if is_kept(wanted) {
         return answer(|| Err(Errno::BADF));
     }
@@ -109,7 +109,7 @@ pub unsafe extern "C" fn dup2(number: c_int, wanted: c_int) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dup3(number: c_int, wanted: c_int, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn dup3(number: c_int, wanted: c_int, flags: c_int) -> c_int {
     if is_kept(wanted) {
         return answer(|| Err(Errno::BADF));
     }
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn dup3(number: c_int, wanted: c_int, flags: c_int) -> c_i
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn fcntl(number: c_int, command: c_int, argument: c_ulong) -> c_int {
+pub unsafe extern "C-unwind" fn fcntl(number: c_int, command: c_int, argument: c_ulong) -> c_int {
     if is_refused(number, command) {
         return answer(|| Err(Errno::BADF));
     }
@@ -134,7 +134,7 @@ pub unsafe extern "C" fn fcntl(number: c_int, command: c_int, argument: c_ulong)
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn fcntl64(number: c_int, command: c_int, argument: c_ulong) -> c_int {
+pub unsafe extern "C-unwind" fn fcntl64(number: c_int, command: c_int, argument: c_ulong) -> c_int {
     if is_refused(number, command) {
         return answer(|| Err(Errno::BADF));
     }
@@ -170,7 +170,7 @@ fn replaced(number: c_int, outcome: c_int) -> c_int {
 /// # Safety
 /// As the C library's: `count` of them stand there.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn poll(waits: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn poll(waits: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { polled(waits, count) };
     next!(poll(waits: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int)
@@ -181,7 +181,12 @@ pub unsafe extern "C" fn poll(waits: *mut pollfd, count: nfds_t, timeout: c_int)
 /// # Safety
 /// As [`poll`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn __poll_chk(waits: *mut pollfd, count: nfds_t, timeout: c_int, size: usize) -> c_int {
+pub unsafe extern "C-unwind" fn __poll_chk(
+    waits: *mut pollfd,
+    count: nfds_t,
+    timeout: c_int,
+    size: usize,
+) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { polled(waits, count) };
     next!(__poll_chk(waits: *mut pollfd, count: nfds_t, timeout: c_int, size: usize) -> c_int)
@@ -192,7 +197,7 @@ pub unsafe extern "C" fn __poll_chk(waits: *mut pollfd, count: nfds_t, timeout: 
 /// # Safety
 /// As [`poll`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ppoll(
+pub unsafe extern "C-unwind" fn ppoll(
     waits: *mut pollfd,
     count: nfds_t,
     timeout: *const timespec,
@@ -208,7 +213,7 @@ pub unsafe extern "C" fn ppoll(
 /// # Safety
 /// As [`poll`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn __ppoll_chk(
+pub unsafe extern "C-unwind" fn __ppoll_chk(
     waits: *mut pollfd,
     count: nfds_t,
     timeout: *const timespec,
@@ -239,7 +244,7 @@ unsafe fn polled(waits: *mut pollfd, count: nfds_t) {
 /// # Safety
 /// As the C library's: the sets are sets or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn select(
+pub unsafe extern "C-unwind" fn select(
     count: c_int,
     reads: *mut fd_set,
     writes: *mut fd_set,
@@ -258,7 +263,7 @@ pub unsafe extern "C" fn select(
 /// # Safety
 /// As [`select`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pselect(
+pub unsafe extern "C-unwind" fn pselect(
     count: c_int,
     reads: *mut fd_set,
     writes: *mut fd_set,
@@ -297,7 +302,7 @@ unsafe fn selected(count: c_int, sets: &[*mut fd_set]) {
 /// # Safety
 /// As the C library's: `event` is one or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn epoll_ctl(
+pub unsafe extern "C-unwind" fn epoll_ctl(
     epoll: c_int,
     operation: c_int,
     number: c_int,

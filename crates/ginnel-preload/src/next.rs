@@ -50,7 +50,7 @@ macro_rules! next {
             });
         // SAFETY: the function of this name has this type; its caller has promised what it asks for.
         unsafe {
-            let function = std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn($($type),*) -> $out>(NEXT.get());
+            let function = std::mem::transmute::<*mut libc::c_void, unsafe extern "C-unwind" fn($($type),*) -> $out>(NEXT.get());
             function($($argument),*)
         }
     }};

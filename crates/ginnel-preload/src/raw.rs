@@ -23,7 +23,7 @@ use crate::sync::sysv_semaphore::{semctl, semget, semop, semtimedop};
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn syscall(
+pub unsafe extern "C-unwind" fn syscall(
     call: c_long,
     a: usize,
     b: usize,

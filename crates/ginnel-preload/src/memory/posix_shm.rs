@@ -16,7 +16,7 @@ use crate::next::next;
 /// # Safety
 /// As the C library's: `name` ends with a zero byte.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn shm_open(name: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+pub unsafe extern "C-unwind" fn shm_open(name: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     serve!(|home| {
         mapped(name)?;
         // SAFETY: the caller's promise.
@@ -30,7 +30,7 @@ pub unsafe extern "C" fn shm_open(name: *const c_char, flags: c_int, mode: mode_
 /// # Safety
 /// As [`shm_open`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn shm_unlink(name: *const c_char) -> c_int {
+pub unsafe extern "C-unwind" fn shm_unlink(name: *const c_char) -> c_int {
     serve!(|home| {
         mapped(name)?;
         // SAFETY: the caller's promise.

@@ -44,7 +44,7 @@ struct Usage {
 /// # Safety
 /// None is needed: it is the C library's symbol.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn shmget(key: key_t, size: size_t, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn shmget(key: key_t, size: size_t, flags: c_int) -> c_int {
     serve!(
         |home| SysvSegment::get(home, key, size, flags),
         else next!(shmget(key: key_t, size: size_t, flags: c_int) -> c_int)
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn shmget(key: key_t, size: size_t, flags: c_int) -> c_int
 /// # Safety
 /// As the C library's: with `SHM_REMAP`, nobody uses what is mapped there.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn shmat(id: c_int, at: *const c_void, flags: c_int) -> *mut c_void {
+pub unsafe extern "C-unwind" fn shmat(id: c_int, at: *const c_void, flags: c_int) -> *mut c_void {
     let attached: isize = serve!(
         |home| SysvSegment::attach(home, id, at as usize, flags).map(|address| address as isize),
         else next!(shmat(id: c_int, at: *const c_void, flags: c_int) -> isize)
@@ -69,7 +69,7 @@ pub unsafe extern "C" fn shmat(id: c_int, at: *const c_void, flags: c_int) -> *m
 /// # Safety
 /// As the C library's: nobody uses what is attached there.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn shmdt(at: *const c_void) -> c_int {
+pub unsafe extern "C-unwind" fn shmdt(at: *const c_void) -> c_int {
     serve!(
         |_home| SysvSegment::detach(at as usize).map(|()| 0),
         else next!(shmdt(at: *const c_void) -> c_int)
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn shmdt(at: *const c_void) -> c_int {
 /// # Safety
 /// As the C library's: `buffer` is what the command wants.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn shmctl(id: c_int, command: c_int, buffer: *mut shmid_ds) -> c_int {
+pub unsafe extern "C-unwind" fn shmctl(id: c_int, command: c_int, buffer: *mut shmid_ds) -> c_int {
     serve!(
         // SAFETY: the caller's promise.
         |home| unsafe { control(home, id, command, buffer) },

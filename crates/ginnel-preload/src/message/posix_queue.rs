@@ -26,7 +26,7 @@ use rustix::fs::OFlags;
 use rustix::io::FdFlags;
 
 use super::notice;
-use crate::call::mapped;
+use crate::call::{cancellation_point, mapped};
 use crate::home::serve;
 use crate::next::next;
 use crate::open::Open;
@@ -149,7 +149,7 @@ fn is_nonblocking(number: mqd_t) -> Result<bool> {
 /// # Safety
 /// As the C library's: `name` ends with a zero byte; `limits` is a `struct mq_attr` or null, if a queue may be made.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mq_open(
+pub unsafe extern "C-unwind" fn mq_open(
     name: *const c_char,
     flags: c_int,
     mode: mode_t,
@@ -184,7 +184,7 @@ pub unsafe extern "C" fn mq_open(
 /// # Safety
 /// As [`mq_open`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn __mq_open_2(name: *const c_char, flags: c_int) -> mqd_t {
+pub unsafe extern "C-unwind" fn __mq_open_2(name: *const c_char, flags: c_int) -> mqd_t {
     // SAFETY: the caller's promise.
     unsafe { mq_open(name, flags, 0, std::ptr::null()) }
 }
@@ -194,7 +194,7 @@ pub unsafe extern "C" fn __mq_open_2(name: *const c_char, flags: c_int) -> mqd_t
 /// # Safety
 /// None is needed: it is the C library's symbol.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mq_close(number: mqd_t) -> c_int {
+pub unsafe extern "C-unwind" fn mq_close(number: mqd_t) -> c_int {
     serve!(|home| {
         on_queue(home, number, |_| Ok(()))?;
         forget(number);
@@ -209,7 +209,7 @@ pub unsafe extern "C" fn mq_close(number: mqd_t) -> c_int {
 /// # Safety
 /// As [`mq_open`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mq_unlink(name: *const c_char) -> c_int {
+pub unsafe extern "C-unwind" fn mq_unlink(name: *const c_char) -> c_int {
     serve!(|home| {
         mapped(name)?;
         // SAFETY: the caller's promise.
@@ -222,7 +222,7 @@ pub unsafe extern "C" fn mq_unlink(name: *const c_char) -> c_int {
 /// # Safety
 /// As the C library's: `size` bytes stand there.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mq_send(
+pub unsafe extern "C-unwind" fn mq_send(
     number: mqd_t,
     message: *const c_char,
     size: size_t,
@@ -237,13 +237,14 @@ pub unsafe extern "C" fn mq_send(
 /// # Safety
 /// As [`mq_send`]; `until` is a time or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mq_timedsend(
+pub unsafe extern "C-unwind" fn mq_timedsend(
     number: mqd_t,
     message: *const c_char,
     size: size_t,
     priority: c_uint,
     until: *const timespec,
 ) -> c_int {
+    cancellation_point();
     serve!(|home| {
         // SAFETY: the caller's promise.
         let patience = unsafe { patience(until)? };
@@ -272,7 +273,7 @@ pub unsafe extern "C" fn mq_timedsend(
 /// # Safety
 /// As the C library's: there is room for `size` bytes; `priority` has room for one, or is null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mq_receive(
+pub unsafe extern "C-unwind" fn mq_receive(
     number: mqd_t,
     message: *mut c_char,
     size: size_t,
@@ -287,13 +288,14 @@ pub unsafe extern "C" fn mq_receive(
 /// # Safety
 /// As [`mq_receive`]; `until` is a time or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mq_timedreceive(
+pub unsafe extern "C-unwind" fn mq_timedreceive(
     number: mqd_t,
     message: *mut c_char,
     size: size_t,
     priority: *mut c_uint,
     until: *const timespec,
 ) -> ssize_t {
+    cancellation_point();
     serve!(|home| {
         // SAFETY: the caller's promise.
         let patience = unsafe { patience(until)? };
@@ -350,7 +352,7 @@ unsafe fn patience(until: *const timespec) -> Result<Patience> {
 /// # Safety
 /// As the C library's: `how` is a `struct sigevent` or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mq_notify(number: mqd_t, how: *const sigevent) -> c_int {
+pub unsafe extern "C-unwind" fn mq_notify(number: mqd_t, how: *const sigevent) -> c_int {
     serve!(|home| {
         if how.is_null() {
             return on_queue(home, number, PosixQueue::cancel_notify).map(|()| 0);
@@ -385,7 +387,7 @@ pub unsafe extern "C" fn mq_notify(number: mqd_t, how: *const sigevent) -> c_int
 /// # Safety
 /// As the C library's: there is room for a `struct mq_attr`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mq_getattr(number: mqd_t, into: *mut mq_attr) -> c_int {
+pub unsafe extern "C-unwind" fn mq_getattr(number: mqd_t, into: *mut mq_attr) -> c_int {
     serve!(|home| {
         let attributes = attributes(home, number)?;
         mapped(into)?;
@@ -411,7 +413,7 @@ fn attributes(home: &Namespace, number: mqd_t) -> Result<mq_attr> {
 /// # Safety
 /// As the C library's: `new` is a `struct mq_attr`; `old` has room for one, or is null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mq_setattr(number: mqd_t, new: *const mq_attr, old: *mut mq_attr) -> c_int {
+pub unsafe extern "C-unwind" fn mq_setattr(number: mqd_t, new: *const mq_attr, old: *mut mq_attr) -> c_int {
     serve!(|home| {
         let asked = match new.is_null() {
             true => None,

@@ -9,7 +9,7 @@ use ginnel_engine::wait::Patience;
 use ginnel_engine::{Errno, Result};
 use libc::{c_int, c_long, key_t, msqid_ds, size_t, ssize_t};
 
-use crate::call::mapped;
+use crate::call::{cancellation_point, mapped};
 use crate::home::serve;
 use crate::next::next;
 use crate::open::Open;
@@ -51,7 +51,7 @@ fn on_queue<T>(home: &Namespace, id: i32, call: impl FnOnce(&SysvQueue) -> Resul
 /// # Safety
 /// None is needed: it is the C library's symbol.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn msgget(key: key_t, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn msgget(key: key_t, flags: c_int) -> c_int {
     serve!(|home| SysvQueue::get(home, key, flags), else next!(msgget(key: key_t, flags: c_int) -> c_int))
 }
 
@@ -60,7 +60,13 @@ pub unsafe extern "C" fn msgget(key: key_t, flags: c_int) -> c_int {
 /// # Safety
 /// As the C library's: `message` is a type and `size` bytes of text.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn msgsnd(id: c_int, message: *const c_void, size: size_t, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn msgsnd(
+    id: c_int,
+    message: *const c_void,
+    size: size_t,
+    flags: c_int,
+) -> c_int {
+    cancellation_point();
     serve!(|home| {
         mapped(message)?;
         // SAFETY: the caller's promise.
@@ -81,13 +87,14 @@ pub unsafe extern "C" fn msgsnd(id: c_int, message: *const c_void, size: size_t,
 /// # Safety
 /// As the C library's: `message` has room for a type and `size` bytes of text.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn msgrcv(
+pub unsafe extern "C-unwind" fn msgrcv(
     id: c_int,
     message: *mut c_void,
     size: size_t,
     kind: c_long,
     flags: c_int,
 ) -> ssize_t {
+    cancellation_point();
     serve!(|home| {
         if id < 0 || isize::try_from(size).is_err() {
             return Err(Errno::INVAL);
@@ -109,7 +116,7 @@ pub unsafe extern "C" fn msgrcv(
 /// # Safety
 /// As the C library's: `buffer` is what the command wants.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn msgctl(id: c_int, command: c_int, buffer: *mut msqid_ds) -> c_int {
+pub unsafe extern "C-unwind" fn msgctl(id: c_int, command: c_int, buffer: *mut msqid_ds) -> c_int {
     serve!(
         // SAFETY: the caller's promise.
         |home| unsafe { control(home, id, command, buffer) },

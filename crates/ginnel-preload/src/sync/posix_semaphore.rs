@@ -15,7 +15,7 @@ use ginnel_engine::wait::Patience;
 use ginnel_engine::{Errno, Result};
 use libc::{c_char, c_int, c_uint, clockid_t, mode_t, sem_t, timespec};
 
-use crate::call::{answer, mapped};
+use crate::call::{answer, cancellation_point, mapped};
 use crate::home::{is_chosen, serve};
 use crate::next::next;
 
@@ -52,7 +52,7 @@ unsafe fn ours<'a>(semaphore: *mut sem_t) -> Option<Semaphore<'a>> {
 /// # Safety
 /// As the C library's: `name` ends with a zero byte.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_open(
+pub unsafe extern "C-unwind" fn sem_open(
     name: *const c_char,
     flags: c_int,
     mode: mode_t,
@@ -91,7 +91,7 @@ fn keep(semaphore: PosixSemaphore) -> Result<*mut sem_t> {
 /// # Safety
 /// As the C library's: nobody uses it any more.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_close(semaphore: *mut sem_t) -> c_int {
+pub unsafe extern "C-unwind" fn sem_close(semaphore: *mut sem_t) -> c_int {
     if is_chosen() {
         let mut all = open_ones();
         if let Some(opened) = all.get_mut(&(semaphore as usize)) {
@@ -110,7 +110,7 @@ pub unsafe extern "C" fn sem_close(semaphore: *mut sem_t) -> c_int {
 /// # Safety
 /// As [`sem_open`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_unlink(name: *const c_char) -> c_int {
+pub unsafe extern "C-unwind" fn sem_unlink(name: *const c_char) -> c_int {
     serve!(|home| {
         mapped(name)?;
         // SAFETY: the caller's promise.
@@ -123,7 +123,8 @@ pub unsafe extern "C" fn sem_unlink(name: *const c_char) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_wait(semaphore: *mut sem_t) -> c_int {
+pub unsafe extern "C-unwind" fn sem_wait(semaphore: *mut sem_t) -> c_int {
+    cancellation_point();
     // SAFETY: the caller's promise.
     match unsafe { ours(semaphore) } {
         Some(semaphore) => answer(|| semaphore.wait(Patience::Endless).map(|()| 0)),
@@ -136,7 +137,7 @@ pub unsafe extern "C" fn sem_wait(semaphore: *mut sem_t) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_trywait(semaphore: *mut sem_t) -> c_int {
+pub unsafe extern "C-unwind" fn sem_trywait(semaphore: *mut sem_t) -> c_int {
     // SAFETY: the caller's promise.
     match unsafe { ours(semaphore) } {
         Some(semaphore) => answer(|| semaphore.wait(Patience::None).map(|()| 0)),
@@ -149,7 +150,8 @@ pub unsafe extern "C" fn sem_trywait(semaphore: *mut sem_t) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_timedwait(semaphore: *mut sem_t, until: *const timespec) -> c_int {
+pub unsafe extern "C-unwind" fn sem_timedwait(semaphore: *mut sem_t, until: *const timespec) -> c_int {
+    cancellation_point();
     // SAFETY: the caller's promise.
     match unsafe { ours(semaphore) } {
         // SAFETY: as above.
@@ -163,11 +165,12 @@ pub unsafe extern "C" fn sem_timedwait(semaphore: *mut sem_t, until: *const time
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_clockwait(
+pub unsafe extern "C-unwind" fn sem_clockwait(
     semaphore: *mut sem_t,
     clock: clockid_t,
     until: *const timespec,
 ) -> c_int {
+    cancellation_point();
     // SAFETY: the caller's promise.
     match unsafe { ours(semaphore) } {
         // SAFETY: as above.
@@ -191,7 +194,7 @@ unsafe fn wait_until(semaphore: Semaphore<'_>, clock: clockid_t, until: *const t
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_post(semaphore: *mut sem_t) -> c_int {
+pub unsafe extern "C-unwind" fn sem_post(semaphore: *mut sem_t) -> c_int {
     // SAFETY: the caller's promise.
     match unsafe { ours(semaphore) } {
         Some(semaphore) => answer(|| semaphore.post().map(|()| 0)),
@@ -204,7 +207,7 @@ pub unsafe extern "C" fn sem_post(semaphore: *mut sem_t) -> c_int {
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_getvalue(semaphore: *mut sem_t, value: *mut c_int) -> c_int {
+pub unsafe extern "C-unwind" fn sem_getvalue(semaphore: *mut sem_t, value: *mut c_int) -> c_int {
     // SAFETY: the caller's promise.
     match unsafe { ours(semaphore) } {
         Some(semaphore) => answer(|| {

@@ -59,7 +59,7 @@ fn forget_removed(home: &Namespace, id: i32) {
 /// # Safety
 /// None is needed: it is the C library's symbol.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn semget(key: key_t, count: c_int, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn semget(key: key_t, count: c_int, flags: c_int) -> c_int {
     serve!(
         |home| SysvSemaphores::get(home, key, count, flags),
         else next!(semget(key: key_t, count: c_int, flags: c_int) -> c_int)
@@ -71,7 +71,7 @@ pub unsafe extern "C" fn semget(key: key_t, count: c_int, flags: c_int) -> c_int
 /// # Safety
 /// As the C library's: `count` operations stand there.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn semop(id: c_int, operations: *mut sembuf, count: size_t) -> c_int {
+pub unsafe extern "C-unwind" fn semop(id: c_int, operations: *mut sembuf, count: size_t) -> c_int {
     serve!(
         // SAFETY: the caller's promise.
         |home| unsafe { operate(home, id, operations, count, Patience::Endless) },
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn semop(id: c_int, operations: *mut sembuf, count: size_t
 /// # Safety
 /// As [`semop`]; `timeout` is one or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn semtimedop(
+pub unsafe extern "C-unwind" fn semtimedop(
     id: c_int,
     operations: *mut sembuf,
     count: size_t,
@@ -146,7 +146,7 @@ unsafe fn operate(
 /// # Safety
 /// As the C library's: `argument` is what the command wants.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn semctl(id: c_int, number: c_int, command: c_int, argument: usize) -> c_int {
+pub unsafe extern "C-unwind" fn semctl(id: c_int, number: c_int, command: c_int, argument: usize) -> c_int {
     serve!(
         // SAFETY: the caller's promise.
         |home| unsafe { control(home, id, number, command, argument) },
