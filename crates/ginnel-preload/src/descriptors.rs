@@ -230,6 +230,7 @@ pub unsafe extern "C-unwind" fn __ppoll_chk(
 /// # Safety
 /// As [`poll`].
 unsafe fn polled(waits: *mut pollfd, count: nfds_t) {
+    posix_queue::find_inherited();
     if !posix_queue::has_any() || mapped(waits).is_err() {
         return;
     }
@@ -282,6 +283,7 @@ pub unsafe extern "C-unwind" fn pselect(
 /// # Safety
 /// As [`select`].
 unsafe fn selected(count: c_int, sets: &[*mut fd_set]) {
+    posix_queue::find_inherited();
     if !posix_queue::has_any() {
         return;
     }
@@ -308,6 +310,7 @@ pub unsafe extern "C-unwind" fn epoll_ctl(
     number: c_int,
     event: *mut epoll_event,
 ) -> c_int {
+    posix_queue::find_inherited();
     if posix_queue::has_any() {
         posix_queue::make_pollable(number);
     }

@@ -16,7 +16,7 @@ use ginnel_engine::descriptor;
 use ginnel_engine::namespace::Namespace;
 use ginnel_engine::{Errno, Result};
 
-use crate::held;
+use crate::{fork, held, open};
 
 /// Where the objects are.
 pub(crate) enum Home {
@@ -36,12 +36,14 @@ static HOME: OnceLock<Home> = OnceLock::new();
 
 /// Runs when the library is loaded: copies of the variables, and nothing more.
 extern "C" fn load() {
-    held::load();
     // SAFETY: the loader runs this before the program's own threads; the copy is never freed.
     unsafe {
         let value = libc::getenv(VARIABLE.as_ptr());
         if !value.is_null() && *value != 0 {
             CHOSEN.store(libc::strdup(value), Ordering::Release);
+            held::load();
+            fork::load();
+            open::load();
         }
     }
 }
@@ -69,13 +71,14 @@ static LACKING: [Home; 3] =
 
 #[cold]
 fn open_first() -> &'static Home {
-    let home = open();
+    let home = open_home();
     if let Home::Refused(errno) = home
         && let Some(lacking) =
             LACKING.iter().find(|lacking| matches!(lacking, Home::Refused(one) if *one == errno))
     {
         return lacking;
     }
+    let _changing = fork::changing();
     HOME.get_or_init(|| home)
 }
 
@@ -87,7 +90,7 @@ fn least_descriptor() -> i32 {
     (limit / 4 * 3).min(AT_MOST) as i32
 }
 
-fn open() -> Home {
+fn open_home() -> Home {
     let chosen = CHOSEN.load(Ordering::Acquire);
     if chosen.is_null() {
         return Home::Kernel;

@@ -17,6 +17,7 @@
 mod call;
 mod credentials;
 mod descriptors;
+mod fork;
 mod held;
 mod home;
 mod memory;

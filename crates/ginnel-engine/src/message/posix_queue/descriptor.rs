@@ -6,18 +6,22 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::PosixQueue;
 use super::doorbell::Doorbell;
-use crate::namespace::Namespace;
+use crate::namespace::{Kind, Namespace};
 use crate::segment::Segment;
 use crate::{Errno, Result};
 
 impl PosixQueue {
-    /// Opens the queue whose file this is: open for the access with which the file is.
+    /// Opens the queue whose file this is: open for the access with which the file is. Also one from
+    /// [`PosixQueue::open_pollable`], as long as the queue has its name: then for all that its mode grants.
     ///
     /// # Errors
     /// `EBADF`: it is no queue of this namespace. `EMFILE`, `ENOMEM`.
     pub fn of_file(home: &Namespace, file: BorrowedFd<'_>) -> Result<PosixQueue> {
         let status = rustix::fs::fstat(file)?;
         let there = rustix::fs::fstat(home.root()?)?;
+        if FileType::from_raw_mode(status.st_mode) == FileType::Fifo && status.st_dev == there.st_dev {
+            return PosixQueue::of_bell(home, status.st_ino);
+        }
         // Nothing is mapped of a file of another kind, or of another file system.
         if !FileType::from_raw_mode(status.st_mode).is_file() || status.st_dev != there.st_dev {
             return Err(Errno::BADF);
@@ -26,6 +30,22 @@ impl PosixQueue {
         let segment = Segment::of(reopened(file, OFlags::RDWR)?).map_err(|_| Errno::BADF)?;
         let bell = Doorbell::open(home, &segment).map_err(|_| Errno::BADF)?;
         PosixQueue::with(segment, bell, access).map_err(|_| Errno::BADF)
+    }
+
+    /// The queue whose FIFO has that number.
+    fn of_bell(home: &Namespace, number: u64) -> Result<PosixQueue> {
+        for name in home.list_named(Kind::PosixQueue).map_err(|_| Errno::BADF)? {
+            for access in [libc::O_RDWR, libc::O_RDONLY, libc::O_WRONLY] {
+                let name = [b"/", &name[..]].concat();
+                let Ok(queue) = PosixQueue::open(home, &name, access, 0, None) else { continue };
+                let found = rustix::fs::fstat(queue.handle())?;
+                if found.st_ino == number {
+                    return Ok(queue);
+                }
+                break;
+            }
+        }
+        Err(Errno::BADF)
     }
 
     /// A descriptor of the queue's file, with an open file description of its own, that of `access` can do what it says

@@ -9,7 +9,8 @@
 //! in the same transaction, and afterwards sees to it: becomes the *ringer* (a word of its own, changed with the lock
 //! only), sets the FIFO, looks again with the lock, and goes on until what it has set is what there is; then it clears
 //! both words in one transaction. Who finds a ringer at work leaves it to that one, which will look again after the
-//! change. So nobody waits for a ringer, not even for one that was stopped.
+//! change. Only who polls the queue itself waits for a ringer, and only for one that is running: to be told of a message
+//! that it has just taken would have it block. Nobody waits for one that was stopped.
 //!
 //! # Crash points
 //! | killed | what is left |
@@ -27,6 +28,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 
@@ -36,6 +38,7 @@ use crate::descriptor::Kept;
 use crate::lock::Guard;
 use crate::namespace::{BELLS, Namespace};
 use crate::primitive::{Ordering, Thread, thread_exists};
+use crate::process::is_stopped;
 use crate::segment::Segment;
 use crate::{Errno, Result};
 
@@ -238,7 +241,9 @@ impl PosixQueue {
     #[cold]
     pub(super) fn ring(&self) -> Result<()> {
         let own = Thread::current().id();
-        let Some((mut polled, mut shown)) = self.become_ringer(own)? else { return Ok(()) };
+        let Some((mut polled, mut shown)) = self.become_ringer(own)? else {
+            return self.let_ringer_finish(own);
+        };
         let mut outcome = Ok(());
         for _ in 0..CHANGES_SEEN_MAX {
             let silent = self.bell.polling.get().is_none() && !self.bell.has_pollers().unwrap_or(true);
@@ -270,6 +275,33 @@ impl PosixQueue {
             }
         }
         outcome
+    }
+
+    /// Another one is at it. Who polls this queue, and has just taken its last message, would be told that there is one, and
+    /// block on it: so a poller lets a ringer finish that is running.
+    fn let_ringer_finish(&self, own: u32) -> Result<()> {
+        const YIELDS: u32 = 200;
+        /// A second: the word may hold anybody's number.
+        const LOOKS_MAX: u32 = 10_000;
+        const PAUSE: Duration = Duration::from_micros(100);
+        if self.bell.polling.get().is_none() {
+            return Ok(());
+        }
+        let (out_of_step, ringer) = (self.segment.word64(OUT_OF_STEP)?, self.segment.word64(RINGER)?);
+        for look in 0..LOOKS_MAX {
+            let at_it = ringer.load(Ordering::Relaxed) as u32;
+            if out_of_step.load(Ordering::Relaxed) == 0 || at_it == 0 || at_it == own {
+                break;
+            }
+            if look < YIELDS {
+                std::thread::yield_now();
+            } else if is_stopped(at_it) {
+                break;
+            } else {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        Ok(())
     }
 
     fn to_show(&self, guard: &Guard<'_>) -> Result<(u64, u64)> {
