@@ -27,6 +27,7 @@ use rustix::io::FdFlags;
 
 use super::notice;
 use crate::call::{cancellation_point, mapped};
+use crate::held::is_kept;
 use crate::home::{is_chosen, namespace, serve};
 use crate::next::next;
 use crate::open::Open;
@@ -165,6 +166,7 @@ fn look_for_inherited() {
         // The namespace is opened for those only that may be one of its queues, or the FIFO of one.
         let number = entry.file_name().to_str().ok().and_then(|number| number.parse().ok());
         if let Some(number) = number
+            && !is_kept(number)
             && (is_in(b"/mq/") || is_in(b"/bell/"))
             && let Ok(Some(home)) = namespace()
         {

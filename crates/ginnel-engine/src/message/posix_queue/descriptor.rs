@@ -2,11 +2,11 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
 use super::PosixQueue;
-use super::doorbell::Doorbell;
-use crate::namespace::{Kind, Namespace};
+use super::doorbell::{Doorbell, bells};
+use crate::namespace::{BELLS, Kind, Namespace};
 use crate::segment::Segment;
 use crate::{Errno, Result};
 
@@ -32,18 +32,26 @@ impl PosixQueue {
         PosixQueue::with(segment, bell, access).map_err(|_| Errno::BADF)
     }
 
-    /// The queue whose FIFO has that number.
+    /// The queue whose FIFO has that number. No other is opened on the way: to close a queue ends what is registered.
     fn of_bell(home: &Namespace, number: u64) -> Result<PosixQueue> {
-        for name in home.list_named(Kind::PosixQueue).map_err(|_| Errno::BADF)? {
-            for access in [libc::O_RDWR, libc::O_RDONLY, libc::O_WRONLY] {
-                let name = [b"/", &name[..]].concat();
-                let Ok(queue) = PosixQueue::open(home, &name, access, 0, None) else { continue };
-                let found = rustix::fs::fstat(queue.handle())?;
-                if found.st_ino == number {
-                    return Ok(queue);
-                }
-                break;
+        let number_of = |path: &[u8]| {
+            let status = rustix::fs::statat(home.root()?, path, AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok::<u64, Errno>(status.st_ino)
+        };
+        let bells = bells(home)?;
+        let bell =
+            bells.iter().find(|(name, _)| number_of(&[BELLS, "/", name].concat().into_bytes()) == Ok(number));
+        let Some((_, file)) = bell else { return Err(Errno::BADF) };
+        let place = Kind::PosixQueue.directory();
+        for name in home.list_named(Kind::PosixQueue)? {
+            if number_of(&[place.as_bytes(), b"/", &name].concat()) != Ok(*file) {
+                continue;
             }
+            let name = [b"/", &name[..]].concat();
+            let open = |access| PosixQueue::open(home, &name, access, 0, None);
+            let queue =
+                open(libc::O_RDWR).or_else(|_| open(libc::O_RDONLY)).or_else(|_| open(libc::O_WRONLY));
+            return queue.map_err(|_| Errno::BADF);
         }
         Err(Errno::BADF)
     }
