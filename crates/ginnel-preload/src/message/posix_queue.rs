@@ -317,7 +317,10 @@ pub unsafe extern "C-unwind" fn mq_timedsend(
             let text = match size {
                 0 => &[][..],
                 // SAFETY: as above.
-                size => unsafe { std::slice::from_raw_parts(message.cast::<u8>(), size) },
+                size => unsafe {
+                    // No queue takes as many as would be too many.
+                    std::slice::from_raw_parts(message.cast::<u8>(), size.min(isize::MAX as usize))
+                },
             };
             match queue.send(priority, text, Patience::None) {
                 Err(Errno::AGAIN) if !is_nonblocking(number)? => queue.send(priority, text, patience),
