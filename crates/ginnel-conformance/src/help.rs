@@ -111,11 +111,12 @@ pub fn exec_sleeper() -> ! {
     panic!("exec of sleep: {error}");
 }
 
-/// Waits until the process has become the program of [`exec_sleeper`].
+/// Waits until the process has become the program of [`exec_sleeper`], and its libraries are loaded.
 #[track_caller]
 pub fn wait_exec(pid: i32) {
     ginnel_testkit::wait_until("it has executed sleep", || {
         std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "sleep")
+            && ginnel_testkit::blocked_in(pid, libc::SYS_clock_nanosleep)
     });
 }
 

@@ -41,7 +41,7 @@ use std::time::Instant;
 use crate::lock::Guard;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::{PAGE_BYTES, Segment};
-use crate::wait::{Object, Waiters, Words};
+use crate::wait::{Object, Patience, Waiters, Words};
 use crate::{Errno, Result};
 
 /// The sizes of units. Each is a multiple of 64, so that a unit's first bytes share a cache line.
@@ -258,6 +258,25 @@ impl<'a> Heap<'a> {
     #[inline(always)]
     pub(crate) fn with_unit_at_hand(listed: u64, unit: Unit) -> Option<u64> {
         if listed > HALF { None } else { Some(listed | u64::from(unit.0) << 32) }
+    }
+
+    /// The unit that the next taker is likely to get, for who prepares without the lock.
+    pub(crate) fn likely_unit(&self, bytes: usize) -> Result<Option<Unit>> {
+        let class = Self::class_for(bytes)?;
+        let (_, listed) = self.at_hand(bytes)?;
+        if let Some((unit, _)) = Self::unit_at_hand(listed) {
+            return Ok(Some(unit));
+        }
+        if listed == 0 {
+            return Ok(None);
+        }
+        let free = self.segment.word64(self.entry(listed)?)?.load(Ordering::Relaxed) & all_free(class);
+        free.checked_ilog2().map(|index| Self::unit(listed, class, index)).transpose()
+    }
+
+    /// The page that the next taker is likely to get first.
+    pub(crate) fn likely_page(&self) -> Result<u32> {
+        Ok((self.segment.word64(self.base + FREE)?.load(Ordering::Relaxed) >> 32) as u32)
     }
 
     /// Takes a unit that holds so many bytes.
@@ -583,7 +602,7 @@ impl<'a> Heap<'a> {
                     if errno != Errno::NOBUFS {
                         return Err(errno);
                     }
-                    waiters.make_room()?;
+                    waiters.make_room(deadline.map_or(Patience::Endless, Patience::Until))?;
                     continue;
                 }
             };
@@ -604,12 +623,17 @@ impl<'a> Heap<'a> {
     /// # Errors
     /// As [`Heap::make`], and those of [`Waiters::stake`].
     #[cold]
-    pub fn make_from_holes<O: Object>(&self, waiters: &Waiters<'a, O>, kind: u64) -> Result<bool> {
+    pub fn make_from_holes<O: Object>(
+        &self,
+        waiters: &Waiters<'a, O>,
+        kind: u64,
+        patience: Patience,
+    ) -> Result<bool> {
         let wanted = self.wanted.get().0.max(1);
         if self.segment.word64(self.base + HOLES)?.load(Ordering::Relaxed) & HALF == 0 {
             return self.make().map(|()| false);
         }
-        let mut guard = waiters.enter(None)?;
+        let mut guard = waiters.enter_with(patience)?;
         let count = self.get(&guard, HOLES)? & HALF;
         // A few more than needed, as if they came from the end.
         let spare = (self.get(&guard, END)?.saturating_sub(count) / 8).min(SPARE_MAX as u64);
@@ -629,7 +653,7 @@ impl<'a> Heap<'a> {
         guard.checkpoint();
         waiters.leave(guard);
         let reserved = self.for_each_run(chain, |offset, len| self.segment.reserve(offset, len));
-        let mut guard = waiters.enter(None)?;
+        let mut guard = waiters.enter_with(patience)?;
         self.push(&mut guard, if reserved.is_ok() { FREE } else { HOLES }, chain)?;
         waiters.give_up(&mut guard, stake)?;
         waiters.serve_others(guard)?;

@@ -11,6 +11,18 @@
 //! and the lock's own word, on which only deaths are told. (Those whose operation is blocked sleep on the lock's word
 //! too, see `wait`: hence a `turn` of its own, so that giving the lock back wakes one who wants the lock.)
 //!
+//! # Two at once
+//! An operation takes a fraction of what it takes to fetch its cache lines from another processor. So two that use an
+//! object at once are fastest if each does many operations in a row. Who finds the lock taken, and lately found it taken
+//! again and again, *keeps off* first: it does not look at the lock's line for some microseconds, more of them the more
+//! often this was to no avail (see `spin`). Then it sets `wanted`; who gives the lock back and sees that leaves it alone
+//! for a moment, which lets the other in. What stands in `wanted` is a hint, and costs a moment at most.
+//!
+//! A thread that has just seen the change that it was waiting for does not keep off here: whoever made the change is about
+//! to give the lock back. If it sees later that there were several changes in a row by the time it had the lock, it
+//! keeps off when it sees the next, and finds several at once.
+//!
+//! # Who is told
 //! `WAITERS` always stands in a taken word, since all it says is that the kernel is to wake somebody when the holder
 //! dies; set only when somebody sleeps, there would be a moment in which a holder dies unheard.
 //!
@@ -42,14 +54,19 @@
 //!
 //! # A word that cannot be true
 //! A word that names no living thread, and that the kernel has not marked, was written by somebody who may not hold
-//! locks, or by a thread whose list the kernel did not see. It is taken over like a dead one's. A journal that cannot be
-//! true is `EUCLEAN`.
+//! locks, or by a thread whose list the kernel did not see. It is taken over like a dead one's.
+//!
+//! # A journal that cannot be true
+//! It was scribbled over, and what was begun can be neither undone nor finished: the object is not whole, and nobody can make
+//! it so. Who finds that gets `EUCLEAN` and leaves the lock as a dead holder's, so that everybody else finds it too, from
+//! then on; those who sleep are woken to be told. To go on with half an operation done would be to hand out a message twice,
+//! or a unit that nobody gave. What can still be done with the object is to remove it.
 
 use std::time::{Duration, Instant};
 
 use crate::primitive::{
     AtomicU32, AtomicU64, OWNER, OWNER_DIED, Ordering, Thread, WAITERS, Watch, compiler_fence, fence_all,
-    futex_wait_any, futex_wake, thread_exists,
+    futex_wait_any_heeding, futex_wake, thread_exists,
 };
 use crate::segment::{HEADER_BYTES, JOURNAL_OFFSET, Segment};
 use crate::spin;
@@ -60,18 +77,29 @@ const TURN_OFFSET: usize = 0x44;
 const ARRIVALS_OFFSET: usize = 0x48;
 const CLEARED_OFFSET: usize = 0x50;
 const JOURNAL_COUNT_OFFSET: usize = 0x58;
+const WANTED_OFFSET: usize = 0x60;
 /// A line each: who spins for a change reads it all the time.
 const MORE_OFFSET: usize = 0x80;
 const LESS_OFFSET: usize = 0xc0;
 /// How many words one operation on an object in a file may change: see [`Segment::changes_max`].
 pub const CHANGES_MAX: usize = (HEADER_BYTES - 0x100) / 16;
 
-/// How often a taken lock is looked at before sleeping: about what a holder needs for an operation.
-const SPINS: u32 = if cfg!(ginnel_model) { 1 } else { 160 };
-const PAUSES_MOST: u32 = 16;
+/// For how many pauses a taken lock is looked at before sleeping: about ten microseconds.
+const PAUSES: u32 = if cfg!(ginnel_model) { 1 } else { 400 };
+/// For how many it may be that it is just about to be given back, and nobody is asked for it.
+const PAUSES_SHORT: u32 = 4;
+/// For how many it is looked at without a break: longer than it takes to be let in.
+const PAUSES_CLOSE: u32 = 48;
+/// How many at a time from then on.
+const PAUSE_LONG: u32 = 16;
+/// For how many pauses who gives it back lets another in.
+const LET_IN: u32 = if cfg!(ginnel_model) { 1 } else { 8 };
+
 /// How long to sleep before asking whether the holder is alive at all. Death itself wakes at once: this is for a word
 /// that names nobody, and long enough for a wake that got lost to be seen in a test.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How often in a row to look again, and find that nobody has given it back, until [`Limit::WhileItMoves`] is reached.
+const LOOKS_STUCK: u32 = 10;
 /// In how many sleeps a signal handler's run is no reason to give up.
 const SLEEPS_FIRM: u32 = 8;
 
@@ -129,6 +157,15 @@ pub struct Guard<'a> {
     /// How many journal entries this holder has written: the segment's own count is for the next one.
     changes: usize,
     change: Change,
+    /// Whether the object goes to and fro between this holder's CPU and another's.
+    pub(crate) crosses: bool,
+}
+
+/// A change of an object that was seen without the lock.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    change: Change,
+    version: u32,
 }
 
 /// What an operation does to an object, for those who look for it before they sleep.
@@ -149,15 +186,51 @@ pub enum Change {
     Any,
 }
 
-thread_local! {
-    /// Whether a signal handler has run while this thread slept for a lock, and it went on.
-    static INTERRUPTED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+/// For how long to wait for a lock.
+///
+/// # Who has no time at all
+/// An operation that must not block waits for the lock too: it is held for a microsecond, and to say `EAGAIN` because somebody
+/// is in there would be false. But a holder that was stopped (`SIGSTOP`, a debugger) may hold it for ever, and a call that
+/// never blocks, in the middle of an event loop, must not hang with it. So it waits while the lock *moves*: only when for ten
+/// looks in a row, a second in all, nobody has given it back is the answer `EAGAIN`. The operation cannot be done
+/// now, which is true; nobody is taken for dead. Looks are counted, and not the time, since the caller may have been stopped
+/// itself. The kernel knows no such case: nobody is stopped inside it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    Endless,
+    Until(Instant),
+    WhileItMoves,
 }
 
-/// Whether a signal handler has run, since this was last asked, while this thread slept for a lock that it then waited on
-/// for.
-pub(crate) fn was_interrupted() -> bool {
-    INTERRUPTED.replace(false)
+impl From<Option<Instant>> for Limit {
+    #[inline]
+    fn from(deadline: Option<Instant>) -> Limit {
+        deadline.map_or(Limit::Endless, Limit::Until)
+    }
+}
+
+thread_local! {
+    /// Which signal handlers have run while this thread slept for a lock, and it went on.
+    static INTERRUPTED: std::cell::Cell<Handlers> =
+        const { std::cell::Cell::new(Handlers { any: false, without_restart: false }) };
+}
+
+/// Whether signal handlers have run: any at all, as far as it can be told, and one without `SA_RESTART`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Handlers {
+    pub(crate) any: bool,
+    pub(crate) without_restart: bool,
+}
+
+/// The signal handlers that have run, since this was last asked, while this thread slept for a lock that it then waited
+/// on for.
+pub(crate) fn interrupted_by() -> Handlers {
+    INTERRUPTED.take()
+}
+
+fn note_handler(without_restart: bool) {
+    let before = INTERRUPTED.get();
+    INTERRUPTED.set(Handlers { any: true, without_restart: without_restart | before.without_restart });
 }
 
 impl<'a> Lock<'a> {
@@ -177,19 +250,42 @@ impl<'a> Lock<'a> {
         }
     }
 
-    /// Looks, without the lock, for such a change since `version`, for a moment at most: whether there was one.
-    pub(crate) fn look_for(self, change: Change, version: u32, deadline: Option<Instant>) -> bool {
-        spin::look_for(change as usize, deadline, || self.version(change) != version)
+    /// Looks, without the lock, for such a change since `version`, for a moment at most: the one that there was.
+    pub(crate) fn look_for(self, change: Change, version: u32, deadline: Option<Instant>) -> Option<Seen> {
+        let mut seen = version;
+        let found = spin::look_for(change as usize, deadline, || {
+            seen = self.version(change);
+            seen != version
+        });
+        found.then(|| self.saw(change, seen))
     }
 
-    /// As [`Lock::look_for`], and only if this thread's last operations had to wait like this: it will again, and who
-    /// makes the change need not fight for the lock with one who cannot go on yet. Whether it came.
+    /// Somebody has changed the object: lets that one go on if it does so again and again.
+    fn saw(self, change: Change, version: u32) -> Seen {
+        spin::keep_off(change as usize);
+        Seen { change, version }
+    }
+
+    /// For the holder of the lock, which has seen a change before it took it: whether there were more of them since.
     #[inline]
-    pub(crate) fn look_ahead(self, change: Change) -> bool {
-        spin::expects_to_wait(change as usize) && {
-            let version = self.version(change);
-            spin::look_ahead(change as usize, || self.version(change) != version)
+    pub(crate) fn learn(self, seen: Seen) {
+        spin::learn(seen.change as usize, self.version(seen.change).wrapping_sub(seen.version));
+    }
+
+    /// As [`Lock::look_for`], and only if this thread's last operations had to wait like this ([`spin::expected`]): it will
+    /// again, and who makes the change need not fight for the lock with one who cannot go on yet.
+    #[inline]
+    pub(crate) fn look_ahead(self, expected: u32, change: Change) -> Option<Seen> {
+        if !spin::is_among(expected, change as usize) {
+            return None;
         }
+        let version = self.version(change);
+        let mut seen = version;
+        let found = spin::look_ahead(change as usize, || {
+            seen = self.version(change);
+            seen != version
+        });
+        found.then(|| self.saw(change, seen))
     }
 
     /// Has the processor fetch what the next operation needs.
@@ -206,24 +302,25 @@ impl<'a> Lock<'a> {
     /// with `longjmp`. `EUCLEAN`: the journal does not hold what it must.
     #[inline]
     pub fn acquire(self, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        self.acquire_as(Thread::current(), deadline)
+        self.acquire_as(Thread::current(), deadline.into())
     }
 
     /// [`Lock::acquire`] for who knows itself already.
     #[inline]
-    pub(crate) fn acquire_as(self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        let before = self.take_word(thread, deadline)?;
+    pub(crate) fn acquire_as(self, thread: Thread, limit: Limit) -> Result<Guard<'a>> {
+        let before = self.take_word(thread, limit, false)?;
         Ok(Guard::holding(self.segment, thread, before))
     }
 
-    /// The first half of [`Lock::acquire_as`]; the other is [`Guard::holding`]. In two halves, no guard is moved about in
+    /// The first half of [`Lock::acquire_as`]; the other is [`Guard::holding`]. `keen`: what this thread waited for has just
+    /// come. In two halves, no guard is moved about in
     /// a `Result`, which costs a third of all that an operation costs.
     #[inline]
-    pub(crate) fn take_word(self, thread: Thread, deadline: Option<Instant>) -> Result<*const u8> {
+    pub(crate) fn take_word(self, thread: Thread, limit: Limit, keen: bool) -> Result<*const u8> {
         let word = self.segment.header32(WORD_OFFSET);
         let before = thread.remember(word);
         if word.compare_exchange(0, thread.id() | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            self.take(thread, before, deadline)?;
+            self.take(thread, before, limit, keen)?;
         }
         Ok(before)
     }
@@ -231,45 +328,53 @@ impl<'a> Lock<'a> {
     /// Takes the lock from a holder, living or dead.
     #[cold]
     #[inline(never)]
-    fn take(self, thread: Thread, before: *const u8, deadline: Option<Instant>) -> Result<()> {
-        let taken = self.wait_and_take(thread, deadline);
+    fn take(self, thread: Thread, before: *const u8, limit: Limit, keen: bool) -> Result<()> {
+        let taken = self.wait_and_take(thread, limit, keen);
         if taken.is_err() {
             thread.forget(before);
             return taken;
         }
-        // Gives the lock back if there is an error.
-        let guard = Guard::holding(self.segment, thread, before);
-        guard.recover()?;
-        std::mem::forget(guard);
-        Ok(())
+        let guard = std::mem::ManuallyDrop::new(Guard::holding(self.segment, thread, before));
+        let recovered = guard.recover();
+        if recovered.is_err() {
+            guard.condemn();
+        }
+        recovered
     }
 
-    fn wait_and_take(self, thread: Thread, deadline: Option<Instant>) -> Result<()> {
+    fn wait_and_take(self, thread: Thread, limit: Limit, keen: bool) -> Result<()> {
         let word = self.segment.header32(WORD_OFFSET);
         if is_held_by(word.load(Ordering::Relaxed), thread) {
             return Err(Errno::DEADLK);
         }
         let turn = self.segment.header32(TURN_OFFSET);
         let arrivals = self.segment.header64(ARRIVALS_OFFSET);
-        let (mut spins, mut pauses) = (0, 1);
+        let wanted = self.segment.header32(WANTED_OFFSET);
+        let has_kept_off = !keen && spin::keep_off_lock();
+        let mut pauses = if has_kept_off { PAUSES_SHORT } else { 0 };
         let mut sleeps = 0;
+        // What the lock was like when it was first found like this, and how often since.
+        let mut stuck = ((0, 0), 0);
+        let deadline = if let Limit::Until(deadline) = limit { Some(deadline) } else { None };
         loop {
             let value = word.load(Ordering::Relaxed);
             if is_free(value) {
                 let taken = thread.id() | WAITERS;
                 if word.compare_exchange(value, taken, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                    spin::took_lock(keen, pauses > PAUSES_SHORT);
                     return Ok(());
                 }
                 continue;
             }
-            if spins < SPINS {
-                // Longer from time to time: the holder goes faster while nobody reads its line, and does several
-                // operations before the next gets its turn.
-                for _ in 0..pauses {
+            if pauses < PAUSES {
+                if pauses >= PAUSES_SHORT && wanted.load(Ordering::Relaxed) == 0 {
+                    wanted.store(1, Ordering::Relaxed);
+                }
+                let pause = if pauses < PAUSES_CLOSE { 1 } else { PAUSE_LONG };
+                for _ in 0..pause {
                     std::hint::spin_loop();
                 }
-                spins += pauses;
-                pauses = (pauses * 2).min(PAUSES_MOST);
+                pauses += pause;
                 continue;
             }
             if !thread_exists(value & OWNER) {
@@ -287,8 +392,14 @@ impl<'a> Lock<'a> {
                 match sleep(&[(turn, seen), (word, value)], deadline) {
                     // Not to wait for the operation, but for the lock: that is nothing to be interrupted, unless its
                     // holder has been stopped. Who is blocked in an operation asks afterwards.
-                    Err(Errno::INTR) if sleeps < SLEEPS_FIRM => INTERRUPTED.set(true),
-                    outcome => outcome?,
+                    Err(Errno::INTR) if sleeps < SLEEPS_FIRM => note_handler(true),
+                    Ok(Slept::InVain) if stuck.0 == (seen, value) => stuck.1 += 1,
+                    Ok(Slept::InVain) => stuck = ((seen, value), 1),
+                    Ok(Slept::Woken) => stuck.1 = 0,
+                    Err(errno) => return Err(errno),
+                }
+                if matches!(limit, Limit::WhileItMoves) && stuck.1 >= LOOKS_STUCK {
+                    return Err(Errno::AGAIN);
                 }
                 sleeps += 1;
             }
@@ -308,15 +419,29 @@ fn is_held_by(value: u32, thread: Thread) -> bool {
     value & OWNER == thread.id() && value & OWNER_DIED == 0
 }
 
+/// How a sleep has ended.
+enum Slept {
+    /// A word has changed.
+    Woken,
+    /// It is time to look again.
+    InVain,
+}
+
 /// Sleeps until a word changes, until it is time to look again, or until the deadline, which is an error.
-fn sleep(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<()> {
+fn sleep(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<Slept> {
     let now = Instant::now();
     if deadline.is_some_and(|deadline| deadline <= now) {
         return Err(Errno::TIMEDOUT);
     }
     let look = now + ASK_AGAIN;
-    match futex_wait_any(words, Some(deadline.map_or(look, |deadline| deadline.min(look)))) {
-        Err(Errno::AGAIN | Errno::TIMEDOUT) | Ok(()) => Ok(()),
+    let (outcome, has_handled) =
+        futex_wait_any_heeding(words, Some(deadline.map_or(look, |deadline| deadline.min(look))));
+    if has_handled && outcome != Err(Errno::INTR) {
+        note_handler(false);
+    }
+    match outcome {
+        Err(Errno::TIMEDOUT) => Ok(Slept::InVain),
+        Err(Errno::AGAIN) | Ok(()) => Ok(Slept::Woken),
         Err(errno) => Err(errno),
     }
 }
@@ -325,7 +450,7 @@ impl<'a> Guard<'a> {
     /// For who has taken the lock's word, and was given `before` by it.
     #[inline]
     pub(crate) fn holding(segment: &'a Segment, thread: Thread, before: *const u8) -> Guard<'a> {
-        Guard { segment, thread, before, changes: 0, change: Change::Any }
+        Guard { segment, thread, before, changes: 0, change: Change::Any, crosses: false }
     }
 }
 
@@ -416,6 +541,21 @@ impl Guard<'_> {
         Ok(())
     }
 
+    /// A transaction that changes a single word: that needs no journal, it is done or not. Nothing may have been changed
+    /// before.
+    ///
+    /// # Errors
+    /// As [`Guard::set`]. Nothing has been changed then.
+    #[inline(always)]
+    pub(crate) fn change_only(&mut self, word: &AtomicU64, value: u64) -> Result<()> {
+        if self.changes != 0 || self.segment.offset_of(word) < self.segment.header_bytes() {
+            return Err(Errno::UCLEAN);
+        }
+        word.store(value, Ordering::Release);
+        self.show_change();
+        Ok(())
+    }
+
     /// The process that holds the lock: this one.
     #[inline]
     pub fn process(&self) -> u32 {
@@ -436,13 +576,18 @@ impl Guard<'_> {
         if self.changes > 0 {
             self.segment.header64(JOURNAL_COUNT_OFFSET).store(0, Ordering::Release);
             self.changes = 0;
-            match self.change {
-                Change::More => self.show(MORE_OFFSET),
-                Change::Less => self.show(LESS_OFFSET),
-                Change::Any => {
-                    self.show(MORE_OFFSET);
-                    self.show(LESS_OFFSET);
-                }
+            self.show_change();
+        }
+    }
+
+    #[inline(always)]
+    fn show_change(&self) {
+        match self.change {
+            Change::More => self.show(MORE_OFFSET),
+            Change::Less => self.show(LESS_OFFSET),
+            Change::Any => {
+                self.show(MORE_OFFSET);
+                self.show(LESS_OFFSET);
             }
         }
     }
@@ -458,6 +603,30 @@ impl Guard<'_> {
     fn show(&self, offset: usize) {
         let version = self.segment.header32(offset);
         version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
+    /// Where the changes of this transaction end so far: for [`Guard::undo_to`].
+    #[inline]
+    pub(crate) fn mark(&self) -> usize {
+        self.changes
+    }
+
+    /// Undoes this transaction's changes since `mark`. Whoever finds this holder dead in it undoes all of them.
+    ///
+    /// # Errors
+    /// `EUCLEAN`: the journal does not hold what it must.
+    pub(crate) fn undo_to(&mut self, mark: usize) -> Result<()> {
+        for index in (mark..self.changes).rev() {
+            let (place, old) = self.segment.journal_entry(index);
+            let offset = usize::try_from(place.load(Ordering::Relaxed)).map_err(|_| Errno::UCLEAN)?;
+            if offset < self.segment.header_bytes() {
+                return Err(Errno::UCLEAN);
+            }
+            self.segment.word64(offset)?.store(old.load(Ordering::Relaxed), Ordering::Release);
+        }
+        self.changes = self.changes.min(mark);
+        self.segment.header64(JOURNAL_COUNT_OFFSET).store(self.changes as u64, Ordering::Release);
+        Ok(())
     }
 
     /// Undoes what the journal has: a dead holder's changes, or this one's own.
@@ -487,9 +656,12 @@ impl Guard<'_> {
     /// The kernel goes on looking at the lock's word should this thread die, until what this gives is dropped.
     pub(crate) fn release_with_fence(self) -> Watch {
         let guard = std::mem::ManuallyDrop::new(self);
-        guard.undo();
-        guard.segment.header32(WORD_OFFSET).swap(0, Ordering::SeqCst);
-        guard.wake_arrivals();
+        if guard.undo().is_ok() {
+            guard.segment.header32(WORD_OFFSET).swap(0, Ordering::SeqCst);
+            guard.wake_arrivals();
+        } else {
+            guard.give_up();
+        }
         Watch::from_before(guard.thread, guard.before)
     }
 
@@ -500,29 +672,57 @@ impl Guard<'_> {
     }
 
     #[inline]
-    fn undo(&self) {
-        if self.changes > 0 {
-            // The entries are this holder's own. If they were scribbled over meanwhile, the next holder is told.
-            let _ = self.recover();
-        }
+    fn undo(&self) -> Result<()> {
+        // The entries are this holder's own; but somebody may have scribbled over them meanwhile.
+        if self.changes > 0 { self.recover() } else { Ok(()) }
+    }
+
+    /// Instead of being dropped: the journal cannot be true. Everybody is told from here on.
+    #[cold]
+    fn condemn(&self) {
+        self.give_up();
+        self.thread.forget(self.before);
+    }
+
+    /// Leaves the lock like a dead holder's.
+    #[cold]
+    fn give_up(&self) {
+        let word = self.segment.header32(WORD_OFFSET);
+        word.swap(WAITERS | OWNER_DIED, Ordering::SeqCst);
+        futex_wake(word, u32::MAX);
+        self.wake_arrivals();
     }
 
     #[inline]
     fn wake_arrivals(&self) {
         let arrivals = self.segment.header64(ARRIVALS_OFFSET).load(Ordering::SeqCst);
-        if arrivals != self.segment.header64(CLEARED_OFFSET).load(Ordering::Relaxed) {
-            self.wake_next(arrivals);
+        let cleared = self.segment.header64(CLEARED_OFFSET).load(Ordering::Relaxed);
+        let wanted = self.segment.header32(WANTED_OFFSET).load(Ordering::Relaxed);
+        if arrivals ^ cleared | u64::from(wanted) != 0 {
+            self.wake_next(arrivals, arrivals != cleared, wanted != 0);
         }
     }
 
-    /// Wakes one who wants the lock.
+    /// Lets one in who spins for the lock, and wakes one who sleeps for it.
     #[cold]
     #[inline(never)]
-    fn wake_next(&self, arrivals: u64) {
-        let turn = self.segment.header32(TURN_OFFSET);
-        turn.fetch_add(1, Ordering::SeqCst);
-        if futex_wake(turn, 1) == 0 {
-            self.segment.header64(CLEARED_OFFSET).store(arrivals, Ordering::Relaxed);
+    fn wake_next(&self, arrivals: u64, sleeps: bool, spins: bool) {
+        if spins {
+            self.segment.header32(WANTED_OFFSET).store(0, Ordering::Relaxed);
+            let word = self.segment.header32(WORD_OFFSET);
+            for _ in 0..LET_IN {
+                std::hint::spin_loop();
+                if word.load(Ordering::Relaxed) != 0 {
+                    break;
+                }
+            }
+        }
+        if sleeps {
+            let turn = self.segment.header32(TURN_OFFSET);
+            turn.fetch_add(1, Ordering::SeqCst);
+            if futex_wake(turn, 1) == 0 {
+                self.segment.header64(CLEARED_OFFSET).store(arrivals, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -530,7 +730,9 @@ impl Guard<'_> {
 impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.undo();
+        if self.undo().is_err() {
+            return self.condemn();
+        }
         // J4. Who sleeps is woken also if this thread dies before the wake: the kernel finds a 0. L2 from here on.
         let word = self.segment.header32(WORD_OFFSET);
         if self.thread.is_registered() {

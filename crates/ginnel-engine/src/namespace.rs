@@ -25,7 +25,7 @@
 //! mq/jobs           the POSIX queue /jobs
 //! psem/sem.lock     the POSIX semaphore /lock
 //! pshm/pixels       the POSIX shared memory /pixels: a plain file
-//! bell/             the POSIX queues' FIFOs, for `poll`: see `message::posix_queue`
+//! bell/             the queues' FIFOs, for `poll`: see `message::doorbell`
 //! ```
 //! An object is made without a name (`O_TMPFILE`) and linked when it is whole. A System V object has two names, so its
 //! life has steps; each is taken under an exclusive `flock(2)` on the object's own file, which the kernel takes back from
@@ -79,7 +79,7 @@ use crate::descriptor::Kept;
 use crate::segment::Segment;
 use crate::{Errno, Result};
 
-/// The directory of the POSIX queues' FIFOs.
+/// The directory of the queues' FIFOs.
 pub(crate) const BELLS: &str = "bell";
 
 /// A directory that holds objects.

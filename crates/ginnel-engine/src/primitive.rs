@@ -17,13 +17,19 @@ use std::ptr;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use std::sync::atomic::AtomicPtr;
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use rustix::thread::futex::{self, Flags, Wait, WaitFlags, WaitvFlags};
 use rustix::time::{ClockId, Timespec};
 
 use crate::links;
+
+mod sentinel;
+
+pub(crate) use sentinel::futex_wait_any_heeding;
 
 /// The bits of a lock's word that the kernel knows: `FUTEX_TID_MASK`, `FUTEX_OWNER_DIED`, `FUTEX_WAITERS`.
 pub(crate) const OWNER: u32 = 0x3fff_ffff;
@@ -149,6 +155,35 @@ pub(crate) const FUTEX_OFFSET: isize = -32;
 
 /// The forks of this process's line so far, and one.
 static FORKS: AtomicU32 = AtomicU32::new(1);
+/// Says [`FORKS`], in a page that the kernel clears in each child (`MADV_WIPEONFORK`): also of `_Fork(3)` and of a bare
+/// `clone(2)`, which do not ask the C library's handlers. Until there is such a page, `FORKS` itself. (A child of `vfork(2)`
+/// has its parent's memory, and may do nothing but end or become another program.)
+static WITNESS: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const FORKS).cast_mut());
+
+/// Which fork this process comes after; 0 if it is one that no handler has told of.
+#[inline]
+fn generation_now() -> u32 {
+    // SAFETY: `FORKS`, or a page that is never unmapped; both are atomics.
+    unsafe { &*WITNESS.load(Ordering::Relaxed) }.load(Ordering::Relaxed)
+}
+
+/// Maps the page, once. Without it, forks are told of by the C library's handlers alone.
+#[cold]
+fn map_witness() {
+    const BYTES: usize = 4096;
+    let flags = MapFlags::PRIVATE;
+    // SAFETY: new memory, where the kernel chooses, for atomics only.
+    let page = unsafe {
+        mmap_anonymous(ptr::null_mut(), BYTES, ProtFlags::READ | ProtFlags::WRITE, flags)
+            .and_then(|page| madvise(page, BYTES, Advice::LinuxWipeOnFork).map(|()| page))
+    };
+    if let Ok(page) = page {
+        let page = page.cast::<AtomicU32>();
+        // SAFETY: the page just mapped.
+        unsafe { &*page }.store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
+        WITNESS.store(page, Ordering::Relaxed);
+    }
+}
 
 thread_local! {
     static KNOWLEDGE: Knowledge = const {
@@ -156,7 +191,8 @@ thread_local! {
             id: Cell::new(0),
             process: Cell::new(0),
             is_registered: Cell::new(false),
-            generation: Cell::new(0),
+            // Of no fork: not even of one that nobody has counted yet, whose page says 0.
+            generation: Cell::new(u32::MAX),
             head: Cell::new(ptr::null_mut()),
         }
     };
@@ -170,7 +206,7 @@ impl Thread {
     #[inline]
     pub(crate) fn current() -> Thread {
         KNOWLEDGE.with(|knowledge| {
-            if knowledge.generation.get() != FORKS.load(Ordering::Relaxed) {
+            if knowledge.generation.get() != generation_now() {
                 Thread::learn(knowledge);
             }
             Thread(knowledge)
@@ -217,8 +253,17 @@ impl Thread {
             // SAFETY: the handler only adds to an atomic. It fails for want of memory alone; a child's thread would then
             // go by its parent's id, and the first lock that it meets would tell.
             let _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+            map_witness();
         });
-        let generation = FORKS.load(Ordering::Relaxed);
+        if generation_now() == 0 {
+            // In a child. The handler may have counted this fork already: once more does no harm. Its first threads may
+            // come here at the same time: they go by the first one's number.
+            let forks = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
+            // SAFETY: as in `generation_now`; it is not 0 where there is no page.
+            let witness = unsafe { &*WITNESS.load(Ordering::Relaxed) };
+            let _ = witness.compare_exchange(0, forks, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        let generation = generation_now();
         knowledge.id.set(rustix::thread::gettid().as_raw_nonzero().get() as u32);
         knowledge.process.set(rustix::process::getpid().as_raw_nonzero().get() as u32);
         knowledge.is_registered.set(register_for_fences());
@@ -349,7 +394,7 @@ impl Thread {
 impl Linked {
     /// Whether this is the process in which it was linked: not a child that a signal handler has forked.
     pub(crate) fn is_own(&self) -> bool {
-        self.generation == FORKS.load(Ordering::Relaxed)
+        self.generation == generation_now()
     }
 }
 

@@ -4,9 +4,13 @@
 //! ends the threads' watch as their death does. So who hears of a thread's end asks here for the process's. A process is
 //! known by its id and its start time, since ids are used again. One that is on its way out, and will run nothing of its
 //! own any more, is gone.
+//!
+//! `/proc` says start times by the clock of the reader's time namespace (`time_namespaces(7)`): its offset is taken off, and
+//! what is then rounded otherwise is the same. What is left: a process that has made a time namespace for its children, and
+//! is not in it, does not know the offset of its own, which is taken for 0.
 
 use std::io::{Cursor, Write};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
@@ -48,7 +52,7 @@ const EXITING: u64 = 0x4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) id: u32,
-    /// In clock ticks since the host was started.
+    /// In clock ticks since the host was started, whatever the time namespace says.
     pub(crate) start: u64,
 }
 
@@ -59,6 +63,7 @@ impl Process {
         static START: AtomicU64 = AtomicU64::new(0);
         let id = Thread::current().process();
         if ID.load(Ordering::Acquire) != id {
+            OFFSET.store(read_offset(), Ordering::Release);
             START.store(
                 read_stat(format_args!("/proc/self/stat")).map_or(0, |stat| stat.start),
                 Ordering::Release,
@@ -70,10 +75,17 @@ impl Process {
 
     /// Whether nothing of it will ever run again. What cannot be seen counts as alive.
     pub(crate) fn is_gone(self) -> bool {
+        // Knows the offset from here on.
+        let _ = Process::current();
         match read_stat(format_args!("/proc/{}/stat", self.id)) {
             Err(Errno::NOENT | Errno::SRCH) => !exists(self.id),
             Err(_) => false,
-            Ok(stat) => stat.start != self.start || stat.is_over() || (stat.threads > 1 && self.is_ending()),
+            // No id is used again within a tick.
+            Ok(stat) => {
+                stat.start.abs_diff(self.start) > 1
+                    || stat.is_over()
+                    || (stat.threads > 1 && self.is_ending())
+            }
         }
     }
 
@@ -145,7 +157,28 @@ fn read_stat(path: std::fmt::Arguments<'_>) -> Result<Stat, Errno> {
     let field = |number: usize| fields.split_ascii_whitespace().nth(number - 3);
     let number = |index: usize| field(index).and_then(|field| field.parse::<u64>().ok()).ok_or(Errno::INVAL);
     let state = field(3).and_then(|state| state.bytes().next()).ok_or(Errno::INVAL)?;
-    Ok(Stat { state, flags: number(9)?, threads: number(20)?, start: number(22)? })
+    let start = number(22)?.wrapping_add_signed(OFFSET.load(Ordering::Acquire));
+    Ok(Stat { state, flags: number(9)?, threads: number(20)?, start })
+}
+
+/// What is to be added to a start time as this process reads it, in ticks.
+static OFFSET: AtomicI64 = AtomicI64::new(0);
+
+fn read_offset() -> i64 {
+    let namespace = |name| rustix::fs::stat(name).map(|status| status.st_ino).ok();
+    if namespace("/proc/self/ns/time") != namespace("/proc/self/ns/time_for_children") {
+        return 0;
+    }
+    let mut buffer = [0; 256];
+    let Ok(text) = read(format_args!("/proc/self/timens_offsets"), &mut buffer) else { return 0 };
+    let offset = text.lines().find_map(|line| {
+        let mut words = line.strip_prefix("boottime")?.split_ascii_whitespace();
+        let mut number = || words.next()?.parse::<i64>().ok();
+        Some((number()?, number()?))
+    });
+    let (seconds, nanoseconds) = offset.unwrap_or((0, 0));
+    let ticks = i64::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100).max(1);
+    -(seconds.saturating_mul(ticks).saturating_add(nanoseconds / (1_000_000_000 / ticks)))
 }
 
 fn read<'b>(path: std::fmt::Arguments<'_>, buffer: &'b mut [u8]) -> Result<&'b str, Errno> {
@@ -166,7 +199,7 @@ mod tests {
     fn this_one_is_not_gone_and_another_that_had_its_id_is() {
         let this = Process::current();
         assert!(this.start > 0 && !this.is_gone());
-        assert!(Process { start: this.start - 1, ..this }.is_gone());
+        assert!(Process { start: this.start - 2, ..this }.is_gone());
     }
 
     #[test]

@@ -440,6 +440,27 @@ impl Segment {
         }
     }
 
+    /// [`Segment::prefetch`] of all lines of so many bytes: to be read, or to be written.
+    #[inline]
+    pub(crate) fn warm(&self, offset: usize, len: usize, to_write: bool) {
+        let end = offset.saturating_add(len).min(self.len());
+        #[cfg(target_arch = "x86_64")]
+        for line in (offset & !63..end).step_by(64) {
+            // SAFETY: as in `prefetch`.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
+                let address = self.base.as_ptr().add(line).cast_const().cast();
+                if to_write {
+                    _mm_prefetch::<_MM_HINT_ET0>(address);
+                } else {
+                    _mm_prefetch::<_MM_HINT_T0>(address);
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (end, to_write);
+    }
+
     /// How many words one operation may change.
     #[inline]
     pub fn changes_max(&self) -> usize {

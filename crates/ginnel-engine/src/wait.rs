@@ -47,14 +47,18 @@
 //! | after serving, before ringing | `SERVED` slots whose `rung` is not `ticket`: the next to look round rings |
 //!
 //! # What is left
-//! A handler installed with `SA_RESTART` does not end the sleep: the kernel restarts `futex_waitv`, not `semop`.
+//! Where a signal handler is to end an operation whatever its `SA_RESTART` says ([`Object::NEVER_RESTARTED`]), it is seen
+//! if it runs while the thread sleeps: a word that the signal's frame overwrites is one of those slept on, see `sentinel`.
+//! One that runs while the thread still looks for the change that it awaits, or in the microsecond between its enqueueing and
+//! its sleep, was before the sleep and ends nothing: the kernel, where this is one step, ends the call. Nor does one on
+//! an alternate stack (`SA_ONSTACK`), or on a processor other than x86-64.
 
 use std::time::{Duration, Instant};
 
-use crate::lock::{Change, Guard, Lock, WORD_OFFSET};
+use crate::lock::{Change, Guard, Limit, Lock, Seen, WORD_OFFSET};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, Thread, Watch, futex_wake};
 use crate::segment::Segment;
-use crate::{Errno, Result};
+use crate::{Errno, Result, spin};
 
 mod own_order;
 mod seat;
@@ -114,11 +118,15 @@ const LOOKS_MAX: u32 = 8;
 /// }
 /// ```
 pub trait Object {
+    /// Whether a signal handler ends a blocked operation whatever its `SA_RESTART` says, as it ends the kernel's System V
+    /// calls (`signal(7)`). Otherwise `SA_RESTART` has it go on.
+    const NEVER_RESTARTED: bool = false;
+
     /// Does the operation and puts what it got into `words`; `false` if it must wait.
     ///
     /// # Errors
-    /// The operation ends with this errno. `EUCLEAN`: the object does not hold what it must; nobody is served. In both
-    /// cases, and if it must wait, nothing may have been changed.
+    /// The operation ends with this errno, and what it has changed is undone. `EUCLEAN`: the object does not hold what it
+    /// must; nobody is served. If it must wait, nothing may have been changed but what changes nothing for anybody.
     fn attempt(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<bool>;
 
     /// Undoes an operation that was done for a process that died before it could see the result in `words`.
@@ -221,7 +229,8 @@ pub trait Object {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Not at all.
+    /// Not at all. If whoever has the object's lock was stopped with it, so that nobody has given it back for a second, the
+    /// operation ends as if it had to wait.
     None,
     /// Until then.
     Until(Instant),
@@ -232,6 +241,16 @@ pub enum Patience {
 impl Patience {
     pub(crate) fn deadline(self) -> Option<Instant> {
         if let Patience::Until(deadline) = self { Some(deadline) } else { None }
+    }
+
+    /// For how long to wait for the lock.
+    #[inline]
+    pub(crate) fn limit(self) -> Limit {
+        match self {
+            Patience::None => Limit::WhileItMoves,
+            Patience::Until(deadline) => Limit::Until(deadline),
+            Patience::Endless => Limit::Endless,
+        }
     }
 }
 
@@ -381,11 +400,17 @@ impl<'a, O: Object> Waiters<'a, O> {
     ) -> Result<()> {
         let thread = Thread::current();
         let lock = Lock::of(self.segment);
-        if patience != Patience::None && lock.look_ahead(self.object.awaits(words)) {
+        let expected = spin::expected();
+        let mut seen = None;
+        if expected != 0 && patience != Patience::None {
+            seen = lock.look_ahead(expected, self.object.awaits(words));
             self.approach();
         }
-        let before = lock.take_word(thread, patience.deadline())?;
+        let before = lock.take_word(thread, patience.limit(), seen.is_some())?;
         let mut guard = Guard::holding(self.segment, thread, before);
+        if let Some(seen) = seen {
+            lock.learn(seen);
+        }
         if !self.is_alone() {
             let _bell = guard.release_with_fence();
             return self.run_among_others(thread, words, patience, None, LOOKS_MAX, &mut attempt);
@@ -400,9 +425,9 @@ impl<'a, O: Object> Waiters<'a, O> {
             Ok(false) => return Err(Errno::AGAIN),
             Err(errno) => return Err(errno),
         }
-        let seen = lock.version(self.object.awaits(words));
+        let version = lock.version(self.object.awaits(words));
         drop(guard);
-        self.run_among_others(thread, words, patience, Some(seen), LOOKS_MAX, &mut attempt)
+        self.run_among_others(thread, words, patience, Some(version), LOOKS_MAX, &mut attempt)
     }
 
     /// [`Waiters::run_in_place`] for what [`Place::run_alone`] has left.
@@ -429,17 +454,18 @@ impl<'a, O: Object> Waiters<'a, O> {
         thread: Thread,
         words: &mut Words,
         patience: Patience,
-        seen: Option<u32>,
+        version: Option<u32>,
         looks: u32,
         attempt: &mut impl FnMut(&mut Guard<'a>, &mut Words) -> Result<bool>,
     ) -> Result<()> {
         let _bell = Watch::on(thread, self.bell()?);
         let mut looks = if patience == Patience::None { 0 } else { looks };
-        if let Some(version) = seen {
-            looks = self.look(words, version, patience, looks);
-        }
+        let mut seen = version.and_then(|version| self.look(words, version, patience, &mut looks));
         loop {
-            let mut guard = self.enter_as(thread, patience.deadline())?;
+            let mut guard = self.enter_as(thread, patience.limit())?;
+            if let Some(seen) = seen.take() {
+                Lock::of(self.segment).learn(seen);
+            }
             match attempt(&mut guard, words) {
                 Ok(true) => return self.serve_others(guard),
                 Ok(false) if patience != Patience::None => {}
@@ -451,7 +477,7 @@ impl<'a, O: Object> Waiters<'a, O> {
             if looks > 0 {
                 let version = Lock::of(self.segment).version(self.object.awaits(words));
                 self.leave(guard);
-                looks = self.look(words, version, patience, looks);
+                seen = self.look(words, version, patience, &mut looks);
                 continue;
             }
             match self.has_room(&guard) {
@@ -462,7 +488,7 @@ impl<'a, O: Object> Waiters<'a, O> {
                 Ok(false) => {
                     // Without the lock: others may change the object meanwhile, so it is attempted again.
                     self.leave(guard);
-                    self.make_room()?;
+                    self.make_room(patience)?;
                 }
                 Err(errno) => {
                     self.leave(guard);
@@ -472,15 +498,18 @@ impl<'a, O: Object> Waiters<'a, O> {
         }
     }
 
-    /// Looks for the change that would let an operation go on: how often to look again.
-    fn look(&self, words: &Words, version: u32, patience: Patience, looks: u32) -> u32 {
+    /// Looks for the change that would let an operation go on, and counts how often to look again.
+    fn look(&self, words: &Words, version: u32, patience: Patience, looks: &mut u32) -> Option<Seen> {
         let change = self.object.awaits(words);
-        if Lock::of(self.segment).look_for(change, version, patience.deadline()) {
-            self.approach();
-            looks.saturating_sub(1)
-        } else {
-            0
+        let seen = Lock::of(self.segment).look_for(change, version, patience.deadline());
+        match seen {
+            Some(_) => {
+                self.approach();
+                *looks = looks.saturating_sub(1);
+            }
+            None => *looks = 0,
         }
+        seen
     }
 
     /// Whether there are neither sleepers nor stakes nor anything left to do. For the holder of the lock.
@@ -495,17 +524,22 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// # Errors
     /// As [`Lock::acquire`].
     pub fn enter(&self, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        self.enter_as(Thread::current(), deadline)
+        self.enter_as(Thread::current(), deadline.into())
+    }
+
+    /// As [`Waiters::enter`], for an operation with this patience.
+    pub(crate) fn enter_with(&self, patience: Patience) -> Result<Guard<'a>> {
+        self.enter_as(Thread::current(), patience.limit())
     }
 
     #[inline]
-    fn enter_as(&self, thread: Thread, deadline: Option<Instant>) -> Result<Guard<'a>> {
-        let guard = Lock::of(self.segment).acquire_as(thread, deadline)?;
-        if self.is_alone() { Ok(guard) } else { self.settle(guard, deadline) }
+    fn enter_as(&self, thread: Thread, limit: Limit) -> Result<Guard<'a>> {
+        let guard = Lock::of(self.segment).acquire_as(thread, limit)?;
+        if self.is_alone() { Ok(guard) } else { self.settle(guard, limit) }
     }
 
     /// Does what others left to do: for the dead, and for those whose processes are found gone.
-    fn settle(&self, guard: Guard<'a>, deadline: Option<Instant>) -> Result<Guard<'a>> {
+    fn settle(&self, guard: Guard<'a>, limit: Limit) -> Result<Guard<'a>> {
         let mut guard = guard;
         self.keep_house(&mut guard)?;
         if self.get(&guard, UNWATCHED)? == 0 {
@@ -515,7 +549,7 @@ impl<'a, O: Object> Waiters<'a, O> {
             // Asking takes system calls. Who was served just now is not rung yet: the kernel tells if this thread dies here.
             let bell = guard.release_with_fence();
             let gone = self.gone()?;
-            guard = Lock::of(self.segment).acquire(deadline)?;
+            guard = Lock::of(self.segment).acquire_as(Thread::current(), limit)?;
             guard.instead_of(bell);
             self.keep_house(&mut guard)?;
             for (slot, process) in gone.into_iter().flatten() {
@@ -669,11 +703,16 @@ impl<'a, O: Object> Waiters<'a, O> {
     fn serve_one(&self, guard: &mut Guard<'_>, slot: usize) -> Result<bool> {
         let request = self.words(guard, slot)?;
         let mut words = request;
+        let mark = guard.mark();
         let state = match self.object.attempt(guard, &mut words) {
             Ok(true) => SERVED,
             Ok(false) => return Ok(false),
             Err(Errno::UCLEAN) => return Err(Errno::UCLEAN),
-            Err(errno) => SERVED | (errno.raw_os_error() as u64) << 8,
+            Err(errno) => {
+                // What it had changed by then is not to count.
+                guard.undo_to(mark)?;
+                SERVED | (errno.raw_os_error() as u64) << 8
+            }
         };
         for (index, (new, old)) in words.iter().zip(request).enumerate() {
             if *new != old {

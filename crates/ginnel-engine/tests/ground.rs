@@ -225,3 +225,54 @@ fn a_stake_that_was_forgotten_keeps_its_segment_mapped() {
         waiters.leave(guard);
     });
 }
+
+/// A child of which the C library knows nothing, as of `_Fork(3)` and a bare `clone(2)`.
+fn bare_fork(work: impl FnOnce()) -> i32 {
+    // SAFETY: a fork without handlers; the child works with the engine alone, and waits to be killed.
+    let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } as i32;
+    if child == 0 {
+        work();
+        common::pause_for_ever();
+    }
+    child
+}
+
+fn kill_bare(child: i32) {
+    // SAFETY: our own child; the null pointer is allowed.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+}
+
+#[test]
+fn a_child_that_no_handler_has_told_of_goes_by_its_own_number() {
+    isolated(|| {
+        let segment = units(5);
+        take(&segment, 1, Patience::None).unwrap();
+        // One that holds the lock when it is killed.
+        let child = bare_fork(|| {
+            let mut guard = Lock::of(&segment).acquire(None).unwrap();
+            guard.set(COUNT, 77).unwrap();
+            std::mem::forget(guard);
+        });
+        wait_blocked_in(child, libc::SYS_pause);
+        assert_eq!(raw(&segment, 0x40) as u32 & 0x3fff_ffff, child as u32);
+        kill_bare(child);
+        let soon = Patience::Until(Instant::now() + Duration::from_secs(15));
+        take(&segment, 1, soon).unwrap();
+        assert_eq!(raw(&segment, COUNT), 3);
+        // One that is blocked when it is killed, and its own child, which ends.
+        let child = bare_fork(|| {
+            kill_bare(bare_fork(|| take(&segment, 1, Patience::None).map(drop).unwrap()));
+            let _ = take(&segment, 100, Patience::Endless);
+        });
+        wait_blocked_in(child, libc::SYS_futex_waitv);
+        kill_bare(child);
+        take(&segment, 0, soon).unwrap();
+        let waiters = waiters(&segment);
+        let guard = waiters.enter(None).unwrap();
+        assert_eq!(waiters.members(&guard), Ok(0));
+        waiters.leave(guard);
+    });
+}

@@ -9,7 +9,7 @@ use common::{Stepped, directory};
 use ginnel_engine::heap::{Chain, HEAP_BYTES, Heap, UNIT_BYTES_MAX, Unit};
 use ginnel_engine::lock::{Guard, Lock};
 use ginnel_engine::segment::{HEADER_BYTES, Segment};
-use ginnel_engine::wait::{Object, Waiters, Words};
+use ginnel_engine::wait::{Object, Patience, Waiters, Words};
 use ginnel_engine::{Errno, Result};
 use ginnel_testkit::{isolated, isolated_for};
 use rustix::fs::Mode;
@@ -180,7 +180,7 @@ fn killed_at_every_instruction_of_giving_back_and_making_again_no_page_is_lost()
                 }
                 let victim = Stepped::start(|| {
                     if making {
-                        assert!(heap.make_from_holes(&waiters, GIVEN).unwrap());
+                        assert!(heap.make_from_holes(&waiters, GIVEN, Patience::Endless).unwrap());
                     } else {
                         assert!(heap.give_back(&waiters, GIVEN, 3, None).unwrap());
                     }
@@ -198,7 +198,9 @@ fn killed_at_every_instruction_of_giving_back_and_making_again_no_page_is_lost()
                     let taken = heap.take_pages(&mut guard, before);
                     waiters.leave(guard);
                     match taken {
-                        Err(Errno::NOBUFS) => assert!(heap.make_from_holes(&waiters, GIVEN).unwrap()),
+                        Err(Errno::NOBUFS) => {
+                            assert!(heap.make_from_holes(&waiters, GIVEN, Patience::Endless).unwrap())
+                        }
                         taken => break assert_eq!(taken.unwrap().count, before),
                     }
                 }

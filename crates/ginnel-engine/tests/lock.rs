@@ -303,6 +303,25 @@ fn a_journal_that_cannot_be_true_is_refused() {
         assert_eq!(dead_with(1, 0), Err(Errno::UCLEAN), "into the header");
         assert_eq!(dead_with(1, FROM as u64 + 3), Err(Errno::UCLEAN), "not aligned");
         assert_eq!(dead_with(1, 1 << 40), Err(Errno::UCLEAN), "outside");
+        // And by everybody: nobody goes on with half of it done.
+        assert_eq!(Lock::of(&segment).acquire(None).map(drop), Err(Errno::UCLEAN));
+        assert_eq!(Lock::of(&segment).acquire(None).map(drop), Err(Errno::UCLEAN), "for ever");
         assert_eq!(dead_with(1, FROM as u64), Ok(()));
+        assert_eq!(Lock::of(&segment).acquire(None).map(drop), Ok(()));
+    });
+}
+
+#[test]
+fn who_finds_that_its_own_journal_was_scribbled_over_leaves_it_to_nobody() {
+    isolated(|| {
+        let segment = accounts();
+        let mut guard = Lock::of(&segment).acquire(None).unwrap();
+        guard.set(FROM, 5).unwrap();
+        segment.word64(0x100).unwrap().store(3, std::sync::atomic::Ordering::Relaxed);
+        let waits = fork(|| assert_eq!(Lock::of(&segment).acquire(None).map(drop), Err(Errno::UCLEAN)));
+        ginnel_testkit::wait_blocked_in(waits.pid(), libc::SYS_futex_waitv);
+        drop(guard);
+        waits.assert_ok();
+        assert_eq!(Lock::of(&segment).acquire(None).map(drop), Err(Errno::UCLEAN));
     });
 }

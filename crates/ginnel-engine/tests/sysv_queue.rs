@@ -6,7 +6,10 @@ mod common;
 mod kernel;
 #[path = "sysv_queue/killed.rs"]
 mod killed;
+#[path = "sysv_queue/pollable.rs"]
+mod pollable;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ginnel_engine::message::sysv_queue::{Change, LARGE_BYTES, MESSAGE_BYTES_MAX, Status, SysvQueue};
@@ -190,6 +193,24 @@ fn what_cannot_be_is_refused() {
 }
 
 #[test]
+fn a_queue_of_the_smallest_messages_is_full_before_anything_lacks() {
+    isolated_for(Duration::from_secs(300), || {
+        let queue = queue();
+        queue.set_bytes_max(64 << 20).unwrap();
+        let mut sent = 0;
+        let full = loop {
+            match queue.send(1, b"x", 0, Patience::None) {
+                Ok(()) => sent += 1,
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!((full, queue.status().unwrap().messages), (Errno::AGAIN, sent));
+        queue.recv(&mut [0; 8], 0, 0, Patience::None).unwrap();
+        queue.send(1, b"y", 0, Patience::None).unwrap();
+    });
+}
+
+#[test]
 fn a_message_goes_to_who_waits_for_it_and_is_never_counted() {
     isolated(|| {
         let queue = queue();
@@ -303,6 +324,35 @@ fn a_removal_ends_all_that_wait_at_once() {
         assert_eq!(take(&queue, 0), Err(Errno::INVAL));
         assert_eq!(queue.status().unwrap_err(), Errno::INVAL);
         assert_eq!(queue.remove(), Err(Errno::INVAL));
+    });
+}
+
+#[test]
+fn a_removal_while_a_call_only_looks_is_one_while_it_waits() {
+    isolated(|| {
+        for sends in [false, true] {
+            let queue = queue();
+            queue.set_bytes_max(if sends { 1 } else { 100 }).unwrap();
+            if sends {
+                send(&queue, 1, b"x");
+            }
+            let caller = common::Stepped::start(|| {
+                let outcome =
+                    if sends { queue.send(1, b"y", 0, LATER) } else { recv(&queue, 0, 0, LATER).map(drop) };
+                assert_eq!(outcome, Err(Errno::IDRM), "sends: {sends}");
+            });
+            // It has had the lock, and found that it must wait.
+            let is_locked = || queue.segment().word32(0x40).unwrap().load(Ordering::SeqCst) != 0;
+            while !is_locked() {
+                assert!(caller.step());
+            }
+            while is_locked() {
+                assert!(caller.step());
+            }
+            assert!(caller.step());
+            queue.remove().unwrap();
+            caller.finish("it is told");
+        }
     });
 }
 

@@ -291,6 +291,30 @@ fn a_deadline_a_signal_and_a_removal_end_a_call() {
 }
 
 #[test]
+fn a_removal_while_a_call_only_looks_is_one_while_it_waits() {
+    isolated(|| {
+        for operations in [&[op(0, -1)][..], &[op(1, -1), op(0, -1)]] {
+            let set = set_of(&[0, 1]);
+            let caller = common::Stepped::start(|| {
+                assert_eq!(operate(&set, operations), Err(Errno::IDRM), "{} operations", operations.len());
+            });
+            // It has had the lock, and found that it must wait.
+            let raw = set.home.open_id(Kind::SysvSemaphores, set.id).unwrap();
+            let is_locked = || raw.word32(0x40).unwrap().load(std::sync::atomic::Ordering::SeqCst) != 0;
+            while !is_locked() {
+                assert!(caller.step());
+            }
+            while is_locked() {
+                assert!(caller.step());
+            }
+            assert!(caller.step());
+            set.remove().unwrap();
+            caller.finish("it is told");
+        }
+    });
+}
+
+#[test]
 fn setting_values_wakes_and_says_who() {
     isolated(|| {
         let set = set_of(&[0, 1]);
@@ -450,6 +474,26 @@ fn processes_that_take_turns_lose_no_unit() {
 }
 
 /// Where a set of one page has its words, the slots of three blocked calls included.
+#[test]
+fn who_has_no_patience_is_not_refused_because_others_are_at_it() {
+    isolated(|| {
+        let set = set_of(&[1000, 0]);
+        let nowait = |sem_num, sem_op| sembuf { sem_num, sem_op, sem_flg: NO_WAIT };
+        let others = [0; 6].map(|_| {
+            fork(|| {
+                for _ in 0..20_000 {
+                    set.operate(&[nowait(0, -1), nowait(1, 1)], Patience::Endless).unwrap();
+                    set.operate(&[nowait(0, 1), nowait(1, -1)], Patience::None).unwrap();
+                    set.operate(&[nowait(0, -2)], Patience::Endless).unwrap();
+                    set.operate(&[op(0, 2)], Patience::None).unwrap();
+                }
+            })
+        });
+        others.into_iter().for_each(|child| child.assert_ok());
+        assert_eq!(values(&set), [1000, 0]);
+    });
+}
+
 fn words_of_a_small_set() -> impl Iterator<Item = usize> {
     let waiters = HEADER_BYTES + 0x80;
     let slots = (0..3).map(move |slot| waiters + 0x80 + slot * 4160);

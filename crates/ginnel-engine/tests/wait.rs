@@ -569,3 +569,48 @@ fn scribbled_slots_are_an_error_or_work_and_never_hang() {
         crate::common::tried("wait queue", tried);
     });
 }
+
+/// Changes something, and only then finds that it cannot be done: for whom it serves, when the count is not 0.
+struct Hasty;
+
+impl Object for Hasty {
+    fn attempt(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<bool> {
+        if guard.get(COUNT)? == 0 {
+            return Ok(false);
+        }
+        for at in 0..3 {
+            guard.set(TOTAL, 7 + at)?;
+        }
+        words[1] = 9;
+        Err(Errno::RANGE)
+    }
+
+    fn take_back(&self, _: &mut Guard<'_>, _: &Words) -> Result<()> {
+        Err(Errno::UCLEAN)
+    }
+}
+
+#[test]
+fn what_was_changed_for_somebody_whose_operation_then_failed_is_undone() {
+    isolated(|| {
+        let segment = units();
+        let waiters = Waiters::of(&segment, WAITERS, 100, &Hasty).unwrap();
+        let total = || segment.word64(TOTAL).unwrap().load(Ordering::SeqCst);
+        let before = total();
+        let sleepers: Vec<_> = (0..3)
+            .map(|_| {
+                let child = fork(|| assert_eq!(waiters.run([0; 7], Patience::Endless), Err(Errno::RANGE)));
+                wait_blocked_in(child.pid(), libc::SYS_futex_waitv);
+                child
+            })
+            .collect();
+        let mut guard = waiters.enter(None).unwrap();
+        guard.set(COUNT, 1).unwrap();
+        waiters.serve_others(guard).unwrap();
+        sleepers.into_iter().for_each(|child| child.assert_ok());
+        assert_eq!((total(), segment.word64(COUNT).unwrap().load(Ordering::SeqCst)), (before, 1));
+        // One's own is undone as well.
+        assert_eq!(waiters.run([0; 7], Patience::None), Err(Errno::RANGE));
+        assert_eq!(total(), before);
+    });
+}

@@ -35,7 +35,9 @@
 //! - Ids are random, and the number of objects is limited by the memory only. Limits are the namespace's ([`Limits`]), and no
 //!   privilege is asked for.
 //! - The programs that share it run in one PID namespace.
-//! - A handler installed with `SA_RESTART` lets a waiting call go on, where the kernel's System V calls give `EINTR` even so.
+//! - A signal handler ends a waiting System V call, whatever its `SA_RESTART` says, as in the kernel; but not one that runs on
+//!   a stack of its own (`SA_ONSTACK`) or on a processor other than x86-64: there `SA_RESTART` lets the call go on. Nor does
+//!   a stop and a continuation.
 //! - Lists show what the caller may read; the kernel's show all.
 //! - A queue's descriptor is polled and nothing else, and cannot be passed on as the queue.
 //!
@@ -52,7 +54,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Label, Result};
 
 #[doc(inline)]
-pub use ginnel_engine::namespace::{Finding, Kind, Limits, What};
+pub use ginnel_engine::namespace::{Doubt, Finding, Kind, Limits, Unseen, Unused, What};
 
 /// A home of System V and POSIX objects: the kernel's, or a directory. A clone is the same one.
 ///
@@ -275,13 +277,55 @@ impl Namespace {
         self.collect_unless(false)
     }
 
+    /// Its objects whose users have all ended: no process has one open or attached. They may hold messages, values or
+    /// memory for somebody who is still to come: only their owner knows. Nothing is touched; [`removed`](Finding::removed)
+    /// says what [`collect_unused`](Namespace::collect_unused) would remove.
+    ///
+    /// ```
+    /// # ginnel_testkit::private();
+    /// use ginnel::Namespace;
+    /// use ginnel::message::PosixQueue;
+    /// use ginnel::namespace::Doubt;
+    ///
+    /// let home = Namespace::private()?;
+    /// let queue = PosixQueue::options().namespace(&home).create(true).open("/jobs")?;
+    /// assert!(home.unused(Doubt::Ignore)?.findings.is_empty());
+    /// drop(queue);
+    /// assert_eq!(home.unused(Doubt::Ignore)?.findings[0].name, "jobs");
+    /// # Ok::<(), ginnel::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Namespace::leftovers`].
+    pub fn unused(&self, doubt: Doubt) -> Result<Unused> {
+        self.collect_unused_unless(true, doubt)
+    }
+
+    /// Removes its objects that no process has open or attached. `doubt` says what is done with those that a process may
+    /// have which this user may not look at.
+    ///
+    /// # Errors
+    /// As [`Namespace::leftovers`].
+    pub fn collect_unused(&self, doubt: Doubt) -> Result<Unused> {
+        self.collect_unused_unless(false, doubt)
+    }
+
+    fn collect_unused_unless(&self, dry_run: bool, doubt: Doubt) -> Result<Unused> {
+        let outcome = self.collectable()?.collect_unused(dry_run, doubt);
+        outcome.map_err(|errno| Error::new("readdir", errno, &self.label()))
+    }
+
     fn collect_unless(&self, dry_run: bool) -> Result<Vec<Finding>> {
-        let Some(home) = &self.0 else {
-            return Err(Error::new("collect", Errno::OPNOTSUPP, &self.label()).with_hint(
+        let outcome = self.collectable()?.collect(dry_run);
+        outcome.map_err(|errno| Error::new("readdir", errno, &self.label()))
+    }
+
+    fn collectable(&self) -> Result<&engine::Namespace> {
+        self.0.as_deref().ok_or_else(|| {
+            Error::new("collect", Errno::OPNOTSUPP, &self.label()).with_hint(
                 "the kernel does not know who uses its objects: see what there is, and remove it by name",
-            ));
-        };
-        home.collect(dry_run).map_err(|errno| Error::new("readdir", errno, &self.label()))
+            )
+        })
     }
 
     fn found(outcome: Result<engine::Namespace, engine::OpenError>) -> Result<Namespace> {

@@ -3,8 +3,8 @@
 use std::process::Stdio;
 
 use ginnel::Namespace;
-use ginnel::message::{PosixQueue, SysvQueue};
-use ginnel_testkit::{isolated, run_ok, spawn, wait_until};
+use ginnel::message::{PosixQueue, Select, SysvQueue};
+use ginnel_testkit::{as_user, fork, isolated, run, run_ok, spawn, wait_blocked_in, wait_until};
 
 use crate::support::{failures, ginnel, ok, wrong_usage};
 
@@ -105,15 +105,90 @@ fn gc_removes_what_the_dead_left_and_nothing_else() {
         std::fs::write(path.join("msg/notes"), "mine").unwrap();
         // A queue with another's name.
         std::fs::copy(path.join("mq/jobs"), path.join("mq/other")).unwrap();
-        let dry = inside(&["gc"]);
+        let dry = inside(&["gc", "--keep-unused"]);
         assert!(dry.contains("would remove posix-mq other: corrupt"), "{dry}");
         assert!(dry.contains("would leave sysv-msg notes: not an object"), "{dry}");
         assert_eq!(dry.lines().count(), 2, "{dry}");
         assert!(path.join("mq/other").exists());
-        let done = inside(&["gc", "--yes"]);
+        let done = inside(&["gc", "--keep-unused", "--yes"]);
         assert!(done.contains("removed posix-mq other: corrupt"), "{done}");
         assert!(!path.join("mq/other").exists() && path.join("msg/notes").exists());
         assert_eq!(inside(&["ls", "--noheadings"]).lines().count(), 6);
+    });
+}
+
+#[test]
+fn gc_removes_what_no_process_has_any_more() {
+    isolated(|| {
+        make_all();
+        inside(&["send", "sysv-msg:0x2a", "hello"]);
+        let home = Namespace::open("jobs").unwrap();
+        let users: Vec<_> = (0..2)
+            .map(|_| {
+                fork(|| {
+                    let queue = SysvQueue::open_in(&home, 0x2a).unwrap();
+                    let _status = queue.try_send(1, b"of one who will be killed");
+                    let _jobs = PosixQueue::open_in(&home, "/jobs").unwrap();
+                    let _waits = queue.recv(Select::Type(77), &mut [0; 8]);
+                })
+            })
+            .collect();
+        users.iter().for_each(|user| wait_blocked_in(user.pid(), libc::SYS_futex_waitv));
+        let of_queues = |text: &str| {
+            text.lines().filter(|line| line.contains("sysv-msg") || line.contains("posix-mq")).count()
+        };
+        let dry = inside(&["gc"]);
+        assert_eq!((dry.lines().count(), of_queues(&dry)), (4, 0), "{dry}");
+        assert!(
+            dry.contains("would remove posix-sem sem.s: no process has it open or attached (value 0"),
+            "{dry}"
+        );
+        for user in users {
+            user.kill();
+            user.wait();
+        }
+        let dry = inside(&["gc"]);
+        assert_eq!((dry.lines().count(), of_queues(&dry)), (6, 2), "{dry}");
+        assert!(dry.contains("attached (3 messages, 55 B)"), "{dry}");
+        assert_eq!(inside(&["ls", "--noheadings"]).lines().count(), 6, "nothing was touched");
+        let one = SysvQueue::open_in(&home, 0x2a).unwrap();
+        one.status().unwrap();
+        one.try_send(1, b"").unwrap();
+        let done = inside(&["gc", "--yes"]);
+        assert_eq!((done.lines().count(), of_queues(&done)), (5, 1), "{done}");
+        assert!(done.lines().all(|line| line.starts_with("removed ")), "{done}");
+        assert_eq!(inside(&["ls", "--noheadings"]).lines().count(), 1);
+        drop(one);
+        let json = inside(&["gc", "--yes", "--json"]);
+        assert!(json.contains(r#""removed":true"#) && json.contains(r#""messages":4"#), "{json}");
+        assert_eq!(inside(&["ls", "--noheadings"]), "");
+    });
+}
+
+#[test]
+fn gc_leaves_what_somebody_may_have_who_may_not_be_looked_at() {
+    isolated(|| {
+        let path = "/dev/shm/all";
+        ok(&["create", "--namespace", path, "posix-sem:/roots"]);
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
+        for directory in
+            std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir())
+        {
+            std::fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o1777))
+                .unwrap();
+        }
+        as_user(1234, 1234, || {
+            ok(&["create", "--namespace", path, "posix-sem:/own"]);
+            let output = run(&mut ginnel(&["gc", "--namespace", path, "--yes"]));
+            let (told, why) =
+                (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(told.contains("left posix-sem sem.own"), "{told}{why}");
+            assert!(why.contains("may not be looked at") && why.contains("--ignore-unseen"), "{why}");
+            assert!(output.status.success(), "{why}");
+            let told = ok(&["gc", "--namespace", path, "--ignore-unseen"]);
+            assert!(told.contains("would remove posix-sem sem.own"), "{told}");
+        })
+        .assert_ok();
     });
 }
 

@@ -2,8 +2,8 @@
 //!
 //! # What a user sees
 //! What the kernel's queue does, with limits of one's own choosing for each queue. Differences: blocked threads are served
-//! in the order in which they came, whatever their scheduling priority; a call that a signal handler interrupts is not
-//! restarted; what `notify` and `doorbell` say of notices and of the descriptor.
+//! in the order in which they came, whatever their scheduling priority; what `notify` and `descriptor` say of notices and of
+//! the descriptor.
 //!
 //! A message longer than [`LARGE`] is copied without the lock.
 //!
@@ -31,27 +31,28 @@
 //!
 //! A message that is put back may be one more than the queue is to hold: it is full until that one is gone.
 
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
 
 use crate::lock::Guard;
+use crate::message::doorbell::{self, BellName, Doorbell, within_grace};
 use crate::namespace::{Draft, Kind, Namespace, random};
 use crate::primitive::{Ordering, Thread, thread_exists};
 use crate::segment::Segment;
-use crate::wait::{Object, Patience, Stake, Waiters, Words};
+use crate::wait::{Alone, General, Object, Patience, Stake, Waiters, Words};
 use crate::{Errno, Result};
 
 mod call;
 mod descriptor;
-mod doorbell;
+mod file;
 mod flags;
 mod notify;
+mod quick;
 mod store;
 
-use call::Call;
-pub(crate) use doorbell::bells;
-use doorbell::{BellName, Doorbell};
+use call::{Call, Long};
 use flags::Flags;
 pub use notify::{Notification, Registration};
+use quick::{Got, Last};
 use store::{
     BELL_NAME, BYTES, Geometry, KIND, LIMIT_BYTES, LIMIT_MESSAGES, NOTICE, OUT_OF_STEP, State, Store, Stored,
 };
@@ -60,6 +61,8 @@ use store::{
 pub const PRIORITIES: u32 = store::PRIORITIES;
 /// Messages of more bytes are copied without the lock.
 pub const LARGE: usize = 8 << 10;
+/// The memory of messages of as many bytes is fetched before the lock is taken.
+const WARMED: usize = 2048;
 
 /// "posixmq" and the version of what follows.
 const POSIX_QUEUE: u64 = u64::from_le_bytes(*b"posixmq\x01");
@@ -163,6 +166,9 @@ pub struct PosixQueue {
     may_send: bool,
     flags: Flags,
     bell: Doorbell,
+    /// Whether the last message that was received here was long: so will be the next.
+    was_long: AtomicBool,
+    last: Last,
 }
 
 impl PosixQueue {
@@ -201,7 +207,8 @@ impl PosixQueue {
             if !made && flags & libc::O_ACCMODE == libc::O_ACCMODE {
                 return Err(Errno::INVAL);
             }
-            match Doorbell::open(home, &segment) {
+            let bell = bell_name(&segment).and_then(|name| name.open_or_make(home, segment.file()?));
+            match bell {
                 // It has just been unlinked.
                 Err(Errno::NOENT) => {}
                 bell => return PosixQueue::with(segment, bell?, flags),
@@ -237,7 +244,9 @@ impl PosixQueue {
             for (place, value) in words {
                 segment.word64(place)?.store(value, Ordering::Relaxed);
             }
-            bell = Some(Doorbell::make(home, segment)?);
+            let name = bell_name(segment)?;
+            name.make(home, segment.file()?)?;
+            bell = Some(name);
             Ok(())
         })?;
         Ok((segment, bell.ok_or(Errno::UCLEAN)?))
@@ -269,6 +278,8 @@ impl PosixQueue {
             flags: Flags::new(flags & libc::O_NONBLOCK != 0)?,
             segment,
             bell,
+            was_long: AtomicBool::new(false),
+            last: Last::default(),
         })
     }
 
@@ -280,7 +291,7 @@ impl PosixQueue {
         let mut bell = None;
         // Who may unlink it may not be allowed to open it, and what is there may be no queue.
         if let Ok((segment, _)) = home.open_or_create(Kind::PosixQueue, name, 0, 0, |_| Err(Errno::NOENT)) {
-            bell = BellName::of(&segment).ok();
+            bell = bell_name(&segment).ok();
         }
         home.unlink_named(Kind::PosixQueue, name)?;
         if let Some(bell) = bell {
@@ -310,18 +321,36 @@ impl PosixQueue {
         if payload.len() > LARGE {
             return self.send_large(priority, payload, patience);
         }
-        let call = Call::of(self);
+        match self.send_alone(priority, payload, patience)? {
+            Alone::Done => Ok(()),
+            Alone::Otherwise(how) => self.send_among_others(priority, payload, patience, how),
+        }
+    }
+
+    #[inline(never)]
+    fn send_among_others(
+        &self,
+        priority: u32,
+        payload: &[u8],
+        patience: Patience,
+        how: General,
+    ) -> Result<()> {
+        let mut how = Some(how);
+        let mut call = Call::of(self);
+        if payload.len() >= WARMED {
+            call.long = Long::In(payload.len());
+        }
         let waiters = call.waiters();
         let waits = patience != Patience::None;
         for _ in 0..TRIES_MAX {
-            let request = [SEND, 0, 0, 0, 0, 0, 0];
-            let outcome = waiters.run_own(request, patience, |guard, words| {
+            let (how, mut words) = (how.take().unwrap_or_default(), [SEND, 0, 0, 0, 0, 0, 0]);
+            let outcome = waiters.run_on(how, &mut words, patience, |guard, words| {
                 call.send_small(guard, words, priority, payload, waits)
             });
             self.see_to_the_rest();
             match outcome {
-                Ok(_) => return Ok(()),
-                Err(errno) => self.before_another_try(errno, priority, payload.len())?,
+                Ok(()) => return Ok(()),
+                Err(errno) => self.before_another_try(errno, priority, payload.len(), patience)?,
             }
         }
         Err(Errno::UCLEAN)
@@ -342,24 +371,56 @@ impl PosixQueue {
             return Err(Errno::MSGSIZE);
         }
         let patience = self.patience(patience);
-        let call = Call::of(self);
-        call.buffer.set(buffer);
         // With large messages about, one cannot be blocked without a stake.
-        let first = if self.geometry.message_bytes_max > LARGE { Patience::None } else { patience };
-        let request = [RECEIVE, 0, 0, 0, 0, 0, 0];
-        let outcome = call.waiters().run_own(request, first, |guard, words| call.receive_small(guard, words));
-        self.see_to_the_rest();
-        match outcome {
-            Ok(words) => {
-                if call.surplus.get() {
+        let may_block = self.geometry.message_bytes_max <= LARGE || patience == Patience::None;
+        let got = Got::default();
+        let outcome = match self.receive_alone(buffer, patience, may_block, &got) {
+            Ok(Alone::Done) => {
+                if got.has_surplus.get() {
                     self.give_memory_back();
                 }
-                Ok(Received { priority: words[3] as u32, len: words[4] as usize })
+                Ok(Received { priority: got.priority.get(), len: got.len.get() })
             }
-            Err(Errno::FBIG) => self.receive_large(call.buffer.take(), patience),
-            Err(Errno::AGAIN) if patience != first => self.receive_large(call.buffer.take(), patience),
+            Ok(Alone::Otherwise(how)) => self.receive_among_others(buffer, patience, may_block, how),
+            Err(errno) => Err(errno),
+        };
+        match outcome {
+            Ok(received) => {
+                let is_long = received.len >= WARMED;
+                if is_long != self.was_long.load(Ordering::Relaxed) {
+                    self.was_long.store(is_long, Ordering::Relaxed);
+                }
+                Ok(received)
+            }
+            Err(Errno::FBIG) => self.receive_large(buffer, patience),
             Err(errno) => Err(full(errno)),
         }
+    }
+
+    #[inline(never)]
+    fn receive_among_others(
+        &self,
+        buffer: &mut [u8],
+        patience: Patience,
+        may_block: bool,
+        how: General,
+    ) -> Result<Received> {
+        let mut call = Call::of(self);
+        call.buffer.set(buffer);
+        if self.was_long.load(Ordering::Relaxed) {
+            call.long = Long::Out;
+        }
+        let mut words = [RECEIVE, 0, 0, 0, 0, 0, 0];
+        let outcome = call.waiters().run_on(how, &mut words, patience, |guard, words| {
+            let is_done = call.receive_small(guard, words)?;
+            if is_done || may_block { Ok(is_done) } else { Err(Errno::FBIG) }
+        });
+        self.see_to_the_rest();
+        outcome?;
+        if call.surplus.get() {
+            self.give_memory_back();
+        }
+        Ok(Received { priority: words[3] as u32, len: words[4] as usize })
     }
 
     /// The queue's state (`mq_getattr(3)`).
@@ -401,25 +462,29 @@ impl PosixQueue {
 
     /// With the lock, and without changing anything.
     fn look<T>(&self, see: impl FnOnce(&Guard<'_>) -> Result<T>) -> Result<T> {
-        let seen = self.look_until(None, see);
+        let seen = self.look_with(Patience::Endless, see);
         self.see_to_the_rest();
         seen
     }
 
-    fn look_until<T>(&self, limit: Option<Instant>, see: impl FnOnce(&Guard<'_>) -> Result<T>) -> Result<T> {
+    fn look_with<T>(&self, patience: Patience, see: impl FnOnce(&Guard<'_>) -> Result<T>) -> Result<T> {
         let call = Call::of(self);
         let waiters = call.waiters();
-        let guard = waiters.enter(limit)?;
+        let guard = waiters.enter_with(patience)?;
         let seen = see(&guard);
         waiters.leave(guard);
         seen
     }
 
     /// A transaction that is neither a send nor a receive.
-    fn change<T>(&self, mut change: impl FnMut(&mut Guard<'_>) -> Result<T>) -> Result<T> {
+    fn change<T>(
+        &self,
+        patience: Patience,
+        mut change: impl FnMut(&mut Guard<'_>) -> Result<T>,
+    ) -> Result<T> {
         let call = Call::of(self);
         let mut result = Err(Errno::AGAIN);
-        let outcome = call.waiters().run_own([0; 7], Patience::None, |guard, _| {
+        let outcome = call.waiters().run_own([0; 7], patience, |guard, _| {
             result = change(guard);
             result.as_ref().map(|_| true).map_err(|errno| *errno)
         });
@@ -433,25 +498,25 @@ impl PosixQueue {
         if left(OUT_OF_STEP) | left(NOTICE) != 0 {
             // The operation itself is done: what fails here is left to the next one.
             let _ = self.send_notice(false);
-            let _ = self.ring();
+            let _ = doorbell::ring(self);
         }
     }
 
     /// Does what an attempt has asked for, or fails as it did.
     #[cold]
-    fn before_another_try(&self, errno: Errno, priority: u32, len: usize) -> Result<()> {
+    fn before_another_try(&self, errno: Errno, priority: u32, len: usize, patience: Patience) -> Result<()> {
         match errno {
-            Errno::NOBUFS => self.make_room(priority, len),
+            Errno::NOBUFS => self.make_room(priority, len, patience),
             Errno::ALREADY => self.send_notice(true),
             errno => Err(full(errno)),
         }
     }
 
-    fn make_room(&self, priority: u32, len: usize) -> Result<()> {
+    fn make_room(&self, priority: u32, len: usize, patience: Patience) -> Result<()> {
         let store = self.store();
-        let wanted = self.look(|guard| store.wanted(guard))?;
+        let wanted = self.look_with(patience, |guard| store.wanted(guard))?;
         let limit = store.make_room(&wanted, priority, len)?;
-        self.change(|guard| store.note(guard, &wanted, limit, priority, len))
+        self.change(patience, |guard| store.note(guard, &wanted, limit, priority, len))
     }
 
     /// Gives the memory of a queue that is empty, and was large, back to the kernel.
@@ -462,7 +527,7 @@ impl PosixQueue {
         let call = Call::of(self);
         let giver = self.segment.word64(store::GIVER).map_or(0, |word| word.load(Ordering::Relaxed)) as u32;
         let giver_is_dead = giver != 0 && !thread_exists(giver);
-        let surplus = self.change(|guard| match store.giver(guard)? {
+        let surplus = self.change(Patience::None, |guard| match store.giver(guard)? {
             0 if store.state(guard)?.count == 0 && call.is_idle(guard)? && store.has_surplus(guard)? => {
                 store.change_arenas(guard, thread).map(Some)
             }
@@ -473,7 +538,7 @@ impl PosixQueue {
         });
         if let Ok(Some(surplus)) = surplus {
             store.give_back(surplus);
-            let _ = self.change(|guard| store.has_given_back(guard, thread));
+            let _ = self.change(Patience::None, |guard| store.has_given_back(guard, thread));
         }
     }
 
@@ -493,8 +558,8 @@ impl PosixQueue {
             }) {
                 Ok(staked) => break staked,
                 Err(Errno::NOBUFS) => {
-                    self.make_room(priority, payload.len())?;
-                    waiters.make_room().map_err(full)?;
+                    self.make_room(priority, payload.len(), patience)?;
+                    waiters.make_room(patience).map_err(full)?;
                 }
                 Err(errno) => return Err(full(errno)),
             }
@@ -527,7 +592,7 @@ impl PosixQueue {
             tries.next().ok_or(Errno::UCLEAN)?;
             match self.stake_for(&waiters, patience, |_, _| Ok(([RECEIVED, 0, 0, 0, 0, 0, 0], ()))) {
                 Ok((stake, ())) => break stake,
-                Err(Errno::NOBUFS) => waiters.make_room().map_err(full)?,
+                Err(Errno::NOBUFS) => waiters.make_room(patience).map_err(full)?,
                 Err(errno) => return Err(full(errno)),
             }
         };
@@ -542,7 +607,7 @@ impl PosixQueue {
         let ended = self.end_stake(&waiters, stake, outcome.ok(), patience);
         self.see_to_the_rest();
         let message = outcome.and_then(|message| ended.map(|()| message)).map_err(full)?;
-        if self.look(|guard| self.store().has_surplus(guard)) == Ok(true) {
+        if self.look_with(Patience::None, |guard| self.store().has_surplus(guard)) == Ok(true) {
             self.give_memory_back();
         }
         Ok(Received { priority: message.priority, len: message.len })
@@ -555,8 +620,7 @@ impl PosixQueue {
         patience: Patience,
         take: impl FnOnce(&mut Guard<'_>, &mut State) -> Result<(Words, T)>,
     ) -> Result<(Stake<'a>, T)> {
-        let deadline = if let Patience::Until(deadline) = patience { Some(deadline) } else { None };
-        let mut guard = waiters.enter(deadline)?;
+        let mut guard = waiters.enter_with(patience)?;
         let outcome = (|| {
             let mut state = self.store().state(&guard)?;
             let (words, taken) = take(&mut guard, &mut state)?;
@@ -578,9 +642,9 @@ impl PosixQueue {
         message: Option<Stored>,
         patience: Patience,
     ) -> Result<()> {
-        let limit = if patience == Patience::Endless { None } else { after_grace() };
+        let limit = if patience == Patience::Endless { Patience::Endless } else { within_grace() };
         let mut guard = loop {
-            match waiters.enter(limit) {
+            match waiters.enter_with(limit) {
                 Err(Errno::INTR) => {}
                 outcome => break outcome?,
             }
@@ -596,9 +660,8 @@ impl PosixQueue {
     }
 }
 
-/// How long what is left to do after an operation waits for the lock: who holds it for longer has been stopped.
-fn after_grace() -> Option<Instant> {
-    Some(Instant::now() + Duration::from_secs(1))
+fn bell_name(segment: &Segment) -> Result<BellName> {
+    BellName::of(segment.file()?, segment.word64(BELL_NAME)?.load(Ordering::Relaxed))
 }
 
 impl Drop for PosixQueue {

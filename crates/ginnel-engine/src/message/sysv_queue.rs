@@ -11,8 +11,10 @@
 //! A drained queue gives its memory back, but for a page in 256 of what it had. One that is filled and drained several
 //! times a second keeps up to 16 MiB until that ends.
 //!
-//! Deliberate differences: `msg_lrpid` is always a process's id (the kernel puts a thread's there if the receiver was
-//! blocked). `MSG_COPY` works whatever the kernel was built with.
+//! `msg_lrpid` is a thread's id if the receiver had to wait, and else a process's: so the kernel has it.
+//!
+//! Deliberate differences: `MSG_COPY` works whatever the kernel was built with; a queue is full when it holds some four
+//! million messages, whatever its limit in bytes.
 //!
 //! # How it works inside
 //! See `store` for what a queue holds, `order` and `types` for how a message is found, `heap` for its memory.
@@ -34,6 +36,8 @@
 //! | after that | it was received |
 //! | giving memory back, or making it | see `heap` |
 
+use std::cell::Cell;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::lock::{self, Guard, Lock};
@@ -44,6 +48,7 @@ use crate::wait::{Alone, General, Object, Patience, Place, Stake, Waiters, Words
 use crate::{Errno, Result};
 
 mod call;
+mod descriptor;
 mod least;
 mod order;
 mod quick;
@@ -52,7 +57,9 @@ mod table;
 mod types;
 
 use call::{CLAIMED, Call, PAGES, PREPARED, PROCESS, RECEIVE, SEND, UNIT};
-use quick::Got;
+use descriptor::Bell;
+pub(crate) use descriptor::dismiss;
+use quick::{Got, Trail};
 use store::{
     BLOCKED_MAX, CHANGED, COUNTS, FIRST_PAGE, Found, LIMIT, RECEIVED, REGROWN, SENT, SHAPE, Store, WAITERS,
     WHOLE_MAX,
@@ -62,6 +69,8 @@ use store::{
 pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
 /// From how many bytes on a payload is copied without the lock.
 pub const LARGE_BYTES: usize = 8192;
+/// The memory of messages of as many bytes is fetched before the lock is taken.
+const WARMED_BYTES: usize = 2048;
 
 /// What permission it takes to receive.
 const READ: u32 = 0o444;
@@ -177,6 +186,10 @@ pub struct SysvQueue {
     rights: Rights,
     /// The namespace's `msgmax`.
     message_max: usize,
+    /// Whether the last message that was received here was long: so will be the next.
+    was_long: AtomicBool,
+    trail: Trail,
+    bell: Bell,
 }
 
 impl SysvQueue {
@@ -187,7 +200,10 @@ impl SysvQueue {
     pub fn get(home: &Namespace, key: i32, flags: i32) -> Result<i32> {
         let bytes_max = home.limits().msgmnb;
         home.get(Kind::SysvQueue, key, flags, 0, |draft| {
-            draft.segment(CAPACITY, |segment| fill(segment, bytes_max))
+            draft.segment(CAPACITY, |segment| {
+                fill(segment, bytes_max)?;
+                descriptor::provide_new(home, segment, flags.cast_unsigned())
+            })
         })
     }
 
@@ -197,13 +213,20 @@ impl SysvQueue {
     /// As [`Namespace::open_id`]. `EUCLEAN`: it holds no queue.
     pub fn open(home: &Namespace, id: i32) -> Result<SysvQueue> {
         let limit = usize::try_from(home.limits().msgmax).unwrap_or(usize::MAX);
-        SysvQueue::of(home.open_id(Kind::SysvQueue, id)?, limit.min(MESSAGE_BYTES_MAX))
+        SysvQueue::of(home, home.open_id(Kind::SysvQueue, id)?, limit.min(MESSAGE_BYTES_MAX))
     }
 
-    fn of(segment: Segment, message_max: usize) -> Result<SysvQueue> {
+    fn of(home: &Namespace, segment: Segment, message_max: usize) -> Result<SysvQueue> {
         segment.words::<8>(HEADER_BYTES + WAITERS)?;
         let rights = Rights::of(&segment);
-        Ok(SysvQueue { segment, rights, message_max })
+        Ok(SysvQueue {
+            segment,
+            rights,
+            message_max,
+            was_long: AtomicBool::new(false),
+            trail: Trail::default(),
+            bell: Bell::of(home)?,
+        })
     }
 
     /// `IPC_STAT`. It takes the permission to read alone.
@@ -224,6 +247,9 @@ impl SysvQueue {
         let status = Self::read_status(&object, &home.read_id(Kind::SysvQueue, id)?);
         if let (Some(waiters), Some(guard)) = (&waiters, guard) {
             waiters.leave(guard);
+        }
+        if let Ok(queue) = &queue {
+            queue.see_to_the_rest();
         }
         status
     }
@@ -262,7 +288,9 @@ impl SysvQueue {
                 namespace::Change { uid: change.uid, gid: change.gid, mode: change.mode },
             )?;
         }
-        let queue = SysvQueue::of(Segment::of(found.file)?, 0)?;
+        let queue = SysvQueue::of(home, Segment::of(found.file)?, 0)?;
+        // Who cannot poll is told so when he asks.
+        let _ = descriptor::provide(home, &queue.segment, change.uid, change.gid, change.mode & 0o777);
         let store = Store::of(&queue.segment)?;
         let call = Call::new(&store, 0, &[], &mut []);
         let attempt = |guard: &mut Guard<'_>, _: &mut Words| {
@@ -271,9 +299,12 @@ impl SysvQueue {
             }
             store.set(guard, LIMIT, change.bytes_max)?;
             store.set(guard, CHANGED, seconds())?;
+            SysvQueue::note_limit(&store, guard)?;
             Ok(true)
         };
-        queue.waiters(&call)?.run_own(Words::default(), Patience::None, attempt).map(drop)
+        let outcome = queue.waiters(&call)?.run_own(Words::default(), Patience::Endless, attempt);
+        queue.see_to_the_rest();
+        outcome.map(drop)
     }
 
     /// Removes a queue: who is blocked gets `EIDRM`, who comes later `EINVAL`; `IPC_RMID`.
@@ -283,7 +314,7 @@ impl SysvQueue {
     pub fn remove(home: &Namespace, id: i32) -> Result<()> {
         home.remove_id(Kind::SysvQueue, id, |segment| {
             let file = segment.file()?.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-            SysvQueue::of(Segment::of(file)?, 0)?.dismiss()
+            SysvQueue::of(home, Segment::of(file)?, 0)?.dismiss()
         })
     }
 
@@ -317,41 +348,58 @@ impl SysvQueue {
     /// removed. `ENOMEM`: no memory for the message. `EUCLEAN`: the segment does not hold what it must.
     #[inline]
     pub fn send(&self, kind: i64, payload: &[u8], flags: i32, patience: Patience) -> Result<()> {
+        let mut again = false;
         loop {
-            match self.try_send(kind, payload, flags, patience) {
+            match self.try_send(kind, payload, flags, patience, again) {
                 // Somebody has changed who may use the queue.
-                Err(Errno::RESTART) => {}
+                Err(Errno::RESTART) => again = true,
                 outcome => return outcome,
             }
         }
     }
 
     #[inline]
-    fn try_send(&self, kind: i64, payload: &[u8], flags: i32, patience: Patience) -> Result<()> {
+    fn try_send(&self, kind: i64, payload: &[u8], flags: i32, patience: Patience, again: bool) -> Result<()> {
         if kind < 1 || payload.len() > self.message_max {
             return Err(Errno::INVAL);
         }
         let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
         let how = if payload.len() <= WHOLE_MAX {
-            match self.send_alone(kind, payload, patience)? {
-                Alone::Done => return Ok(()),
-                Alone::Otherwise(how) => how,
+            match self.send_alone(kind, payload, patience) {
+                Ok(Alone::Done) => return Ok(()),
+                Ok(Alone::Otherwise(how)) => how,
+                Err(Errno::AGAIN) if self.note_refused() => General::default(),
+                Err(errno) => return Err(errno),
             }
         } else {
             General::default()
         };
+        let how = General { has_waited: how.has_waited || again, ..how };
         self.send_among_others(kind, payload, patience, how)
     }
 
     #[inline(never)]
     fn send_among_others(&self, kind: i64, payload: &[u8], patience: Patience, how: General) -> Result<()> {
-        let mut how = Some(how);
+        let mut outcome = self.send_generally(kind, payload, patience, how);
+        if outcome == Err(Errno::AGAIN) && self.note_refused() {
+            outcome = self.send_generally(kind, payload, patience, General::default());
+        }
+        self.see_to_the_rest();
+        outcome
+    }
+
+    fn send_generally(&self, kind: i64, payload: &[u8], patience: Patience, how: General) -> Result<()> {
         let store = Store::of(&self.segment)?;
         let call = Call::new(&store, kind, payload, &mut []);
+        call.has_begun.set(how.has_waited);
+        let mut how = Some(how);
         self.rights.check(&self.segment, WRITE)?;
         let waiters = self.waiters(&call)?;
         if payload.len() > LARGE_BYTES {
             return self.send_large(&call, &waiters, patience);
+        }
+        if payload.len() > WHOLE_MAX {
+            store.warm_for_sending(payload.len());
         }
         let size = payload.len() as u32;
         let state = u64::from(call.state) << 32;
@@ -373,7 +421,7 @@ impl SysvQueue {
             });
             match outcome {
                 Ok(_) => return Ok(()),
-                Err(Errno::NOBUFS) => self.make_memory(&store, &waiters)?,
+                Err(Errno::NOBUFS) => self.make_memory(&store, &waiters, patience)?,
                 Err(Errno::NOSPC) => return Err(Errno::NOMEM),
                 Err(errno) => return Err(errno),
             }
@@ -402,7 +450,7 @@ impl SysvQueue {
                     call.attempt(guard, words)
                 });
                 match outcome {
-                    Err(Errno::NOBUFS) => waiters.make_room()?,
+                    Err(Errno::NOBUFS) => waiters.make_room(patience)?,
                     Err(Errno::NOSPC) => break Err(Errno::NOMEM),
                     outcome => break outcome.map(drop),
                 }
@@ -426,7 +474,7 @@ impl SysvQueue {
         patience: Patience,
     ) -> Result<(u32, Stake<'w>)> {
         loop {
-            let mut guard = waiters.enter(patience.deadline())?;
+            let mut guard = waiters.enter_with(patience)?;
             let checked = call.begin().and_then(|()| {
                 let may_go_on = patience != Patience::None || call.store.fits(call.payload.len() as u64);
                 if may_go_on { Ok(()) } else { Err(Errno::AGAIN) }
@@ -439,7 +487,7 @@ impl SysvQueue {
                     if errno != Errno::NOBUFS {
                         return Err(errno);
                     }
-                    self.make_memory(call.store, waiters)?;
+                    self.make_memory(call.store, waiters, patience)?;
                     continue;
                 }
             };
@@ -454,7 +502,7 @@ impl SysvQueue {
                         return Err(errno);
                     }
                     waiters
-                        .make_room()
+                        .make_room(patience)
                         .map_err(|errno| if errno == Errno::NOSPC { Errno::NOMEM } else { errno })?;
                 }
             }
@@ -482,24 +530,42 @@ impl SysvQueue {
     /// segment does not hold what it must.
     #[inline]
     pub fn recv(&self, out: &mut [u8], kind: i64, flags: i32, patience: Patience) -> Result<(i64, usize)> {
+        let mut again = false;
         loop {
             let outcome = if flags & libc::MSG_COPY == 0 {
-                self.try_recv(out, kind, flags, patience)
+                self.try_recv(out, kind, flags, patience, again)
             } else {
                 self.copy(out, kind, flags, patience)
             };
             match outcome {
                 // Somebody has changed who may use the queue.
-                Err(Errno::RESTART) => {}
-                outcome => return outcome,
+                Err(Errno::RESTART) => again = true,
+                outcome => {
+                    if let Ok((_, len)) = outcome {
+                        let is_long = len >= WARMED_BYTES;
+                        if is_long != self.was_long.load(Ordering::Relaxed) {
+                            self.was_long.store(is_long, Ordering::Relaxed);
+                        }
+                    }
+                    return outcome;
+                }
             }
         }
     }
 
     #[inline]
-    fn try_recv(&self, out: &mut [u8], kind: i64, flags: i32, patience: Patience) -> Result<(i64, usize)> {
+    fn try_recv(
+        &self,
+        out: &mut [u8],
+        kind: i64,
+        flags: i32,
+        patience: Patience,
+        again: bool,
+    ) -> Result<(i64, usize)> {
         let patience = if flags & libc::IPC_NOWAIT != 0 { Patience::None } else { patience };
-        let how = if kind >= 0 && flags & libc::MSG_EXCEPT == 0 {
+        // What does not lie in one unit would be found to, with the lock, for nothing.
+        let is_simple = kind >= 0 && flags & libc::MSG_EXCEPT == 0 && !self.was_long.load(Ordering::Relaxed);
+        let how = if is_simple {
             let got = Got::default();
             let may_cut = flags & libc::MSG_NOERROR != 0;
             match self.recv_alone(out, kind, may_cut, patience, &got) {
@@ -510,12 +576,14 @@ impl SysvQueue {
                     return Ok((got.kind.get(), got.len.get()));
                 }
                 Ok(Alone::Otherwise(how)) => how,
+                Err(Errno::AGAIN) if self.note_missed() => General::default(),
                 Err(Errno::AGAIN) => return Err(Errno::NOMSG),
                 Err(errno) => return Err(errno),
             }
         } else {
             General::default()
         };
+        let how = General { has_waited: how.has_waited || again, ..how };
         self.recv_among_others(out, kind, flags, patience, how)
     }
 
@@ -528,15 +596,36 @@ impl SysvQueue {
         patience: Patience,
         how: General,
     ) -> Result<(i64, usize)> {
-        let mut how = Some(how);
+        let mut outcome = self.recv_generally(out, kind, flags, patience, how);
+        if outcome == Err(Errno::NOMSG) && self.note_missed() {
+            outcome = self.recv_generally(out, kind, flags, patience, General::default());
+        }
+        self.see_to_the_rest();
+        outcome
+    }
+
+    fn recv_generally(
+        &self,
+        out: &mut [u8],
+        kind: i64,
+        flags: i32,
+        patience: Patience,
+        how: General,
+    ) -> Result<(i64, usize)> {
         let store = Store::of(&self.segment)?;
         let room = out.len() as u64;
-        let call = Call::new(&store, kind, &[], out);
+        let mut call = Call::new(&store, kind, &[], out);
+        call.was_long = self.was_long.load(Ordering::Relaxed);
+        call.has_begun.set(how.has_waited);
+        let has_waited = Cell::new(how.has_waited);
+        let mut how = Some(how);
+        call.store.warm_for_receiving(call.was_long, kind);
         self.rights.check(&self.segment, READ)?;
         let waiters = self.waiters(&call)?;
-        let process = Thread::current().process();
+        // What is there is the process's, what was waited for is the thread's: so the kernel has it.
+        let (process, thread) = (Thread::current().process(), Thread::current().id());
         let marks = u64::from(flags.cast_unsigned()) | u64::from(call.state) << 32;
-        let request = [RECEIVE, 0, kind as u64, room, u64::from(process), marks, 0];
+        let request = [RECEIVE, 0, kind as u64, room, u64::from(thread), marks, 0];
         let mut may_index = kind < 0;
         let mut lacks_place = false;
         let mut claimed = None;
@@ -547,7 +636,11 @@ impl SysvQueue {
                 if may_index && !store.is_small() {
                     store.make_least(guard)?;
                 }
-                let Some(found) = call.find(guard, kind, flags, room)? else { return Ok(false) };
+                let Some(found) = call.find(guard, kind, flags, room)? else {
+                    has_waited.set(true);
+                    return Ok(false);
+                };
+                let process = if has_waited.get() { thread } else { process };
                 if call.wanted(found.size) <= LARGE_BYTES {
                     return call.take(guard, &found, process).map(|()| true);
                 }
@@ -563,10 +656,12 @@ impl SysvQueue {
                 Ok(_) => break,
                 Err(Errno::NOBUFS) if lacks_place => {
                     lacks_place = false;
-                    waiters.make_room()?;
+                    waiters.make_room(patience)?;
                 }
                 // The index is for speed: it can be done without.
-                Err(Errno::NOBUFS) => may_index = may_index && self.make_memory(&store, &waiters).is_ok(),
+                Err(Errno::NOBUFS) => {
+                    may_index = may_index && self.make_memory(&store, &waiters, patience).is_ok()
+                }
                 Err(Errno::NOMEM) if may_index => may_index = false,
                 Err(Errno::AGAIN) => return Err(Errno::NOMSG),
                 Err(errno) => return Err(errno),
@@ -611,7 +706,7 @@ impl SysvQueue {
         self.rights.check(&self.segment, READ)?;
         let waiters = self.waiters(&call)?;
         for round in 1..=COPIES_MAX {
-            let guard = waiters.enter(patience.deadline())?;
+            let guard = waiters.enter_with(patience)?;
             let version = Lock::of(&self.segment).version(lock::Change::Any);
             let seen = call.see(&guard, index, room, flags);
             let is_last = round == COPIES_MAX;
@@ -628,7 +723,7 @@ impl SysvQueue {
             // Without the lock: it counts if nothing at all has changed meanwhile.
             let (unit, kind, size) = seen?;
             let len = store.read_payload(unit, size, &call.out);
-            let guard = waiters.enter(patience.deadline())?;
+            let guard = waiters.enter_with(patience)?;
             let is_same = Lock::of(&self.segment).version(lock::Change::Any) == version;
             waiters.leave(guard);
             if is_same {
@@ -661,12 +756,17 @@ impl SysvQueue {
 
     /// Gets the memory that an operation lacked, without the lock.
     #[cold]
-    fn make_memory<'w, O: Object>(&self, store: &Store<'w>, waiters: &Waiters<'w, O>) -> Result<()> {
-        let outcome = match store.heap.make_from_holes(waiters, PAGES) {
+    fn make_memory<'w, O: Object>(
+        &self,
+        store: &Store<'w>,
+        waiters: &Waiters<'w, O>,
+        patience: Patience,
+    ) -> Result<()> {
+        let outcome = match store.heap.make_from_holes(waiters, PAGES, patience) {
             Ok(false) => Ok(()),
             Ok(true) => self.note_regrown(),
             // It was not memory that was lacking, but a place for a stake in it.
-            Err(Errno::NOBUFS) => waiters.make_room(),
+            Err(Errno::NOBUFS) => waiters.make_room(patience),
             Err(errno) => Err(errno),
         };
         outcome.map_err(|errno| if errno == Errno::NOSPC { Errno::NOMEM } else { errno })

@@ -1,5 +1,6 @@
 //! What was left behind: found and removed without believing anything that it says. `ginnel gc`.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, OFlags, Stat};
@@ -8,7 +9,7 @@ use super::identity::{Identity, Kind, Naming, hash};
 use super::sysv::{id_of, id_path, key_of, key_path, regular};
 use super::{BELLS, Namespace, is_same};
 use crate::memory::{attachments, sysv_segment};
-use crate::message::posix_queue;
+use crate::message::doorbell;
 use crate::segment::measures;
 use crate::{Errno, Result};
 
@@ -98,18 +99,16 @@ impl Namespace {
         Ok(findings)
     }
 
-    /// The FIFOs of POSIX queues that are gone.
+    /// The FIFOs of queues that are gone.
     fn look_at_bells(&self, dry_run: bool) -> Result<Vec<Finding>> {
-        // In this order: a queue's FIFO is made before the queue has its name, and goes after it.
-        let bells = posix_queue::bells(self)?;
-        let queues: Vec<u64> = self
-            .names(Kind::PosixQueue)?
-            .iter()
-            .filter_map(|name| {
-                self.stat_at(format!("{}/{name}", Kind::PosixQueue.directory()).as_bytes()).ok()
-            })
-            .map(|status| status.st_ino)
-            .collect();
+        let bells = doorbell::bells(self)?;
+        let mut queues = HashSet::new();
+        for kind in [Kind::PosixQueue, Kind::SysvQueue] {
+            for name in self.names(kind)? {
+                let status = self.stat_at(format!("{}/{name}", kind.directory()).as_bytes());
+                queues.extend(status.map(|status| status.st_ino));
+            }
+        }
         let left = bells.into_iter().filter(|(_, queue)| !queues.contains(queue));
         let finding = |(name, _): (String, u64)| {
             let path = format!("{BELLS}/{name}");

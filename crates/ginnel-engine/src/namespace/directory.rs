@@ -5,6 +5,9 @@
 //! the lock exclusively: who gets it was the last, and removes the directory with all that is in it. A forked child shares
 //! its parent's open file, so it counts until both are gone. The kernel gives the lock back for who is killed.
 //!
+//! The directory of a user's namespaces goes with the last of them, if it is as this library makes it. Who is just about to
+//! make a namespace in it, and finds it gone, makes it again.
+//!
 //! # Crash points
 //! | killed | what is left | who cleans up |
 //! | --- | --- | --- |
@@ -31,6 +34,9 @@ const MEMORY_FILE_SYSTEM: &str = "/dev/shm";
 const INFO: &str = "info";
 pub(super) const PRIVATE_PREFIX: &str = "private-";
 const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// How often to make the directory of the user's namespaces again, or a private one.
+const BASES_MAX: usize = 1000;
 
 /// "ginnelns"
 const INFO_MAGIC: u64 = u64::from_ne_bytes(*b"ginnelns");
@@ -246,9 +252,20 @@ impl Options {
         if !fits || name.contains(['/', '\0']) {
             return Err(OpenError { path, why: Refusal::Name });
         }
-        open_base(&base, self.create).map_err(|why| OpenError { path: base.clone(), why })?;
-        sweep_base(&base, false);
-        self.open(path)
+        let mut outcome = Err(OpenError { path: path.clone(), why: Refusal::Missing });
+        let makes = self.create && !name.starts_with(PRIVATE_PREFIX);
+        for _ in 0..if makes { BASES_MAX } else { 1 } {
+            outcome = open_base(&base, self.create)
+                .map_err(|why| OpenError { path: base.clone(), why })
+                .and_then(|_| {
+                    sweep_base(&base, false);
+                    self.open(&path)
+                });
+            if !matches!(&outcome, Err(error) if is_gone(&error.why)) {
+                break;
+            }
+        }
+        outcome
     }
 
     /// Makes a namespace of a random name, which goes with its last user.
@@ -258,15 +275,20 @@ impl Options {
     pub fn private(&self) -> Result<Namespace, OpenError> {
         let base = base();
         let refused = |why| OpenError { path: base.clone(), why };
-        open_base(&base, true).map_err(refused)?;
-        sweep_base(&base, false);
         let options = Options { create: true, mode: 0o700, ..self.clone() };
-        // Again if a sweep of another process took the new directory for a dead one's.
-        for _ in 0..100 {
+        // Again if a sweep of another process took the new directory for a dead one's, or the base for a left one.
+        for nth in 0..BASES_MAX {
+            match open_base(&base, true) {
+                Err(why) if is_gone(&why) => continue,
+                outcome => drop(outcome.map_err(refused)?),
+            }
+            if nth == 0 {
+                sweep_base(&base, false);
+            }
             let number = random().map_err(|errno| refused(Refusal::System { call: "getrandom", errno }))?;
             let path = base.join(format!("{PRIVATE_PREFIX}{number:016x}"));
             match options.open_directory(&path, true) {
-                Err(Refusal::Missing) => {}
+                Err(why) if is_gone(&why) => {}
                 outcome => return outcome.map_err(|why| OpenError { path, why }),
             }
         }
@@ -440,6 +462,25 @@ fn open_base(base: &Path, create: bool) -> Result<OwnedFd, Refusal> {
     Ok(directory)
 }
 
+/// Whether it may be that somebody has just removed a directory that was left.
+fn is_gone(why: &Refusal) -> bool {
+    matches!(why, Refusal::Missing | Refusal::System { errno: Errno::NOENT, .. })
+}
+
+/// Removes the directory of the calling user's namespaces if there is none in it, and nobody has given it another mode.
+fn remove_base(base: &Path) {
+    let as_made = rustix::fs::lstat(base).is_ok_and(|status| {
+        let is_directory = FileType::from_raw_mode(status.st_mode).is_dir();
+        is_directory
+            && status.st_uid == rustix::process::geteuid().as_raw()
+            && status.st_mode & 0o7777 == 0o700
+    });
+    if as_made {
+        // It fails if it is not empty: so nothing can be lost.
+        let _ = rustix::fs::rmdir(base);
+    }
+}
+
 fn make_directory(at: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<(), Refusal> {
     match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o700)) {
         Ok(()) => set_mode(at, name, mode),
@@ -534,15 +575,23 @@ fn sweep_base(base: &Path, dry_run: bool) -> Vec<PathBuf> {
 
 /// As `sweep_base`, in the place for the calling user's namespaces.
 pub(super) fn sweep(dry_run: bool) -> Vec<PathBuf> {
-    sweep_base(&base(), dry_run)
+    let base = base();
+    let swept = sweep_base(&base, dry_run);
+    if !dry_run {
+        remove_base(&base);
+    }
+    swept
 }
 
 /// Leaves a private namespace, whose directory the caller has closed: the last one removes it.
 pub(super) fn leave(path: &Path) {
-    let (Some(base), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    if let Ok(base) = rustix::fs::openat(CWD, base, flags, Mode::empty()) {
-        remove_unused(base.as_fd(), name.as_bytes(), false);
+    if let Ok(directory) = rustix::fs::openat(CWD, parent, flags, Mode::empty())
+        && remove_unused(directory.as_fd(), name.as_bytes(), false)
+        && parent == base()
+    {
+        remove_base(parent);
     }
 }
 

@@ -11,6 +11,7 @@ use super::identity::{
 };
 use super::{Draft, Namespace, RETRIES, is_same};
 use crate::memory::attachments::{self, Shut};
+use crate::message::sysv_queue;
 use crate::segment::{Reader, Segment, link};
 use crate::{Errno, Result};
 
@@ -539,6 +540,9 @@ impl Namespace {
         let identity = Identity::read(file)?;
         if !identity.is_removed() && !identity.is_doomed() {
             return Ok(false);
+        }
+        if kind == Kind::SysvQueue {
+            sysv_queue::dismiss(self, file);
         }
         if identity.key != libc::IPC_PRIVATE {
             self.unlink_if_same(&key_path(kind, identity.key), &status)?;

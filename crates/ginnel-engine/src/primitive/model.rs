@@ -241,6 +241,14 @@ pub(crate) fn futex_wait_any(words: &[(&AtomicU32, u32)], deadline: Option<Insta
     Ok(())
 }
 
+/// There are no signals.
+pub(crate) fn futex_wait_any_heeding(
+    words: &[(&AtomicU32, u32)],
+    deadline: Option<Instant>,
+) -> (Result<(), Errno>, bool) {
+    (futex_wait_any(words, deadline), false)
+}
+
 pub(crate) fn futex_wake(word: &AtomicU32, count: u32) -> usize {
     if !step() {
         return 0;
@@ -320,6 +328,11 @@ impl Thread {
     pub(crate) fn link(self, life: &AtomicU32, _: &AtomicU64, _: &AtomicU64) -> Result<Linked, Errno> {
         kernel().threads.entry(self.0).or_default().linked.push(life.address());
         Ok(Linked { thread: self, life: life.address() })
+    }
+
+    /// The kernel's limit is not modelled.
+    pub(crate) fn has_room(self) -> bool {
+        true
     }
 }
 

@@ -268,8 +268,11 @@ impl SysvSemaphores {
     #[inline]
     fn operate_one(&self, operation: &sembuf, patience: Patience) -> Result<()> {
         if usize::from(operation.sem_num) >= self.count {
-            return Err(self.no_such());
+            return Err(self.no_such(std::slice::from_ref(operation), patience));
         }
+        // One that must not be blocked must not wait for a stopped holder of the lock either.
+        let may_block = i32::from(operation.sem_flg) & libc::IPC_NOWAIT == 0;
+        let patience = if may_block { patience } else { Patience::None };
         let operation = operate::pack(operation, 0);
         let undoes = operate::undoes(operation);
         let (awaits, makes) = match operate::change(operation) {
@@ -279,7 +282,7 @@ impl SysvSemaphores {
         };
         let attempt = |guard: &mut Guard<'_>, caller| {
             guard.makes(makes);
-            self.attempt_one(guard, operation, caller)
+            self.attempt_alone(guard, operation, caller)
         };
         match self.run_alone(undoes, patience, awaits, attempt) {
             Ok(Alone::Done) => Ok(()),
@@ -325,8 +328,16 @@ impl SysvSemaphores {
             return Err(Errno::TOOBIG);
         }
         if operations.iter().any(|operation| usize::from(operation.sem_num) >= self.count) {
-            return Err(self.no_such());
+            return Err(self.no_such(operations, patience));
         }
+        // As in `operate_one`: if none of those that could be blocked may be.
+        let may_block = |operation: &sembuf| {
+            operation.sem_op <= 0 && i32::from(operation.sem_flg) & libc::IPC_NOWAIT == 0
+        };
+        let has_nowait =
+            operations.iter().any(|operation| i32::from(operation.sem_flg) & libc::IPC_NOWAIT != 0);
+        let patience =
+            if has_nowait && !operations.iter().any(may_block) { Patience::None } else { patience };
         let request = Request::new(operations);
         let operations = request.operations();
         if operations.len() * 2 > JOURNAL_SHARE {
@@ -341,10 +352,19 @@ impl SysvSemaphores {
         }
     }
 
-    /// A set that is removed has no semaphores to be beyond.
+    /// A set that is removed has no semaphores to be beyond. Who has asked for an undo is one of those whose end is noted,
+    /// whatever becomes of what was asked: so the kernel has it.
     #[cold]
-    fn no_such(&self) -> Errno {
-        if namespace::state(&self.segment) & REMOVED != 0 { Errno::INVAL } else { Errno::FBIG }
+    fn no_such(&self, operations: &[sembuf], patience: Patience) -> Errno {
+        if namespace::state(&self.segment) & REMOVED != 0 {
+            return Errno::INVAL;
+        }
+        let undoes = |operation: &sembuf| i32::from(operation.sem_flg) & libc::SEM_UNDO != 0;
+        if operations.iter().any(undoes) {
+            // If it cannot be noted, it is not.
+            let _ = self.open_account(patience);
+        }
+        Errno::FBIG
     }
 
     #[inline(never)]
@@ -355,12 +375,15 @@ impl SysvSemaphores {
             self.rights.check(&self.segment, if changes { WRITE } else { READ })?;
         }
         let call = Call::new(self, operations);
+        if how.as_ref().is_some_and(|how| how.has_waited) {
+            call.has_waited();
+        }
         for _ in 0..ACCOUNT_TRIES {
             let how = how.take().unwrap_or_default();
             let attempt = |guard: &mut Guard<'_>, _: &mut Words| call.attempt_own(guard);
             match self.waiters(&call)?.run_on(how, &mut [0; WORDS], patience, attempt) {
                 // This process has no account of adjustments yet, or another handle's, or was forked.
-                Err(Errno::STALE) => self.open_account()?,
+                Err(Errno::STALE) => self.open_account(patience)?,
                 outcome => return outcome,
             }
         }

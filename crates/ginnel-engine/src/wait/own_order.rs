@@ -8,7 +8,7 @@ use super::{LOOKS_MAX, Object, Patience, WORDS, Waiters, Words};
 use crate::lock::{Change, Guard, Lock};
 use crate::primitive::{OWNER_DIED, Ordering, Thread, Watch};
 use crate::segment::Segment;
-use crate::{Errno, Result};
+use crate::{Errno, Result, spin};
 
 /// One blocked operation, shown by [`Waiters::walk`].
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +59,8 @@ pub(crate) struct General {
     pub(crate) watch: Option<Watch>,
     /// It must wait, and has looked for what it waits for.
     pub(crate) has_looked: bool,
+    /// It had to wait: from then on, to the caller, it is blocked.
+    pub(crate) has_waited: bool,
 }
 
 impl Place {
@@ -83,19 +85,27 @@ impl Place {
         let header = segment.words::<{ HEADER / 8 }>(self.base)?;
         let thread = Thread::current();
         let lock = Lock::of(segment);
-        if patience != Patience::None && lock.look_ahead(awaits) {
+        let expected = spin::expected();
+        let mut seen = None;
+        if expected != 0 && patience != Patience::None {
+            seen = lock.look_ahead(expected, awaits);
             lock.approach();
             approach();
         }
         let mut looks = LOOKS_MAX;
+        let mut has_waited = false;
         loop {
-            let before = lock.take_word(thread, patience.deadline())?;
+            let before = lock.take_word(thread, patience.limit(), seen.is_some())?;
             let mut guard = Guard::holding(segment, thread, before);
+            guard.crosses = expected != 0;
+            if let Some(seen) = seen {
+                lock.learn(seen);
+            }
             let word = |field: usize| header[field / 8].load(Ordering::Relaxed);
             let others = word(SLEEPERS) | word(DIRTY) | word(UNWATCHED);
             if others != 0 || (word(MEMBERS) != 0 && !self.all_live(segment, word(HIGH))?) {
                 let watch = Some(guard.release_with_fence());
-                return Ok(Alone::Otherwise(General { watch, has_looked: false }));
+                return Ok(Alone::Otherwise(General { watch, has_looked: false, has_waited }));
             }
             match attempt(&mut guard)? {
                 Attempt::Done => {
@@ -104,17 +114,20 @@ impl Place {
                 }
                 Attempt::Waits if patience == Patience::None => return Err(Errno::AGAIN),
                 Attempt::Waits => {
-                    let seen = lock.version(awaits);
+                    let version = lock.version(awaits);
                     drop(guard);
-                    if looks == 0 || !lock.look_for(awaits, seen, patience.deadline()) {
-                        return Ok(Alone::Otherwise(General { watch: None, has_looked: true }));
+                    has_waited = true;
+                    seen =
+                        if looks == 0 { None } else { lock.look_for(awaits, version, patience.deadline()) };
+                    if seen.is_none() {
+                        return Ok(Alone::Otherwise(General { watch: None, has_looked: true, has_waited }));
                     }
                     looks -= 1;
                     lock.approach();
                     approach();
                 }
                 Attempt::Otherwise => {
-                    return Ok(Alone::Otherwise(General { watch: None, has_looked: false }));
+                    return Ok(Alone::Otherwise(General { watch: None, has_looked: false, has_waited }));
                 }
             }
         }

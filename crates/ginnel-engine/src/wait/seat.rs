@@ -9,7 +9,8 @@ use super::slots::{
 use super::{GRACE, Object, Waiters, Words};
 use crate::lock::{self, Guard};
 use crate::primitive::{
-    AtomicU32, AtomicU64, OWNER_DIED, Ordering, Thread, WAITERS, futex_wait_any, futex_wake,
+    AtomicU32, AtomicU64, OWNER_DIED, Ordering, Thread, WAITERS, futex_wait_any, futex_wait_any_heeding,
+    futex_wake,
 };
 use crate::{Errno, Result};
 
@@ -59,8 +60,9 @@ impl<'a, O: Object> Waiters<'a, O> {
         };
         guard.checkpoint();
         let mut ask = ASK_SOON;
+        let is_ended_by = |ran: lock::Handlers| ran.without_restart || (ran.any && O::NEVER_RESTARTED);
         // What came before it was blocked interrupts nothing.
-        lock::was_interrupted();
+        lock::interrupted_by();
         loop {
             let view = seat.view(&guard);
             self.leave(guard);
@@ -81,7 +83,7 @@ impl<'a, O: Object> Waiters<'a, O> {
                     // A handler that ran while it slept for the lock ends the operation too.
                     let errno = match woken {
                         Err(errno) => errno,
-                        Ok(()) if interrupted || lock::was_interrupted() => Errno::INTR,
+                        Ok(()) if interrupted || is_ended_by(lock::interrupted_by()) => Errno::INTR,
                         Ok(()) => continue,
                     };
                     let words = self.words(&guard, seat.slot)?;
@@ -146,6 +148,18 @@ impl<'a, O: Object> Waiters<'a, O> {
         thread: Thread,
         words: &Words,
     ) -> Result<(&'a AtomicU32, Link<'a>)> {
+        self.fill_words(guard, slot, thread, words)?;
+        self.bring_to_life(slot, thread)
+    }
+
+    /// Writes what a free slot says; nothing would tell of the thread's death.
+    pub(super) fn fill_words(
+        &self,
+        guard: &Guard<'_>,
+        slot: usize,
+        thread: Thread,
+        words: &Words,
+    ) -> Result<()> {
         if guard.get(slot + STATE)? != SLOT_FREE {
             return Err(Errno::UCLEAN);
         }
@@ -154,7 +168,9 @@ impl<'a, O: Object> Waiters<'a, O> {
             word(FIRST_WORD + 8 * index)?.store(*value, Ordering::Release);
         }
         word(PROCESS)?.store(u64::from(thread.process()), Ordering::Release);
-        self.bring_to_life(slot, thread)
+        // A mark that the last one to have it has left.
+        self.segment.word32(slot + LIFE)?.store(0, Ordering::Release);
+        Ok(())
     }
 
     /// From here on the kernel marks the slot when the thread dies.
@@ -232,11 +248,17 @@ impl<'a, O: Object> Seat<'_, 'a, O> {
             }
             words[count] = (epoch, view.epoch as u32);
             // Mostly the lock has been taken or given back between the look and the sleep.
-            match futex_wait_any(&words[..=count], limit) {
-                Err(Errno::AGAIN) => {}
-                Err(Errno::TIMEDOUT) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
-                    return Ok(());
-                }
+            let (slept, has_handled) = if O::NEVER_RESTARTED {
+                futex_wait_any_heeding(&words[..=count], limit)
+            } else {
+                (futex_wait_any(&words[..=count], limit), false)
+            };
+            let is_over = |limit: Option<Instant>| limit.is_some_and(|limit| Instant::now() >= limit);
+            match slept {
+                _ if has_handled => return Err(Errno::INTR),
+                Err(Errno::AGAIN) if !is_over(limit) => {}
+                Err(Errno::AGAIN | Errno::TIMEDOUT) if is_over(deadline) => return Err(Errno::TIMEDOUT),
+                Err(Errno::AGAIN | Errno::TIMEDOUT) => return Ok(()),
                 slept => return slept,
             }
         }

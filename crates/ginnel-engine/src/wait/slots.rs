@@ -5,9 +5,9 @@
 //! itself and the sleeper before it, and who changes the list so that another would have to, has that one look again
 //! ([`Waiters::touch_sleeper_after`]).
 
-use super::{WORDS, Waiters, Words};
+use super::{Patience, WORDS, Waiters, Words};
 use crate::lock::{Guard, Lock};
-use crate::primitive::{AtomicU32, FUTEX_OFFSET, Linked, OWNER_DIED, Ordering};
+use crate::primitive::{AtomicU32, FUTEX_OFFSET, Linked, OWNER_DIED, Ordering, Thread};
 use crate::segment::{PAGE_BYTES, Segment};
 use crate::{Errno, Result};
 
@@ -150,11 +150,12 @@ impl<'a, O> Waiters<'a, O> {
         (self.base / PAGE_BYTES + 1) * PAGE_BYTES
     }
 
-    /// Makes room for one more slot, without the lock: after `ENOBUFS`.
+    /// Makes room for one more slot, without the lock but for noting it: after `ENOBUFS`.
     ///
     /// # Errors
-    /// `ENOSPC`: the file system is full, or as many slots are in use as may be. `ENOMEM`: the segment's capacity.
-    pub fn make_room(&self) -> Result<()> {
+    /// `ENOSPC`: the file system is full, or as many slots are in use as may be. `ENOMEM`: the segment's capacity. Those of
+    /// [`Lock::acquire`]; `EAGAIN`: see [`Patience::None`].
+    pub fn make_room(&self, patience: Patience) -> Result<()> {
         let index = self.high()?;
         let page = (self.slot(index) + self.stride - 1) / PAGE_BYTES * PAGE_BYTES;
         let before = self.slot(index) / PAGE_BYTES * PAGE_BYTES;
@@ -165,7 +166,7 @@ impl<'a, O> Waiters<'a, O> {
         }
         self.segment.reserve(before, end - before)?;
         let room = ((end - self.base - HEADER) / self.stride) as u64;
-        let mut guard = Lock::of(self.segment).acquire(None)?;
+        let mut guard = Lock::of(self.segment).acquire_as(Thread::current(), patience.limit())?;
         if self.get(&guard, ROOM)? < room {
             self.set(&mut guard, ROOM, room)?;
         }

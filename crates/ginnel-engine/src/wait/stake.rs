@@ -12,7 +12,8 @@
 //!
 //! A process's stake is watched through the thread that took it. When that thread ends, the stake is *unwatched*: whoever
 //! enters asks whether the process is gone (without the lock, see `process`), and sleepers look from time to time. The
-//! next use by the process has it watched again.
+//! next use by the process has it watched again. So is one whose thread has as many watched words as the kernel would go
+//! through: a process may hold something in any number of objects.
 //!
 //! # Crash points
 //! | killed | what the others find |
@@ -70,7 +71,7 @@ const ASKED_MAX: usize = 16;
 /// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
 /// let segment = Segment::create(&directory, c"lender", mode, 1 << 20, |_| Ok(()))?;
 /// let waiters = Waiters::of(&segment, HEADER_BYTES + 64, 100, &Lender)?;
-/// waiters.make_room()?;
+/// waiters.make_room(Patience::Endless)?;
 /// let mut guard = waiters.enter(None)?;
 /// let stake = waiters.stake(&mut guard, &[0; 7])?; // whoever dies from here on, the thing comes back
 /// guard.commit();
@@ -123,7 +124,7 @@ pub struct Stake<'a> {
 /// # let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
 /// let segment = Segment::create(&directory, c"lender", mode, 1 << 20, |_| Ok(()))?;
 /// let waiters = Waiters::of(&segment, HEADER_BYTES + 64, 100, &Lender)?;
-/// waiters.make_room()?;
+/// waiters.make_room(Patience::Endless)?;
 /// let mut guard = waiters.enter(None)?;
 /// let stake = waiters.stake_of_process(&mut guard, &[0; 7])?; // to the end of this process
 /// assert!(waiters.stake_is_own(&mut guard, stake)?);
@@ -223,13 +224,30 @@ impl<'a, O: Object> Waiters<'a, O> {
     /// # Errors
     /// As [`Waiters::stake`].
     pub fn stake_of_process(&self, guard: &mut Guard<'_>, words: &Words) -> Result<ProcessStake> {
-        let process = Process::current();
+        let (process, thread) = (Process::current(), Thread::current());
         let mut words = *words;
         words[START_WORD] = process.start;
-        let (slot, _, linked) = self.take_slot(guard, Thread::current(), &words, HELD_BY_PROCESS)?;
+        if !thread.has_room() {
+            return self.stake_unwatched(guard, thread, &words);
+        }
+        let (slot, _, linked) = self.take_slot(guard, thread, &words, HELD_BY_PROCESS)?;
         guard.checkpoint();
         // The kernel goes through the list when the thread ends: the memory stays.
         std::mem::forget(linked);
+        Ok(ProcessStake(slot))
+    }
+
+    #[cold]
+    fn stake_unwatched(&self, guard: &mut Guard<'_>, thread: Thread, words: &Words) -> Result<ProcessStake> {
+        let index = self.index_for_next(guard)?;
+        let slot = self.slot(index);
+        if !self.has_room(guard)? {
+            return Err(Errno::NOBUFS);
+        }
+        self.fill_words(guard, slot, thread, words)?;
+        self.append(guard, index, HELD_UNWATCHED)?;
+        self.add(guard, UNWATCHED, 1)?;
+        guard.checkpoint();
         Ok(ProcessStake(slot))
     }
 
@@ -303,7 +321,11 @@ impl<'a, O: Object> Waiters<'a, O> {
 
     #[cold]
     fn watch_again(&self, guard: &mut Guard<'_>, slot: usize) -> Result<()> {
-        let (_, linked) = self.bring_to_life(slot, Thread::current())?;
+        let thread = Thread::current();
+        if !thread.has_room() {
+            return Ok(());
+        }
+        let (_, linked) = self.bring_to_life(slot, thread)?;
         std::mem::forget(linked);
         guard.set(slot + STATE, HELD_BY_PROCESS)?;
         self.add(guard, UNWATCHED, -1)?;

@@ -145,6 +145,13 @@ impl Stepped {
         self.end();
     }
 
+    /// Out of a system call in which it sleeps: it stops before it would go on.
+    pub fn interrupt(&self) {
+        self.0.signal(libc::SIGSTOP);
+        // The end of the instruction that has slept, or the signal itself.
+        assert!([libc::SIGSTOP, libc::SIGTRAP].contains(&self.stop()));
+    }
+
     /// No longer traced, and stopped where it is, by a `SIGSTOP` of its own.
     pub fn leave_stopped(self) -> Child {
         let pid = self.0.pid();

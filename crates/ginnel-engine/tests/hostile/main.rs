@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod fuzz;
+mod region;
 mod stopped;
 mod zoo;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 use common::{Random, limit, number, stride_or};
 use ginnel_engine::namespace::{Kind, Namespace};
 use ginnel_testkit::{Child, Exit, fork, isolated_for, wait_until};
+use region::Which;
 use zoo::{KINDS, Place};
 
 const VICTIM: i32 = 7;
@@ -170,4 +172,26 @@ each_kind! {
     stopped_in_a_sysv_segment: stopped::anywhere, 2;
     stopped_in_a_posix_queue: stopped::anywhere, 3;
     stopped_in_a_posix_semaphore: stopped::anywhere, 4;
+}
+
+macro_rules! each_of_a_region {
+    ($($name:ident: $body:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            isolated_for(limit(), || $body);
+        })*
+    };
+}
+
+each_of_a_region! {
+    words_of_a_mutex_overwritten: region::every_word(Which::Mutex);
+    words_of_a_condvar_overwritten: region::every_word(Which::Condvar);
+    words_of_a_rwlock_overwritten: region::every_word(Which::RwLock);
+    words_of_a_barrier_overwritten: region::every_word(Which::Barrier);
+    bits_of_a_mutex_flipped: region::flipped_bits(Which::Mutex);
+    bits_of_a_condvar_flipped: region::flipped_bits(Which::Condvar);
+    bits_of_a_rwlock_flipped: region::flipped_bits(Which::RwLock);
+    bits_of_a_barrier_flipped: region::flipped_bits(Which::Barrier);
+    stopped_in_a_condvar: stopped::in_a_condvar();
+    stopped_in_a_barrier: stopped::in_a_barrier();
 }

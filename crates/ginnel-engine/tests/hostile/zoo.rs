@@ -16,11 +16,6 @@ use libc::{IPC_CREAT, IPC_EXCL, IPC_NOWAIT, O_CREAT, O_EXCL, O_RDWR, sembuf};
 pub(crate) const KINDS: [Kind; 5] =
     [Kind::SysvQueue, Kind::SysvSemaphores, Kind::SysvSegment, Kind::PosixQueue, Kind::PosixSemaphore];
 
-/// The number of one whose messages are all small. Where larger ones may come, a receive with a deadline does not keep it
-/// while who has the lock is stopped: its first look is one without patience, and that waits for the lock for as long as
-/// it takes (`PosixQueue::receive`, `first`).
-pub(crate) const SMALL: i32 = 9;
-
 const NEW: i32 = IPC_CREAT | IPC_EXCL | 0o600;
 
 /// An object's place: its kind and number.
@@ -106,6 +101,7 @@ impl Place<'_> {
                 for (kind, len) in [(1, 10), (2, 100), (3, 3000), (2, LARGE_BYTES + 10)] {
                     queue.send(kind, &vec![7; len], 0, soon())?;
                 }
+                queue.descriptor()?;
             }
             Kind::SysvSemaphores => {
                 let id = SysvSemaphores::get(self.home, self.key, 3, NEW)?;
@@ -113,7 +109,7 @@ impl Place<'_> {
             }
             Kind::SysvSegment => drop(SysvSegment::get(self.home, self.key, 10_000, NEW)?),
             Kind::PosixQueue => {
-                let bytes = if self.key == SMALL { 64 } else { LARGE as u64 + 64 };
+                let bytes = LARGE as u64 + 64;
                 let limits = QueueLimits { messages_max: 4, message_bytes_max: bytes };
                 let flags = O_RDWR | O_CREAT | O_EXCL;
                 let queue = PosixQueue::open(self.home, name.as_bytes(), flags, 0o600, Some(limits))?;
@@ -146,6 +142,7 @@ impl Place<'_> {
                     return;
                 };
                 let mut room = vec![0; 2 * LARGE_BYTES];
+                let mut rounds = 0;
                 while goes_on() {
                     for (kind, flags) in [
                         (0, 0),
@@ -160,6 +157,13 @@ impl Place<'_> {
                         expected(queue.send(kind, &vec![3; len], 0, briefly()));
                     }
                     expected(self.id().and_then(|id| SysvQueue::status(self.home, id)));
+                    // While somebody polls there is no short way: one in the whole round, and one before it.
+                    rounds += 1;
+                    if rounds % 3 == 1 {
+                        expected(self.id().and_then(|id| {
+                            SysvQueue::open(self.home, id).and_then(|queue| queue.descriptor().map(drop))
+                        }));
+                    }
                 }
             }
             Kind::SysvSemaphores => {

@@ -174,7 +174,66 @@ fn a_private_namespace_goes_with_its_last_user() {
         drop(home);
         std::env::set_current_dir("/").unwrap();
         drop(again);
-        assert_eq!(std::fs::read_dir("/dev/shm/ginnel-0").unwrap().count(), 0);
+        assert!(!std::path::Path::new("/dev/shm/ginnel-0").exists());
+    });
+}
+
+#[test]
+fn the_directory_of_all_goes_with_the_last_of_them() {
+    isolated(|| {
+        let base = std::path::Path::new("/dev/shm/ginnel-0");
+        let first = Namespace::private().unwrap();
+        let second = Namespace::private().unwrap();
+        drop(first);
+        assert!(base.exists());
+        drop(second);
+        assert!(!base.exists());
+        // One that is named stays, and so does the directory.
+        drop(Namespace::options().create(true).open_named("jobs").unwrap());
+        drop(Namespace::private().unwrap());
+        assert!(base.join("jobs").exists());
+        std::fs::remove_dir_all(base.join("jobs")).unwrap();
+        // One of a killed user's goes with a sweep.
+        let user = fork(|| {
+            let _home = Namespace::private().unwrap();
+            common::pause_for_ever();
+        });
+        wait_blocked_in(user.pid(), libc::SYS_pause);
+        user.kill();
+        user.wait();
+        assert_eq!(Namespace::sweep(false).len(), 1);
+        assert!(!base.exists());
+        // One that somebody has made for a purpose of his own is his.
+        std::fs::create_dir(base).unwrap();
+        std::fs::set_permissions(base, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        drop(Namespace::private().unwrap());
+        assert!(base.exists());
+        std::fs::remove_dir(base).unwrap();
+    });
+}
+
+#[test]
+fn who_makes_a_namespace_while_the_last_other_goes_makes_it() {
+    isolated(|| {
+        let children: Vec<_> = (0..4)
+            .map(|nth| {
+                fork(move || {
+                    for round in 0..200 {
+                        if nth % 2 == 0 {
+                            drop(Namespace::private().unwrap());
+                        } else {
+                            let name = format!("named{nth}");
+                            let home = Namespace::options().create(true).open_named(&name);
+                            let home = home.unwrap_or_else(|error| panic!("round {round}: {error}"));
+                            std::fs::remove_dir_all(home.path()).unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        children.into_iter().for_each(|child| child.assert_ok());
+        drop(Namespace::sweep(false));
+        assert!(!std::path::Path::new("/dev/shm/ginnel-0").exists());
     });
 }
 
@@ -195,6 +254,6 @@ fn private_namespaces_made_and_left_by_many_at_once() {
             })
             .collect();
         children.into_iter().for_each(|child| child.assert_ok());
-        assert_eq!(std::fs::read_dir("/dev/shm/ginnel-0").unwrap().count(), 0);
+        assert!(!std::path::Path::new("/dev/shm/ginnel-0").exists());
     });
 }

@@ -1,4 +1,5 @@
 //! `SEM_UNDO`: what is given back when a process ends, whichever way.
+#![allow(unsafe_code)]
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -274,5 +275,81 @@ fn a_process_uses_undo_on_any_number_of_sets_one_after_the_other() {
         let set = fresh(1);
         fork(|| set.operate(&[flagged(0, 1, UNDO)], Patience::None).unwrap()).assert_ok();
         assert_eq!(set.value(0), Ok(0));
+    });
+}
+
+#[test]
+fn a_process_uses_undo_on_thousands_of_sets_at_once() {
+    const SETS: usize = 2000;
+    isolated(|| {
+        rustix::process::setrlimit(
+            rustix::process::Resource::Nofile,
+            rustix::process::Rlimit { current: Some(8192), maximum: Some(8192) },
+        )
+        .unwrap();
+        let home = Namespace::private().unwrap();
+        let ids: Vec<i32> = (0..SETS)
+            .map(|_| SysvSemaphores::get(&home, libc::IPC_PRIVATE, 1, libc::IPC_CREAT | 0o600).unwrap())
+            .collect();
+        let open = |id: i32| SysvSemaphores::open(&home, id).unwrap();
+        let value = |set: &SysvSemaphores| set.value(0).unwrap();
+        let holder = paused(|| {
+            let sets: Vec<_> = ids.iter().map(|id| open(*id)).collect();
+            for set in &sets {
+                operate(set, &[flagged(0, 3, UNDO)]).unwrap();
+            }
+            // Once more: also those that are asked for know their own adjustments.
+            for set in &sets {
+                operate(set, &[flagged(0, -1, UNDO)]).unwrap();
+            }
+            // A thread's death is still told: of locks, and of those who are blocked.
+            assert_eq!(sets[SETS - 1].operate(&[op(0, -9)], Patience::None), Err(Errno::AGAIN));
+            std::mem::forget(sets);
+        });
+        let last = open(ids[SETS - 1]);
+        assert_eq!(value(&last), 2);
+        // The process lives: nothing is undone, and others go on.
+        operate(&last, &[op(0, 1)]).unwrap();
+        let waiting = [blocked(&last, &[op(0, 0)]), blocked(&open(ids[0]), &[op(0, 0)])];
+        operate(&last, &[op(0, -1)]).unwrap();
+        assert_eq!(value(&last), 2);
+        killed(holder);
+        waiting.into_iter().for_each(|child| child.assert_ok());
+        for id in &ids {
+            assert_eq!(value(&open(*id)), 0);
+        }
+    });
+}
+
+#[test]
+fn who_has_another_clock_takes_nobody_for_dead() {
+    isolated(|| {
+        let set = set_of(&[5]);
+        // One that is asked for: the thread that took it has ended.
+        let holder = paused(|| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| operate(&set, &[flagged(0, -2, UNDO)]).unwrap());
+            });
+        });
+        let other = fork(|| {
+            // SAFETY: nothing that threads share is taken apart.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWTIME) }.unwrap();
+            std::fs::write("/proc/self/timens_offsets", "boottime 100000 7000000\n").unwrap();
+            // In it are only those who are made from here on.
+            let user = paused(|| {
+                assert_eq!(values(&set), [3]);
+                std::thread::scope(|scope| {
+                    scope.spawn(|| operate(&set, &[flagged(0, -1, UNDO)]).unwrap());
+                });
+                assert_eq!(values(&set), [2]);
+            });
+            assert_eq!(values(&set), [2]);
+            killed(user);
+            assert_eq!(values(&set), [3]);
+        });
+        other.assert_ok();
+        assert_eq!(values(&set), [3]);
+        killed(holder);
+        assert_eq!(values(&set), [5]);
     });
 }

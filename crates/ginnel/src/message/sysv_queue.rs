@@ -4,7 +4,7 @@
 //! A queue of typed messages that outlives its processes, reached by a [`Key`] or by its id. Receivers select by type.
 //! Differences from the bare calls: an empty payload is fine on both sides (as in C), [`SysvQueue::recv_vec`] finds the
 //! size by itself, and the calls have deadlines, which the kernel's have not (see [`crate::deadline_signal`]).
-//! `poll` does not work on a System V queue: it has no descriptor.
+//! The kernel's queues cannot be polled; one in a user-space home can: [`SysvQueue::descriptor`].
 //!
 //! A handle is an id: dropping it leaves the queue where it is, as `fclose` leaves a file. [`SysvQueue::private`] makes
 //! a queue that nobody else can find by name; that one is removed with its handle.
@@ -15,6 +15,7 @@
 mod kernel;
 mod user;
 
+use std::os::fd::BorrowedFd;
 use std::time::SystemTime;
 
 use rustix::io::Errno;
@@ -516,6 +517,52 @@ impl SysvQueue {
                 _ => error,
             }
         })
+    }
+
+    /// The queue's descriptor for `poll(2)`, `select(2)` and `epoll(7)`, in a user-space home: readable while there is a
+    /// message, of whatever type, and writable while there is room for a byte. It is open for as long as the handle, and
+    /// not to be read or written. While somebody has asked for it, sending and receiving cost more.
+    ///
+    /// Try first, and wait if that would block: a sender that was refused is told when there is more room (until then the
+    /// descriptor is not writable, for anybody). Who receives by type must listen for edges (`EPOLLET`), and then hears of
+    /// each further message: those of other types stay readable. A queue that is removed becomes readable and writable;
+    /// the next call says so.
+    ///
+    /// ```
+    /// # ginnel_testkit::private();
+    /// use ginnel::Namespace;
+    /// use ginnel::message::{Select, SysvQueue};
+    /// use rustix::event::{PollFd, PollFlags, poll};
+    ///
+    /// let home = Namespace::private()?;
+    /// let queue = SysvQueue::private_in(&home)?;
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// let mut watched = [
+    ///     PollFd::from_borrowed_fd(queue.descriptor()?, PollFlags::IN),
+    ///     PollFd::new(&reader, PollFlags::IN),
+    /// ];
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| queue.send(7, b"knock").unwrap());
+    ///     poll(&mut watched, None)
+    /// })?;
+    /// assert!(watched[0].revents().contains(PollFlags::IN) && watched[1].revents().is_empty());
+    /// assert_eq!(queue.try_recv(Select::Any, &mut [0; 64])?.message_type, 7);
+    /// # drop(std::io::Write::write(&mut writer, b""));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `ENOTSUP`: the queue is the kernel's. `EACCES`: its mode does not let this user read and write it; or others may
+    /// poll it only once its owner has asked. `EINVAL`, `EIDRM`: removed. `EMFILE`, `ENFILE`.
+    pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
+        match &self.home {
+            Home::Kernel => Err(Error::new("poll", Errno::NOTSUP, &self.object).with_hint(
+                "the kernel's System V queues cannot be polled; open one in a user-space namespace",
+            )),
+            Home::User(queue) => {
+                queue.descriptor().map_err(|errno| self.explain(Error::new("poll", errno, &self.object)))
+            }
+        }
     }
 
     /// Removes the queue with all it holds, at once (`IPC_RMID`); whoever waits on it gets `EIDRM`.

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Async, Polled, retry};
+use ::tokio::io::Interest;
+use rustix::io::Errno;
+
+use super::{Async, Polled, register, retry, wait_with};
 use crate::error::Result;
 use crate::message::icmp::{EchoReply, IcmpEcho};
 use crate::message::posix_queue::{self, PosixQueue};
@@ -10,14 +13,14 @@ use crate::message::sysv_queue::{self, Select, SysvQueue};
 use crate::message::{Datagram, RawSocket, UdpSocket, UnixDatagram, UnixSeqpacket, UnixSeqpacketListener};
 use crate::unix_socket::UnixAddress;
 
-/// Without a descriptor: by trying again, see [`Polled`].
+/// In a user-space home, waits in the reactor. A queue of the kernel's has no descriptor: by trying again, see [`Polled`].
 impl Polled<SysvQueue> {
     /// [`SysvQueue::send`].
     ///
     /// # Errors
     /// As [`SysvQueue::send`].
     pub async fn send(&self, message_type: i64, payload: &[u8]) -> Result<()> {
-        retry(|| self.0.try_send(message_type, payload)).await
+        self.until_ready(Interest::WRITABLE, |queue| queue.try_send(message_type, payload)).await
     }
 
     /// [`SysvQueue::recv`].
@@ -25,7 +28,25 @@ impl Polled<SysvQueue> {
     /// # Errors
     /// As [`SysvQueue::recv`].
     pub async fn recv(&self, select: Select, buffer: &mut [u8]) -> Result<sysv_queue::Received> {
-        retry(|| self.0.try_recv(select, buffer)).await
+        self.until_ready(Interest::READABLE, |queue| queue.try_recv(select, buffer)).await
+    }
+
+    /// Tries, and waits for the queue to have changed: whoever is refused while somebody polls is told.
+    async fn until_ready<R>(
+        &self,
+        interest: Interest,
+        mut attempt: impl FnMut(&SysvQueue) -> Result<R>,
+    ) -> Result<R> {
+        match attempt(&self.0) {
+            Err(error) if error.is_would_block() => {}
+            other => return other,
+        }
+        let descriptor = match self.0.descriptor() {
+            Err(error) if error.raw() == Errno::NOTSUP => return retry(|| attempt(&self.0)).await,
+            other => other?,
+        };
+        let reactor = register(descriptor)?;
+        wait_with(&reactor, interest, || attempt(&self.0)).await
     }
 }
 

@@ -16,8 +16,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! What has none (System V objects, POSIX semaphores, record locks) gives the kernel nothing that a reactor could wait
-//! on. Those try, and try again after a pause that grows from 50 us to 5 ms: no thread a call, nothing lost when the
+//! What has none (System V objects, but for queues in a user-space home; POSIX semaphores, record locks) gives the kernel
+//! nothing that a reactor could wait on. Those try, and try again after a pause that grows from 50 us to 5 ms: no thread a call, nothing lost when the
 //! future is dropped, and at the most 200 short system calls a second while waiting.
 //!
 //! A deadline is `tokio::time::timeout` around the call. Every future here may be dropped at any await: a message is
@@ -31,9 +31,10 @@ mod stream;
 mod sync;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use ::tokio::io::Interest;
 use ::tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Label, Result};
@@ -75,10 +76,7 @@ impl<T: AsFd> Async<T> {
     /// # Panics
     /// Outside a tokio runtime, or in one without the I/O driver.
     pub fn new(mechanism: T) -> Result<Async<T>> {
-        let duplicate = mechanism.as_fd().try_clone_to_owned().map_err(|error| failed("dup", &error))?;
-        // SAFETY: an OwnedFd is one descriptor, which stays open until the AsyncFd that owns it has deregistered it.
-        let reactor = unsafe { AsyncFd::register(duplicate) }
-            .map_err(|error| failed("epoll_ctl", &io::Error::from(error)))?;
+        let reactor = register(mechanism.as_fd())?;
         Ok(Async { reactor, mechanism })
     }
 
@@ -97,13 +95,7 @@ impl<T: AsFd> Async<T> {
     /// # Errors
     /// What `attempt` fails with.
     pub async fn read_with<R>(&self, mut attempt: impl FnMut(&T) -> Result<R>) -> Result<R> {
-        loop {
-            let mut ready = self.reactor.readable().await.map_err(|error| failed("epoll_wait", &error))?;
-            match attempt(self.get_ref()) {
-                Err(error) if error.is_would_block() => ready.clear_ready(),
-                other => return other,
-            }
-        }
+        wait_with(&self.reactor, Interest::READABLE, || attempt(self.get_ref())).await
     }
 
     /// Runs `attempt`, a `try_` form that writes, until it no longer says "would block".
@@ -111,12 +103,27 @@ impl<T: AsFd> Async<T> {
     /// # Errors
     /// What `attempt` fails with.
     pub async fn write_with<R>(&self, mut attempt: impl FnMut(&T) -> Result<R>) -> Result<R> {
-        loop {
-            let mut ready = self.reactor.writable().await.map_err(|error| failed("epoll_wait", &error))?;
-            match attempt(self.get_ref()) {
-                Err(error) if error.is_would_block() => ready.clear_ready(),
-                other => return other,
-            }
+        wait_with(&self.reactor, Interest::WRITABLE, || attempt(self.get_ref())).await
+    }
+}
+
+fn register(descriptor: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
+    let duplicate = descriptor.try_clone_to_owned().map_err(|error| failed("dup", &error))?;
+    // SAFETY: an OwnedFd is one descriptor, which stays open until the AsyncFd that owns it has deregistered it.
+    unsafe { AsyncFd::register(duplicate) }.map_err(|error| failed("epoll_ctl", &io::Error::from(error)))
+}
+
+/// Runs `attempt` each time that the reactor says "ready", until it no longer says "would block".
+async fn wait_with<R>(
+    reactor: &AsyncFd<OwnedFd>,
+    interest: Interest,
+    mut attempt: impl FnMut() -> Result<R>,
+) -> Result<R> {
+    loop {
+        let mut ready = reactor.ready(interest).await.map_err(|error| failed("epoll_wait", &error))?;
+        match attempt() {
+            Err(error) if error.is_would_block() => ready.clear_ready(),
+            other => return other,
         }
     }
 }
@@ -161,7 +168,10 @@ pub async fn retry<R>(mut attempt: impl FnMut() -> Result<R>) -> Result<R> {
 
 /// A mechanism without a descriptor, with async forms of the same names as its blocking ones.
 ///
-/// Waits as [`retry`] does: by trying, with a pause that grows from 50 us to 5 ms.
+/// Waits as [`retry`] does: by trying, with a pause that grows from 50 us to 5 ms. A [`SysvQueue`] in a user-space home
+/// has a descriptor after all, and waits in the reactor.
+///
+/// [`SysvQueue`]: crate::message::SysvQueue
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

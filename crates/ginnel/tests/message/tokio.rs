@@ -4,12 +4,14 @@ use std::future::Future;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ginnel::Namespace;
+use ginnel::message::sysv_queue::Change;
 use ginnel::message::{
     IcmpEcho, PosixQueue, RawSocket, Select, SysvQueue, UdpSocket, UnixDatagram, UnixSeqpacket,
     UnixSeqpacketListener,
 };
 use ginnel::tokio::{Async, Polled};
-use ginnel_testkit::isolated;
+use ginnel_testkit::{blocked_in, fork, isolated, wait_until};
 
 const NAME: &str = "@ginnel";
 
@@ -52,6 +54,69 @@ fn queues() {
             assert_eq!(queue.get_ref().status()?.messages, 0);
             Ok(())
         });
+    });
+}
+
+#[test]
+fn a_queue_in_user_space_waits_in_the_reactor() {
+    isolated(|| {
+        let home = Namespace::private().unwrap();
+        let queue = Polled::new(SysvQueue::private_in(&home).unwrap());
+        let change = Change { bytes_max: Some(10), ..Change::default() };
+        queue.get_ref().set(change).unwrap();
+        block_on(async {
+            let mut buffer = [0; 64];
+            give_up(queue.recv(Select::Any, &mut buffer)).await;
+            queue.send(1, b"other").await?;
+            give_up(queue.recv(Select::Type(3), &mut buffer)).await;
+            // By type, while there is another: of which there are more before the one that is waited for.
+            let (got, sent) = tokio::join!(queue.recv(Select::Type(3), &mut buffer), async {
+                tokio::task::yield_now().await;
+                queue.send(2, b"x").await?;
+                tokio::task::yield_now().await;
+                queue.send(3, b"thr").await
+            });
+            sent?;
+            assert_eq!(got?.len, 3);
+            give_up(queue.send(4, b"too much")).await;
+            let mut other = [0; 64];
+            let (sent, got) = tokio::join!(queue.send(4, b"too much"), async {
+                for _ in 0..2 {
+                    tokio::task::yield_now().await;
+                    queue.recv(Select::UpTo(2), &mut other).await?;
+                }
+                Ok::<(), ginnel::Error>(())
+            });
+            sent?;
+            got?;
+            assert_eq!(queue.get_ref().status()?.messages, 1);
+            // Another process, and no clock: nothing here makes a pause.
+            let waiting = rustix::thread::gettid().as_raw_nonzero().get();
+            let sender = fork(|| {
+                let calls = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
+                wait_until("the other sleeps", || calls.iter().any(|call| blocked_in(waiting, *call)));
+                SysvQueue::from_id_in(&home, queue.get_ref().id()).send(9, b"x").unwrap();
+            });
+            assert_eq!(queue.recv(Select::Type(9), &mut buffer).await?.message_type, 9);
+            sender.assert_ok();
+            let id = queue.get_ref().id();
+            let (got, removed) = tokio::join!(queue.recv(Select::Type(9), &mut buffer), async {
+                tokio::task::yield_now().await;
+                SysvQueue::from_id_in(&home, id).remove()
+            });
+            removed?;
+            assert!(got.unwrap_err().is_removed());
+            Ok(())
+        });
+    });
+}
+
+#[test]
+fn a_queue_of_the_kernels_cannot_be_polled_and_says_what_to_do() {
+    isolated(|| {
+        let error = SysvQueue::private().unwrap().descriptor().unwrap_err();
+        assert_eq!(error.errno_name(), "EOPNOTSUPP");
+        assert!(error.to_string().contains("user-space namespace"), "{error}");
     });
 }
 

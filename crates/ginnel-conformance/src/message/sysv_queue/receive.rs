@@ -3,6 +3,8 @@
 use libc::{IPC_CREAT, IPC_NOWAIT, MSG_COPY, MSG_EXCEPT, MSG_NOERROR};
 
 use super::{KEY, private, put, take, texts, wait_for};
+use ginnel_testkit::wait_until;
+
 use crate::Errno;
 use crate::clause::{Clause, clause};
 use crate::help::{BOB, as_other, blocked, elsewhere, fails, interrupted, now, recent};
@@ -200,6 +202,49 @@ fn blocking<H: SysvMessages>() -> Vec<Clause<H>> {
             assert_eq!((status.qnum, status.lrpid), (0, pid));
             assert_ne!(status.rtime, 0);
         }),
+        clause(
+            PAGE,
+            "receive_waits_in_thread",
+            "lrpid is the thread's that waited, or else the process's",
+            |h: &H| {
+                let id = private(h);
+                let receiver = ginnel_testkit::fork(|| {
+                    std::thread::scope(|scope| {
+                        let waits = || {
+                            assert_eq!(wait_for(h, id, 0, 0), Ok((4, "waited for".into())));
+                            drop(wait_for(h, id, 5, 0));
+                        };
+                        scope.spawn(waits).join().unwrap();
+                    });
+                });
+                let tasks = format!("/proc/{}/task", receiver.pid());
+                let mut thread = 0;
+                wait_until("it has another thread", || {
+                    let entries = std::fs::read_dir(&tasks).unwrap().map(|entry| entry.unwrap().file_name());
+                    let mut ids = entries.map(|name| name.to_str().unwrap().parse::<i32>().unwrap());
+                    ids.find(|id| *id != receiver.pid()).is_some_and(|id| {
+                        thread = id;
+                        true
+                    })
+                });
+                h.wait_blocked(thread);
+                put(h, id, &[(4, "waited for")]);
+                wait_until("it has it", || h.msg_status(id).unwrap().lrpid != 0);
+                assert_eq!(h.msg_status(id).unwrap().lrpid, thread);
+                h.wait_blocked(thread);
+                // What is there is the process's: nobody gave it to the thread.
+                receiver.kill();
+                receiver.wait();
+                put(h, id, &[(5, "is there")]);
+                elsewhere(|| {
+                    std::thread::scope(|scope| {
+                        let takes = || assert_eq!(wait_for(h, id, 5, 0), Ok((5, "is there".into())));
+                        scope.spawn(takes).join().unwrap();
+                        assert_eq!(h.msg_status(id).unwrap().lrpid, crate::help::pid());
+                    });
+                });
+            },
+        ),
         clause(PAGE, "receive_waits_for_type", "until one that it asks for comes", |h: &H| {
             let id = private(h);
             let receiver = blocked(h, || assert_eq!(wait_for(h, id, 4, 0), Ok((4, "mine".into()))));

@@ -194,6 +194,29 @@ fn ends<H: SysvSemaphores>() -> Vec<Clause<H>> {
             assert_eq!(h.sem_getpid(id, 0), Ok(pid));
             recent(h.sem_status(id).unwrap().otime, since);
         }),
+        clause(
+            PAGE,
+            "undo_refused_stamps",
+            "so does the end of one whose calls were all refused",
+            |h: &H| {
+                let nowait = |operation: libc::sembuf| libc::sembuf {
+                    sem_flg: operation.sem_flg | libc::IPC_NOWAIT as i16,
+                    ..operation
+                };
+                for (errno, operations) in [
+                    (Errno::AGAIN, [undone(0, 0), nowait(undone(0, -1))]),
+                    (Errno::RANGE, [undone(0, MOST as i16), undone(0, MOST as i16)]),
+                    (Errno::FBIG, [undone(0, 1), undone(9, 1)]),
+                ] {
+                    let (id, since) = (set(h, &[0]), now());
+                    let refused = living(h, || fails(errno, h.semop(id, &operations)));
+                    assert_eq!(h.sem_status(id).unwrap().otime, 0, "{errno}");
+                    killed_leaves(h, refused, id, &[0]);
+                    recent(h.sem_status(id).unwrap().otime, since);
+                    assert_eq!(h.sem_getpid(id, 0), Ok(crate::help::pid()), "{errno}: who has set it");
+                }
+            },
+        ),
     ]
 }
 

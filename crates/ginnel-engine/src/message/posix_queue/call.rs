@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::store::{BYTES, LINES, NOTICE, NOTIFIED, State, Stored, WAITERS, WAITERS_BYTES, WAITERS_MAX};
+use super::store::{BYTES, NOTICE, NOTIFIED, State, Stored, WAITERS, WAITERS_BYTES, WAITERS_MAX};
 use super::{LARGE, NOTICE_AWAITED, PosixQueue, RECEIVE, RECEIVED, SEND, TO_SEND};
 use crate::lock::{Change, Guard};
 use crate::segment::Segment;
@@ -15,12 +15,34 @@ pub(super) struct Call<'q, 'b> {
     pub(super) buffer: Cell<&'b mut [u8]>,
     /// Whether the queue was left with more memory than it needs.
     pub(super) surplus: Cell<bool>,
+    /// What is to be copied is likely to be long, see [`Call::warm`].
+    pub(super) long: Long,
+}
+
+/// Whether an operation is likely to copy much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Long {
+    No,
+    /// So many bytes.
+    In(usize),
+    Out,
 }
 
 impl<'q, 'b> Call<'q, 'b> {
     #[inline]
     pub(super) fn of(queue: &'q PosixQueue) -> Call<'q, 'b> {
-        Call { queue, buffer: Cell::default(), surplus: Cell::new(false) }
+        Call { queue, buffer: Cell::default(), surplus: Cell::new(false), long: Long::No }
+    }
+
+    /// Has the processor fetch what is to be copied, before the lock is taken.
+    #[inline]
+    pub(super) fn warm(&self) {
+        // A hint: what is not as it seems is not fetched.
+        let _ = match self.long {
+            Long::No => Ok(()),
+            Long::In(len) => self.queue.store().warm_free(len),
+            Long::Out => self.queue.store().warm_first(),
+        };
     }
 
     #[inline]
@@ -212,10 +234,9 @@ impl Object for Call<'_, '_> {
     }
 
     #[inline]
-    fn approach(&self, segment: &Segment) {
-        for line in LINES {
-            segment.prefetch(line);
-        }
+    fn approach(&self, _segment: &Segment) {
+        self.queue.store().approach();
+        self.warm();
     }
 
     fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {

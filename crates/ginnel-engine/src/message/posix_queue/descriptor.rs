@@ -1,81 +1,72 @@
-//! Descriptors that stand for an open queue where a program wants a number for it: the drop-in's `mqd_t`.
+//! The descriptor of a POSIX queue: see [`doorbell`](crate::message::doorbell).
+//!
+//! # Differences from the kernel's queue
+//! An edge-triggered epoll hears of a queue that has become readable or writable, and not of each further message.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use super::store::{MORE_WORDS, OUT_OF_STEP, POLLED};
+use super::{Call, PosixQueue};
+use crate::Result;
+use crate::lock::Guard;
+use crate::message::doorbell::{self, Doorbell, Places, Pollable};
+use crate::wait::Patience;
 
-use super::PosixQueue;
-use super::doorbell::{Doorbell, bells};
-use crate::namespace::{BELLS, Kind, Namespace};
-use crate::segment::Segment;
-use crate::{Errno, Result};
+const PLACES: Places = Places { polled: POLLED, out_of_step: OUT_OF_STEP, ringer: MORE_WORDS };
+
+/// What the FIFO is to show: how many packets.
+#[inline]
+fn packets(count: u32, messages_max: u32) -> u64 {
+    if count == 0 { 0 } else { 1 + u64::from(count >= messages_max) }
+}
 
 impl PosixQueue {
-    /// Opens the queue whose file this is: open for the access with which the file is. Also one from
-    /// [`PosixQueue::open_pollable`], as long as the queue has its name: then for all that its mode grants.
+    /// The queue's descriptor for `poll(2)`: readable while it holds a message, writable while it has room. Not to be
+    /// read or written. It is open for as long as the queue; from now on all who change the queue keep it in step.
     ///
     /// # Errors
-    /// `EBADF`: it is no queue of this namespace. `EMFILE`, `ENOMEM`.
-    pub fn of_file(home: &Namespace, file: BorrowedFd<'_>) -> Result<PosixQueue> {
-        let status = rustix::fs::fstat(file)?;
-        let there = rustix::fs::fstat(home.root()?)?;
-        if FileType::from_raw_mode(status.st_mode) == FileType::Fifo && status.st_dev == there.st_dev {
-            return PosixQueue::of_bell(home, status.st_ino);
-        }
-        // Nothing is mapped of a file of another kind, or of another file system.
-        if !FileType::from_raw_mode(status.st_mode).is_file() || status.st_dev != there.st_dev {
-            return Err(Errno::BADF);
-        }
-        let access = rustix::fs::fcntl_getfl(file)?.bits() as i32 & libc::O_ACCMODE;
-        let segment = Segment::of(reopened(file, OFlags::RDWR)?).map_err(|_| Errno::BADF)?;
-        let bell = Doorbell::open(home, &segment).map_err(|_| Errno::BADF)?;
-        PosixQueue::with(segment, bell, access).map_err(|_| Errno::BADF)
+    /// `EMFILE`, `ENFILE`, `ENOMEM`. `EACCES`: its mode does not grant it. `EUCLEAN`.
+    pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
+        doorbell::descriptor(self)
     }
 
-    /// The queue whose FIFO has that number. No other is opened on the way: to close a queue ends what is registered.
-    fn of_bell(home: &Namespace, number: u64) -> Result<PosixQueue> {
-        let number_of = |path: &[u8]| {
-            let status = rustix::fs::statat(home.root()?, path, AtFlags::SYMLINK_NOFOLLOW)?;
-            Ok::<u64, Errno>(status.st_ino)
-        };
-        let bells = bells(home)?;
-        let bell =
-            bells.iter().find(|(name, _)| number_of(&[BELLS, "/", name].concat().into_bytes()) == Ok(number));
-        let Some((_, file)) = bell else { return Err(Errno::BADF) };
-        let place = Kind::PosixQueue.directory();
-        for name in home.list_named(Kind::PosixQueue)? {
-            if number_of(&[place.as_bytes(), b"/", &name].concat()) != Ok(*file) {
-                continue;
-            }
-            let name = [b"/", &name[..]].concat();
-            let open = |access| PosixQueue::open(home, &name, access, 0, None);
-            let queue =
-                open(libc::O_RDWR).or_else(|_| open(libc::O_RDONLY)).or_else(|_| open(libc::O_WRONLY));
-            return queue.map_err(|_| Errno::BADF);
+    /// A descriptor that is open for as long as the queue and can do nothing; `poll(2)` says `POLLNVAL` of it, `epoll_ctl(2)`
+    /// `EBADF`. For who has to give a descriptor where [`PosixQueue::descriptor`] has failed.
+    pub fn handle(&self) -> BorrowedFd<'_> {
+        self.bell.place()
+    }
+
+    /// In the transaction that changes how many messages there are.
+    #[inline]
+    pub(super) fn count_changes(&self, guard: &mut Guard<'_>, old: u32, new: u32) -> Result<()> {
+        if guard.get(POLLED)? & 1 == 0 {
+            return Ok(());
         }
-        Err(Errno::BADF)
-    }
-
-    /// A descriptor of the queue's file, with an open file description of its own, that of `access` can do what it says
-    /// (`O_RDONLY`, `O_WRONLY`, `O_RDWR`, `O_NONBLOCK`), and is told by [`PosixQueue::of_file`].
-    ///
-    /// # Errors
-    /// `EMFILE`, `ENFILE`.
-    pub fn open_file(&self, access: i32) -> Result<OwnedFd> {
-        let flags = access & (libc::O_ACCMODE | libc::O_NONBLOCK);
-        reopened(self.segment.file()?, OFlags::from_bits_retain(flags as u32))
-    }
-
-    /// As [`PosixQueue::descriptor`], with an open file description of its own.
-    ///
-    /// # Errors
-    /// As [`PosixQueue::descriptor`].
-    pub fn open_pollable(&self) -> Result<OwnedFd> {
-        reopened(self.descriptor()?.as_fd(), OFlags::RDWR | OFlags::NONBLOCK)
+        let max = self.geometry.messages_max;
+        if packets(old, max) != packets(new, max) { doorbell::mark(guard, PLACES) } else { Ok(()) }
     }
 }
 
-fn reopened(file: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
+impl Pollable for PosixQueue {
+    const PLACES: Places = PLACES;
+
+    fn bell(&self) -> Result<&Doorbell> {
+        Ok(&self.bell)
+    }
+
+    fn settle<T>(&self, patience: Patience, look: impl FnOnce(&mut Guard<'_>) -> Result<T>) -> Result<T> {
+        let call = Call::of(self);
+        let waiters = call.waiters();
+        let mut guard = waiters.enter_with(patience)?;
+        let outcome = look(&mut guard);
+        if outcome.is_ok() {
+            guard.checkpoint();
+        }
+        waiters.leave(guard);
+        outcome
+    }
+
+    fn packets(&self, guard: &Guard<'_>) -> Result<u64> {
+        Ok(packets(self.store().state(guard)?.count, self.geometry.messages_max))
+    }
 }

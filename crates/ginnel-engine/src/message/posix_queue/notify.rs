@@ -126,7 +126,7 @@ impl PosixQueue {
         let mut gone = None;
         loop {
             let mut other = None;
-            let outcome = self.change(|guard| {
+            let outcome = self.change(Patience::Endless, |guard| {
                 match self.registered(guard)? {
                     Some(process) if gone == Some(process) => self.end_registration(guard, false)?,
                     Some(process) => {
@@ -156,8 +156,12 @@ impl PosixQueue {
     /// # Errors
     /// `EUCLEAN`.
     pub fn cancel_notify(&self) -> Result<()> {
+        self.cancel_notify_with(Patience::Endless)
+    }
+
+    fn cancel_notify_with(&self, patience: Patience) -> Result<()> {
         let own = Process::current();
-        self.change(|guard| {
+        self.change(patience, |guard| {
             if self.registered(guard)? == Some(own) { self.end_registration(guard, false) } else { Ok(()) }
         })
     }
@@ -243,7 +247,7 @@ impl PosixQueue {
         if thread == 0 || !(at_once || thread == Thread::current().id() || !thread_exists(thread)) {
             return Ok(());
         }
-        let words = self.look_until(super::after_grace(), |guard| {
+        let words = self.look_with(Patience::None, |guard| {
             if guard.get(NOTICE)? as u32 != thread {
                 return Ok(None);
             }
@@ -255,7 +259,7 @@ impl PosixQueue {
         })?;
         let Some([to, start, signal, value, from, serial]) = words else { return Ok(()) };
         send_signal(Process { id: to as u32, start }, signal, value, from);
-        self.change(|guard| {
+        self.change(Patience::None, |guard| {
             if guard.get(SERIAL)? == serial && guard.get(NOTICE)? != 0 {
                 guard.set(NOTICE, 0)
             } else {
@@ -268,7 +272,7 @@ impl PosixQueue {
     pub(super) fn end_own_registration(&self) {
         let registered = self.segment.word64(NOTIFIED).map(|word| word.load(Ordering::Acquire));
         if registered == Ok(u64::from(Thread::current().process())) {
-            let _ = self.cancel_notify();
+            let _ = self.cancel_notify_with(Patience::None);
         }
     }
 }

@@ -23,7 +23,7 @@
 
 use super::Call;
 use crate::lock::Guard;
-use crate::primitive::Ordering;
+use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::{HEADER_BYTES, Segment};
 use crate::wait::Waiters;
 use crate::{Errno, Result};
@@ -55,6 +55,17 @@ pub(super) const POLLED: usize = HEADER_BYTES + 0x60;
 pub(super) const OUT_OF_STEP: usize = HEADER_BYTES + 0x68;
 pub(super) const NOTIFIED: usize = HEADER_BYTES + 0x70;
 pub(super) const NOTICE: usize = HEADER_BYTES + 0x78;
+/// The line as it is in memory, and which of its words is which.
+pub(super) type Line<'a> = &'a [AtomicU64; 8];
+pub(super) const STATE_WORD: usize = 0;
+const TOP_WORD: usize = (TOP - STATE) / 8;
+pub(super) const BYTES_WORD: usize = (BYTES - STATE) / 8;
+pub(super) const POLLED_WORD: usize = (POLLED - STATE) / 8;
+pub(super) const OUT_OF_STEP_WORD: usize = (OUT_OF_STEP - STATE) / 8;
+pub(super) const NOTIFIED_WORD: usize = (NOTIFIED - STATE) / 8;
+pub(super) const NOTICE_WORD: usize = (NOTICE - STATE) / 8;
+/// The lower half of a word.
+pub(super) const BELOW: u64 = 0xffff_ffff;
 // Seldom used.
 const LIMIT: usize = HEADER_BYTES + 0x80;
 /// Which shelves are reserved.
@@ -77,14 +88,15 @@ const SHELVES: usize = (WAITERS + WAITERS_BYTES).next_multiple_of(PAGE);
 const SHELF_PRIORITIES: u32 = 512;
 const SHELF_BITS: usize = 64;
 const SHELF: usize = SHELF_BITS + 8 * SHELF_PRIORITIES as usize;
-const ARENAS: usize = (SHELVES + SHELF * (PRIORITIES / SHELF_PRIORITIES) as usize).next_multiple_of(PAGE);
+const SHELVES_COUNT: usize = (PRIORITIES / SHELF_PRIORITIES) as usize;
+const ARENAS: usize = (SHELVES + SHELF * SHELVES_COUNT).next_multiple_of(PAGE);
 
 /// What an operation needs: its words, and the list of the lowest priority.
 pub(super) const LINES: [usize; 5] = [STATE, LIMIT, WAITERS, SHELVES, SHELVES + SHELF_BITS];
 
 // A slot.
 const FREE_NEXT: usize = 0x00;
-const LIST_NEXT: usize = 0x08;
+pub(super) const LIST_NEXT: usize = 0x08;
 /// Its length, and its priority in the upper half.
 const WHAT: usize = 0x10;
 const RESERVED: usize = 0x18;
@@ -108,6 +120,8 @@ pub(super) struct Geometry {
     /// In each of the two arenas.
     slots: u64,
     pub(super) capacity: usize,
+    /// How many slots an empty queue keeps.
+    kept: u64,
 }
 
 impl Geometry {
@@ -130,6 +144,7 @@ impl Geometry {
             stride,
             slots,
             capacity,
+            kept: (KEPT_BYTES.max(2 * stride) / stride) as u64,
         })
     }
 
@@ -273,6 +288,37 @@ impl Store<'_> {
         self.segment.copy_out(message.place + SLOT_HEAD, buffer)
     }
 
+    /// Has the processor fetch, without the lock, the slot that the next message is likely to get: whoever copies what has
+    /// to come from another processor first keeps all others waiting for the lock meanwhile.
+    pub(super) fn warm_free(&self, len: usize) -> Result<()> {
+        let free = self.load(STATE)? >> 32;
+        let link = if free != 0 {
+            free
+        } else {
+            (self.load(EPOCH)? & 1) * self.geometry.slots + self.load(HIGH)? + 1
+        };
+        self.segment.warm(self.place(link)?, SLOT_HEAD + len, true);
+        Ok(())
+    }
+
+    /// The same for the message that is likely to be received next.
+    pub(super) fn warm_first(&self) -> Result<()> {
+        if self.load(STATE)? as u32 == 0 {
+            return Ok(());
+        }
+        let Some(shelf) = self.load(TOP)?.checked_ilog2() else { return Ok(()) };
+        for word in (0..8).rev() {
+            let bits = self.load(SHELVES + shelf as usize % SHELVES_COUNT * SHELF + 8 * word)?;
+            if let Some(bit) = bits.checked_ilog2() {
+                let list = List::of(shelf * SHELF_PRIORITIES + 64 * word as u32 + bit);
+                let message = self.stored(self.load(list.ends())? & 0xffff_ffff)?;
+                self.segment.warm(message.place, SLOT_HEAD + message.len, false);
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a message behind those of its priority.
     #[inline]
     pub(super) fn push_back(&self, guard: &mut Guard<'_>, message: &Stored) -> Result<()> {
@@ -384,6 +430,127 @@ impl Store<'_> {
         }
         let top = guard.get(TOP)?;
         guard.set(TOP, top & !list.shelf_bit())
+    }
+}
+
+/// A slot as the short way uses it: its head found once.
+#[derive(Clone, Copy)]
+pub(super) struct Slot<'a> {
+    pub(super) place: usize,
+    pub(super) words: &'a [AtomicU64; SLOT_HEAD / 8],
+}
+
+impl Slot<'_> {
+    /// The priority and the length of its message.
+    #[inline(always)]
+    pub(super) fn what(self) -> (u32, usize) {
+        let what = self.words[WHAT / 8].load(Ordering::Relaxed);
+        ((what >> 32) as u32, (what & BELOW) as usize)
+    }
+}
+
+/// For the short way, see `quick`: the same in fewer steps.
+impl<'a> Store<'a> {
+    /// The lines that the next operation needs first.
+    #[inline(always)]
+    pub(super) fn approach(&self) {
+        for line in LINES {
+            self.segment.prefetch(line);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn line(&self) -> Result<Line<'a>> {
+        self.segment.words(STATE)
+    }
+
+    #[inline(always)]
+    fn word(&self, offset: usize) -> Result<(&'a AtomicU64, u64)> {
+        let word = self.segment.word64(offset)?;
+        Ok((word, word.load(Ordering::Relaxed)))
+    }
+
+    #[inline(always)]
+    pub(super) fn slot(&self, link: u64) -> Result<Slot<'a>> {
+        let place = self.place(link)?;
+        Ok(Slot { place, words: self.segment.words(place)? })
+    }
+
+    /// Whether there is memory for the lists of a priority.
+    #[inline(always)]
+    pub(super) fn has_shelf(&self, priority: u32) -> Result<bool> {
+        Ok(self.word(SHELVES_MADE)?.1 & List::of(priority).shelf_bit() != 0)
+    }
+
+    /// Whether a slot has memory for so many bytes.
+    #[inline(always)]
+    pub(super) fn is_reserved(&self, slot: Slot<'_>, len: usize) -> bool {
+        !self.geometry.is_sparse()
+            || slot.words[RESERVED / 8].load(Ordering::Relaxed) >= (SLOT_HEAD + len) as u64
+    }
+
+    /// The word of a priority's list, and what it says.
+    #[inline(always)]
+    pub(super) fn ends(&self, priority: u32) -> Result<(&'a AtomicU64, u64)> {
+        self.word(List::of(priority).ends())
+    }
+
+    /// Whether the bits say that a priority's list has messages.
+    #[inline(always)]
+    pub(super) fn is_marked(&self, priority: u32) -> Result<bool> {
+        let list = List::of(priority);
+        Ok(self.word(list.bits())?.1 & list.bit() != 0)
+    }
+
+    /// Whether a priority's bits may stand though its list is empty.
+    #[inline(always)]
+    pub(super) fn is_stale(&self, priority: u32) -> Result<bool> {
+        Ok(self.word(STALE)?.1 as u32 == priority + 1)
+    }
+
+    /// Writes a message into a slot that is free, and is in no list: the next free one.
+    #[inline(always)]
+    pub(super) fn fill(&self, slot: Slot<'_>, priority: u32, payload: &[u8]) -> Result<u64> {
+        let free = slot.words[FREE_NEXT / 8].load(Ordering::Relaxed);
+        if free > BELOW {
+            return Err(Errno::UCLEAN);
+        }
+        let what = u64::from(priority) << 32 | payload.len() as u64;
+        slot.words[WHAT / 8].store(what, Ordering::Release);
+        self.segment.copy_in(slot.place + SLOT_HEAD, payload)?;
+        Ok(free)
+    }
+
+    /// Copies the message out of a slot that is to be the first of the free ones.
+    #[inline(always)]
+    pub(super) fn empty(&self, slot: Slot<'_>, len: usize, free: u64, out: &mut [u8]) -> Result<()> {
+        let out = out.get_mut(..len).ok_or(Errno::UCLEAN)?;
+        self.segment.copy_out(slot.place + SLOT_HEAD, out)?;
+        slot.words[FREE_NEXT / 8].store(free, Ordering::Release);
+        Ok(())
+    }
+
+    /// The highest priority that has messages, the word of its list, and what it says. None: it takes a longer look.
+    #[inline(always)]
+    pub(super) fn highest_quickly(&self, line: Line<'_>) -> Result<Option<(u32, &'a AtomicU64, u64)>> {
+        let top = line[TOP_WORD].load(Ordering::Relaxed) & self.word(SHELVES_MADE)?.1;
+        let Some(shelf) = top.checked_ilog2() else { return Err(Errno::UCLEAN) };
+        let shelf_bits = self.segment.words::<8>(SHELVES + shelf as usize * SHELF)?;
+        for (index, bits) in shelf_bits.iter().enumerate().rev() {
+            let mut bits = bits.load(Ordering::Relaxed);
+            while let Some(bit) = bits.checked_ilog2() {
+                let priority = shelf * SHELF_PRIORITIES + 64 * index as u32 + bit;
+                let (word, ends) = self.ends(priority)?;
+                if ends != 0 {
+                    return Ok(Some((priority, word, ends)));
+                }
+                if !self.is_stale(priority)? {
+                    return Err(Errno::UCLEAN);
+                }
+                bits &= !(1 << bit);
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -514,8 +681,7 @@ impl Store<'_> {
     /// Whether an empty queue has more memory than it is to keep.
     #[inline]
     pub(super) fn has_surplus(&self, guard: &Guard<'_>) -> Result<bool> {
-        let kept = KEPT_BYTES.max(2 * self.geometry.stride) / self.geometry.stride;
-        Ok(guard.get(HIGH)? > kept as u64)
+        Ok(guard.get(HIGH)? > self.geometry.kept)
     }
 
     /// Changes the arenas of a queue of which no slot is in use: what is to be given back.

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::LARGE_BYTES;
-use super::store::{self, AWAY, FIRST_PAGE, Found, RECEIVED, SENT, Select, Store, TYPE, WAITERS, half};
+use super::store::{self, FIRST_PAGE, Found, RECEIVED, SENT, Select, Store, TYPE, WAITERS, half};
 use crate::lock::{self, Guard};
 use crate::namespace::{self, REMOVED};
 use crate::primitive::Ordering;
@@ -40,6 +40,8 @@ pub(super) struct Call<'s, 'a, 'b> {
     pub(super) got: Cell<(i64, usize)>,
     pub(super) is_fetched: Cell<bool>,
     pub(super) has_drained: Cell<bool>,
+    /// Whether what is to be received is likely to be long.
+    pub(super) was_long: bool,
 }
 
 impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
@@ -60,6 +62,7 @@ impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
             got: Cell::new((0, 0)),
             is_fetched: Cell::new(false),
             has_drained: Cell::new(false),
+            was_long: false,
         }
     }
 
@@ -105,7 +108,7 @@ impl<'s, 'a, 'b> Call<'s, 'a, 'b> {
     /// Whether the queue is empty, and holds memory that it may give back.
     #[inline]
     pub(super) fn note_drained(&self) -> Result<()> {
-        if self.store.messages() == 0 && self.store.hot(AWAY) == 0 {
+        if self.store.messages() == 0 && self.store.away() == (0, 0) {
             self.has_drained.set(!self.store.is_small() || self.store.heap.has_spare()?);
         }
         Ok(())
@@ -168,6 +171,8 @@ fn got_of(words: &Words) -> (u32, u32) {
 }
 
 impl Object for Call<'_, '_, '_> {
+    const NEVER_RESTARTED: bool = true;
+
     fn attempt(&self, guard: &mut Guard<'_>, words: &mut Words) -> Result<bool> {
         let state = namespace::state(self.store.segment);
         if state & REMOVED != 0 {
@@ -217,6 +222,13 @@ impl Object for Call<'_, '_, '_> {
             RECEIVE => lock::Change::More,
             _ => lock::Change::Any,
         }
+    }
+
+    #[inline]
+    fn approach(&self, _segment: &Segment) {
+        self.store.approach();
+        self.store.warm_for_sending(self.payload.len());
+        self.store.warm_for_receiving(self.was_long, self.kind);
     }
 
     fn take_back(&self, guard: &mut Guard<'_>, words: &Words) -> Result<()> {

@@ -5,6 +5,8 @@
 //! empty, those that are not are written close to each other into the ring's other *half*, and one word says which half
 //! is meant; a message notes its place in each half. There are never more messages than half a ring, so that this
 //! always makes room, and never needs memory. A sender for whose message that would not hold makes the ring wider first.
+//! A ring that is not the smallest or the widest is made wider when a quarter is full: one that is half full would be
+//! written anew each time as many messages have come as there are, which is much of what an operation costs.
 
 use super::store::{
     AWAY, EXCEPT_PLACE, EXCEPT_TYPE, HEAD, PLACES, RING, RING_INLINE, RING_LAST_PAGE, RING_ROOTS, SHAPE,
@@ -21,11 +23,15 @@ pub(super) const SMALL: u32 = 6;
 pub(super) const PLACES_A_PAGE: usize = 1024;
 pub(super) const WIDE: u32 = PLACES_A_PAGE.ilog2();
 /// The widest that the roots can name.
-const WIDEST: u32 = 23;
+pub(super) const WIDEST: u32 = 23;
 /// Of a place's number in the ring.
 const CLAIMED: u32 = 1 << 31;
 /// How many empty places one operation passes at most when it takes the first message.
 const PASSED_MAX: u32 = 16;
+/// What a longer ring's messages take is more than a processor keeps, as a power of two.
+pub(super) const CACHED: u32 = 15;
+/// How far ahead messages are fetched when the ring is copied.
+const COPIED_AHEAD: u32 = 16;
 
 /// The ring as it is.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +71,22 @@ impl Ring {
     }
 }
 
+/// [`blocks_log`] of each: looked up with each message.
+const BLOCKS_LOG: [u8; 32] = {
+    let mut logs = [0; 32];
+    let mut log = 0;
+    while log < logs.len() {
+        logs[log] = blocks_log(log as u32) as u8;
+        log += 1;
+    }
+    logs
+};
+
+/// How many messages a ring is to hold, as a power of two.
+pub(super) const fn blocks_log(ring_log: u32) -> u32 {
+    ring_log.saturating_sub(if ring_log == SMALL || ring_log == WIDEST { 1 } else { 2 })
+}
+
 /// A place's number in the ring.
 #[inline]
 pub(super) fn place_in(ring: Ring, place: u32) -> u32 {
@@ -90,10 +112,10 @@ impl<'a> Store<'a> {
         Ok(found)
     }
 
-    /// How many messages there may be.
+    /// How many messages there may be before the ring is made wider.
     #[inline]
     pub(super) fn blocks_max(&self) -> u64 {
-        1 << (self.hot(SHAPE) as u32 & 0x1f).saturating_sub(1)
+        1 << BLOCKS_LOG[self.hot(SHAPE) as usize & 0x1f]
     }
 
     /// Where a place's word stands, and which half of that it is.
@@ -343,6 +365,11 @@ impl<'a> Store<'a> {
         let mut seen_first = false;
         while place != from.next {
             seen_first |= place == from.first;
+            // Each message lies elsewhere: several are fetched at once.
+            let ahead = place.wrapping_add(COPIED_AHEAD);
+            if from.log > CACHED && from.next.wrapping_sub(ahead) <= from.places() {
+                self.segment.prefetch((self.at(from, ahead)? & !CLAIMED) as usize * 64);
+            }
             let value = self.at(from, place)?;
             place = place.wrapping_add(1);
             // Before `first` there is nothing but claimed ones.
@@ -391,7 +418,7 @@ impl<'a> Store<'a> {
 
     /// Goes back to the tables in the queue's own page, if there is nothing in the others. Memory is freed by that.
     pub(super) fn shrink(&self, guard: &mut Guard<'_>) -> Result<()> {
-        if self.is_small() || self.messages() != 0 || self.hot(AWAY) != 0 {
+        if self.is_small() || self.messages() != 0 || self.away() != (0, 0) {
             return Ok(());
         }
         let ring = self.ring()?;

@@ -4,22 +4,58 @@
 //! is found once and nothing is handed on in memory, which would cost more than the work itself.
 
 use std::cell::Cell;
+use std::sync::atomic::AtomicUsize;
 
 use super::SysvQueue;
-use super::order::place_in;
+use super::order::{Ring, place_in};
 use super::store::{
     AWAY, CHAINS, COUNT_SHIFT, COUNTS, EXCEPT_TYPE, HEAD_BYTES, HEAP, LAST, LEAST_SHIFT, PAGES, PLACES,
-    RECEIVED, RING, SENT, SHAPE, SIZE, Store, TYPE, WAITERS, WHOLE_MAX, half, with_half,
+    RECEIVED, RING, SENT, SHAPE, SIZE, Store, TYPE, WHOLE_MAX, half, with_half,
 };
 use crate::heap::{Heap, Unit};
 use crate::lock::{Change, Guard};
-use crate::primitive::Ordering;
+use crate::primitive::{Ordering, Thread};
+use crate::segment::Segment;
 use crate::wait::{Alone, Attempt, Patience};
 use crate::{Errno, Result};
+
+/// Where the last messages of a handle were, if they crossed from one CPU to another: the next are mostly in the same places.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    unit: AtomicUsize,
+    ring: AtomicUsize,
+    types: AtomicUsize,
+}
+
+impl Trail {
+    #[inline(always)]
+    fn approach(&self, segment: &Segment) {
+        let unit = self.unit.load(Ordering::Relaxed);
+        if unit != 0 {
+            let (ring, types) = (self.ring.load(Ordering::Relaxed), self.types.load(Ordering::Relaxed));
+            for line in [unit, unit + 64, ring + 8, types] {
+                segment.prefetch(line);
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note(&self, unit: usize, ring: usize, types: usize) {
+        self.unit.store(unit, Ordering::Relaxed);
+        self.ring.store(ring, Ordering::Relaxed);
+        self.types.store(types, Ordering::Relaxed);
+    }
+}
+
+/// How many messages ahead the processor is told of.
+const AHEAD: u32 = 3;
 
 /// What a receiver got.
 #[derive(Default)]
 pub(super) struct Got {
+    /// It had to wait first.
+    has_waited: Cell<bool>,
     pub(super) kind: Cell<i64>,
     pub(super) len: Cell<usize>,
     /// The queue is empty since, and holds memory that it may give back.
@@ -35,12 +71,15 @@ impl SysvQueue {
             &self.segment,
             patience,
             Change::Less,
-            || store.approach(),
+            || {
+                store.approach();
+                self.trail.approach(&self.segment);
+            },
             |guard| {
                 if !self.rights.hold(&self.segment) {
                     return Ok(Attempt::Otherwise);
                 }
-                store.send_quickly(guard, kind, payload)
+                store.send_quickly(guard, kind, payload, &self.trail)
             },
         )
     }
@@ -56,16 +95,24 @@ impl SysvQueue {
         got: &Got,
     ) -> Result<Alone> {
         let store = Store::of(&self.segment)?;
+        store.foresee(kind);
         self.place().run_alone(
             &self.segment,
             patience,
             Change::More,
-            || store.approach(),
+            || {
+                store.approach();
+                self.trail.approach(&self.segment);
+            },
             |guard| {
                 if !self.rights.hold(&self.segment) {
                     return Ok(Attempt::Otherwise);
                 }
-                store.recv_quickly(guard, out, kind, may_cut, got)
+                let attempt = store.recv_quickly(guard, out, kind, may_cut, got, &self.trail);
+                if matches!(attempt, Ok(Attempt::Waits)) {
+                    got.has_waited.set(true);
+                }
+                attempt
             },
         )
     }
@@ -74,15 +121,36 @@ impl SysvQueue {
 impl Store<'_> {
     /// The lines that the next operation needs first.
     #[inline(always)]
-    fn approach(&self) {
+    pub(super) fn approach(&self) {
         let own = self.segment.offset_of(&self.line[0]);
-        for line in [0, HEAP, WAITERS] {
+        for line in [0, HEAP] {
             self.segment.prefetch(own + line);
         }
     }
 
+    /// The beginning of a unit.
+    #[inline(never)]
+    fn fetch(&self, offset: usize) {
+        self.segment.prefetch(offset);
+        self.segment.prefetch(offset.wrapping_add(64));
+    }
+
+    /// Some messages ahead, they are on their way while those before them are received.
+    #[inline(never)]
+    fn look_ahead(&self, ring: Ring, first: u32) {
+        if let Ok((word, upper)) = self.place_at(ring, first.wrapping_add(AHEAD)) {
+            self.fetch(half(word.load(Ordering::Relaxed), upper) as usize * 64);
+        }
+    }
+
     #[inline(always)]
-    fn send_quickly(&self, guard: &mut Guard<'_>, kind: i64, payload: &[u8]) -> Result<Attempt> {
+    fn send_quickly(
+        &self,
+        guard: &mut Guard<'_>,
+        kind: i64,
+        payload: &[u8],
+        trail: &Trail,
+    ) -> Result<Attempt> {
         let (counts, shape) = (self.hot(COUNTS), self.hot(SHAPE));
         if !self.fits(payload.len() as u64) {
             return Ok(Attempt::Waits);
@@ -102,7 +170,11 @@ impl Store<'_> {
         let unit = match found {
             Some((unit, _)) => unit,
             None => match self.heap.take_unit(guard, bytes) {
-                Ok(unit) => unit,
+                Ok(unit) => {
+                    // Mostly those before it in its page are next.
+                    self.fetch(unit.offset().wrapping_sub(AHEAD as usize * bytes.next_multiple_of(64)));
+                    unit
+                }
                 Err(Errno::NOBUFS) => return Ok(Attempt::Otherwise),
                 Err(errno) => return Err(errno),
             },
@@ -121,6 +193,9 @@ impl Store<'_> {
         self.segment.copy_in(unit.offset() + HEAD_BYTES, payload)?;
         let (word, half_of) = self.place_at(ring, place)?;
         word.store(with_half(word.load(Ordering::Relaxed), half_of, raw), Ordering::Release);
+        if guard.crosses {
+            trail.note(unit.offset(), self.segment.offset_of(word), self.segment.offset_of(bucket));
+        }
         let next = place.wrapping_add(1);
         if place_in(ring, next) == 0 {
             self.store(EXCEPT_TYPE, 0)?;
@@ -164,6 +239,7 @@ impl Store<'_> {
         kind: i64,
         may_cut: bool,
         got: &Got,
+        trail: &Trail,
     ) -> Result<Attempt> {
         let counts = self.hot(COUNTS);
         let (ring, types) = (self.ring()?, self.types()?);
@@ -226,9 +302,15 @@ impl Store<'_> {
         if half(places, half_of) != unit {
             return Err(Errno::UCLEAN);
         }
+        if guard.crosses {
+            trail.note(unit as usize * 64, self.segment.offset_of(word), self.segment.offset_of(bucket));
+        }
         let (mut ring_word, mut ring_before, mut ring_value) = (word, places, with_half(places, half_of, 0));
         if place == ring.first() {
             let first = self.next_first(ring)?;
+            if ring.next().wrapping_sub(first) > AHEAD {
+                self.look_ahead(ring, first);
+            }
             ring_word = &self.line[RING / 8];
             ring_before = ring_word.load(Ordering::Relaxed);
             ring_value = u64::from(first) | u64::from(ring.next()) << 32;
@@ -252,7 +334,9 @@ impl Store<'_> {
                 self.heap.free_unit(guard, freed, HEAD_BYTES + size)?;
             }
         }
-        self.stamp(guard, RECEIVED, guard.process())?;
+        // What is there is the process's, what was waited for is the thread's: so the kernel has it.
+        let process = if got.has_waited.get() { Thread::current().id() } else { guard.process() };
+        self.stamp(guard, RECEIVED, process)?;
         guard.makes(Change::Less);
         got.kind.set(of_type);
         got.len.set(out.len());

@@ -22,6 +22,8 @@
 
 use std::cell::RefCell;
 
+use super::descriptor::TO_BE_TOLD;
+use super::{LARGE_BYTES, WARMED_BYTES};
 use crate::heap::{Chain, HEAP_BYTES, Heap, UNIT_BYTES_MAX, Unit};
 use crate::lock::Guard;
 use crate::primitive::{AtomicU64, Ordering, seconds};
@@ -36,7 +38,7 @@ pub(super) const RING: usize = 0x08;
 /// Seconds, and the process in the lower bits.
 pub(super) const SENT: usize = 0x10;
 pub(super) const RECEIVED: usize = 0x18;
-/// Claimed messages | prepared ones << 32.
+/// Claimed messages | prepared ones << 32 | what those who poll are to be told of. While it is not 0, there is no short way.
 pub(super) const AWAY: usize = 0x20;
 /// The first place that is in use, while a message is claimed.
 pub(super) const HEAD: usize = 0x28;
@@ -62,6 +64,11 @@ pub(super) const TYPES_ROOTS: usize = 0x140;
 pub(super) const LEAST_ROOTS: usize = 0x160;
 /// The directories of a table that is being made.
 pub(super) const STAGING: usize = 0x180;
+/// The doorbell's.
+pub(super) const BELL_NUMBER: usize = 0x1c0;
+pub(super) const POLLED: usize = 0x1c8;
+pub(super) const OUT_OF_STEP: usize = 0x1d0;
+pub(super) const RINGER: usize = 0x1d8;
 /// The tables of a small queue.
 pub(super) const RING_INLINE: usize = 0x200;
 pub(super) const TYPES_INLINE: usize = 0x400;
@@ -71,7 +78,9 @@ pub(super) const WAITERS: usize = 0x500;
 pub(super) const LEAST_SHIFT: u32 = 32;
 pub(super) const COUNT_SHIFT: u32 = 36;
 const BYTES: u64 = (1 << COUNT_SHIFT) - 1;
-const MESSAGES_MAX: u64 = 1 << 23;
+const MESSAGES_MAX: u64 = 1 << super::order::blocks_log(super::order::WIDEST);
+/// A queue with so many is full, whatever its limit: the others may be on their way.
+const MESSAGES_HELD_MAX: u64 = MESSAGES_MAX - BLOCKED_MAX as u64;
 /// A process's id has 22 bits.
 const PROCESS_SHIFT: u32 = 22;
 
@@ -226,7 +235,7 @@ impl<'a> Store<'a> {
         let counts = self.hot(COUNTS);
         let (bytes, messages) = (counts & BYTES, counts >> COUNT_SHIFT);
         let limit = self.hot(LIMIT);
-        bytes + size <= limit && messages < limit && bytes + size <= BYTES
+        bytes + size <= limit && messages < limit.min(MESSAGES_HELD_MAX) && bytes + size <= BYTES
     }
 
     /// Who did it and when: mostly the same as before.
@@ -239,8 +248,8 @@ impl<'a> Store<'a> {
     /// Takes the memory for a message and writes its head.
     #[inline]
     pub(super) fn reserve(&self, guard: &mut Guard<'_>, kind: i64, size: usize) -> Result<u32> {
-        let away = self.hot(AWAY);
-        let blocks = self.messages() + u64::from(half(away, 0)) + u64::from(half(away, 1));
+        let (claimed, prepared) = self.away();
+        let blocks = self.messages() + u64::from(claimed) + u64::from(prepared);
         if blocks >= self.blocks_max() {
             if blocks >= MESSAGES_MAX {
                 return Err(Errno::NOMEM);
@@ -307,6 +316,75 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
+    /// Has the processor fetch, without the lock, the memory that the next message is likely to get: whoever copies what
+    /// has to come from another processor first keeps all others waiting for the lock meanwhile.
+    #[inline(never)]
+    pub(super) fn warm_free(&self, size: usize) -> Result<()> {
+        let in_unit = HEAD_BYTES + if size <= WHOLE_MAX { size } else { INLINE_BYTES };
+        if let Some(unit) = self.heap.likely_unit(in_unit)? {
+            self.segment.warm(unit.offset(), in_unit, true);
+        }
+        if size > WHOLE_MAX { self.warm_pages(self.heap.likely_page()?, size, true) } else { Ok(()) }
+    }
+
+    /// The same for the message that is likely to be received next.
+    #[inline(never)]
+    pub(super) fn warm_first(&self, kind: i64) -> Result<()> {
+        if self.messages() == 0 {
+            return Ok(());
+        }
+        let unit = if kind == 0 {
+            let ring = self.ring()?;
+            let (word, upper) = self.place_at(ring, ring.first())?;
+            half(word.load(Ordering::Relaxed), upper)
+        } else {
+            // Not the way through the bucket: without the lock it may lead anywhere.
+            let (bucket, upper) = self.bucket_word(self.types()?, kind)?;
+            half(bucket.load(Ordering::Relaxed), upper)
+        };
+        if unit == 0 {
+            return Ok(());
+        }
+        let block = self.block(unit)?;
+        let size = half(block[SIZE].load(Ordering::Relaxed), 0) as usize;
+        let in_unit = HEAD_BYTES + if size <= WHOLE_MAX { size } else { INLINE_BYTES };
+        self.segment.warm(Unit::from_raw(unit).offset(), in_unit, false);
+        if size <= WHOLE_MAX || size > LARGE_BYTES {
+            return Ok(());
+        }
+        self.warm_pages(half(block[PAGES].load(Ordering::Relaxed), 0), size, false)
+    }
+
+    /// [`Store::warm_free`] for a sender, if it is worth it.
+    #[inline(always)]
+    pub(super) fn warm_for_sending(&self, size: usize) {
+        if (WARMED_BYTES..=LARGE_BYTES).contains(&size) {
+            // A hint: what is not as it seems is not fetched.
+            let _ = self.warm_free(size);
+        }
+    }
+
+    /// [`Store::warm_first`] for a receiver, if it is likely to be worth it.
+    #[inline(always)]
+    pub(super) fn warm_for_receiving(&self, is_long: bool, kind: i64) {
+        if is_long && kind >= 0 {
+            let _ = self.warm_first(kind);
+        }
+    }
+
+    fn warm_pages(&self, first: u32, size: usize, to_write: bool) -> Result<()> {
+        let (mut page, mut left) = (first, size - INLINE_BYTES);
+        while page != 0 {
+            self.segment.warm(self.heap.page_offset(page)?, left.min(PAGE_BYTES), to_write);
+            left = left.saturating_sub(PAGE_BYTES);
+            if left == 0 {
+                break;
+            }
+            page = self.heap.next_page(page)?;
+        }
+        Ok(())
+    }
+
     #[inline]
     pub(super) fn write_payload(&self, unit: u32, payload: &[u8]) -> Result<()> {
         self.for_each_piece(unit, payload.len(), payload.len(), |offset, range| {
@@ -329,17 +407,27 @@ impl<'a> Store<'a> {
     fn count(&self, guard: &mut Guard<'_>, messages: i64, bytes: i64) -> Result<()> {
         let counts = self.hot(COUNTS);
         let changed = counts.wrapping_add_signed(messages << COUNT_SHIFT).wrapping_add_signed(bytes);
-        self.set_hot(guard, COUNTS, changed)
+        if self.hot(AWAY) & TO_BE_TOLD == 0 {
+            return self.set_hot(guard, COUNTS, changed);
+        }
+        let shown = self.packets();
+        self.set_hot(guard, COUNTS, changed)?;
+        self.note_change(guard, shown, messages)
+    }
+
+    /// How many messages are claimed, and how many prepared.
+    #[inline]
+    pub(super) fn away(&self) -> (u32, u32) {
+        let away = self.hot(AWAY) & !TO_BE_TOLD;
+        (half(away, 0), half(away, 1))
     }
 
     pub(super) fn count_away(&self, guard: &mut Guard<'_>, claimed: i64, prepared: i64) -> Result<()> {
-        let away = self.hot(AWAY);
-        let changed = |upper: u32, by: i64| {
-            let value = i64::from(half(away, upper)) + by;
-            u32::try_from(value).map_err(|_| Errno::UCLEAN)
-        };
-        let (claimed, prepared) = (changed(0, claimed)?, changed(1, prepared)?);
-        self.set(guard, AWAY, u64::from(claimed) | u64::from(prepared) << 32)
+        let (claimed_now, prepared_now) = self.away();
+        let changed = |now: u32, by: i64| u32::try_from(i64::from(now) + by).map_err(|_| Errno::UCLEAN);
+        let (claimed, prepared) = (changed(claimed_now, claimed)?, changed(prepared_now, prepared)?);
+        let told = self.hot(AWAY) & TO_BE_TOLD;
+        self.set(guard, AWAY, u64::from(claimed) | (u64::from(prepared) << 32) & !TO_BE_TOLD | told)
     }
 
     /// Puts a message that has been written at the end of the queue.

@@ -4,7 +4,7 @@
 //! a FIFO, or to take its head, or to add or remove a type, is to change one word. Whoever makes the table wider writes
 //! the other of a message's two links, and one word says which is meant.
 
-use super::order::{PLACES_A_PAGE, SMALL, WIDE};
+use super::order::{CACHED, PLACES_A_PAGE, SMALL, WIDE, blocks_log};
 use super::store::{
     CHAINS, Found, LAST, SHAPE, SIZE, STAGING, Store, TYPE, TYPES_INLINE, TYPES_LAST_PAGE, TYPES_ROOTS, half,
     with_half,
@@ -88,6 +88,19 @@ impl<'a> Store<'a> {
     pub(super) fn bucket_word(&self, types: Types, kind: i64) -> Result<(&'a AtomicU64, u32)> {
         let link = self.bucket(types, bucket_of(kind, types.log))?;
         Ok((self.segment.word64(link.offset)?, link.upper))
+    }
+
+    /// Has the processor fetch, without the lock, what [`Store::find_head`] is likely to find: in a long queue that takes
+    /// longer than all else, and here some of it passes while the lock is taken.
+    #[inline(always)]
+    pub(super) fn foresee(&self, kind: i64) {
+        if kind > 0 && self.hot(SHAPE) as u32 & 0xff > CACHED {
+            let Ok(types) = self.types() else { return };
+            let Ok((bucket, upper)) = self.bucket_word(types, kind) else { return };
+            let place = half(bucket.load(Ordering::Relaxed), upper) as usize * 64;
+            self.segment.prefetch(place);
+            self.segment.prefetch(place + 64);
+        }
     }
 
     /// The head of a type's FIFO, or 0, and the word, and which half of it, that names it.
@@ -282,7 +295,7 @@ impl<'a> Store<'a> {
     /// Makes the table as wide as the ring is about to be, half of which messages may fill.
     pub(super) fn widen_types(&self, guard: &mut Guard<'_>, ring_log: u32) -> Result<()> {
         let types = self.types()?;
-        let log = ring_log.saturating_sub(1).max(WIDE);
+        let log = blocks_log(ring_log).max(WIDE);
         if types.log != SMALL && types.log >= log {
             return Ok(());
         }

@@ -151,6 +151,30 @@ impl SysvSemaphores {
         Ok(Verdict::Done)
     }
 
+    /// [`SysvSemaphores::attempt_one`] for a transaction of its own, with nobody to be served: each word is found once.
+    #[inline(always)]
+    pub(super) fn attempt_alone(
+        &self,
+        guard: &mut Guard<'_>,
+        operation: u64,
+        caller: Caller,
+    ) -> Result<Verdict> {
+        let place = self.segment.word64(VALUES + 8 * index(operation))?;
+        let before = place.load(Ordering::Relaxed);
+        let Some(value) = changed(value_of(before)?, operation)? else { return Ok(Verdict::Blocked(0)) };
+        let after = word(value, caller.process);
+        if undoes(operation) {
+            let table = caller.table.ok_or(Errno::UCLEAN)?;
+            let (adjustments, four) = undo::adjustments(&self.segment, table, index(operation))?;
+            let new = adjusted(i32::from(undo::of(four, index(operation))), operation)?;
+            let four_after = undo::with(four, index(operation), new);
+            guard.change_all([(place, before, after), (adjustments, four, four_after)])?;
+        } else if after != before {
+            guard.change_only(place, after)?;
+        }
+        Ok(Verdict::Done)
+    }
+
     /// Does the calling process's own operations.
     #[inline]
     pub(super) fn attempt_all(

@@ -25,7 +25,7 @@ use super::operate::{Caller, Verdict, change, index, undoes, value_of};
 use super::{OPERATIONS_MAX, SysvSemaphores, UNSERVED, VALUES};
 use crate::lock::Guard;
 use crate::primitive::Ordering;
-use crate::wait::{Blocked, Object, Step, WORDS, Waiters, Words};
+use crate::wait::{Blocked, Object, Patience, Step, WORDS, Waiters, Words};
 use crate::{Errno, Result};
 
 const FIRST_OPERATION: usize = 2;
@@ -77,13 +77,24 @@ impl<'s> Call<'s> {
         self.set.waiters(self)
     }
 
+    /// It has had to wait already: a removal ends it with `EIDRM`.
+    #[inline]
+    pub(super) fn has_waited(&self) {
+        self.was_tried.set(true);
+    }
+
     /// The lock, if the set was not removed.
     pub(super) fn enter(&self) -> Result<Guard<'_>> {
+        self.enter_with(Patience::Endless)
+    }
+
+    /// The lock, if the set was not removed, for an operation with this patience.
+    pub(super) fn enter_with(&self, patience: Patience) -> Result<Guard<'_>> {
         let waiters = self.waiters()?;
         loop {
-            match waiters.enter(None) {
+            match waiters.enter_with(patience) {
                 // These calls are not interrupted.
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) if patience == Patience::Endless => {}
                 Err(errno) => return Err(errno),
                 Ok(guard) => {
                     if !self.set.is_removed() {
@@ -157,6 +168,7 @@ impl<'s> Call<'s> {
     /// Tries one: whether it went on. An error of its own ends it too.
     fn serve_one(&self, guard: &mut Guard<'_>, sleeper: &Sleeper<'_>) -> Result<bool> {
         let waiters = self.waiters()?;
+        let mark = guard.mark();
         match self.try_sleeper(guard, sleeper) {
             Ok(Verdict::Done) => {
                 self.set.stamp()?;
@@ -177,7 +189,10 @@ impl<'s> Call<'s> {
                 Ok(false)
             }
             Err(Errno::UCLEAN) => Err(Errno::UCLEAN),
-            Err(errno) => waiters.end(guard, sleeper.blocked, Err(errno)).map(|()| false),
+            Err(errno) => {
+                guard.undo_to(mark)?;
+                waiters.end(guard, sleeper.blocked, Err(errno)).map(|()| false)
+            }
         }
     }
 
@@ -299,6 +314,8 @@ impl<'s> Call<'s> {
 }
 
 impl Object for Call<'_> {
+    const NEVER_RESTARTED: bool = true;
+
     #[inline]
     fn attempt(&self, guard: &mut Guard<'_>, _words: &mut Words) -> Result<bool> {
         self.attempt_own(guard)

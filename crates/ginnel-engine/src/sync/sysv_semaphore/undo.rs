@@ -16,7 +16,9 @@ use super::operate::{value_of, word};
 use super::serve::Call;
 use super::{SysvSemaphores, VALUE_MAX, VALUES};
 use crate::lock::Guard;
-use crate::wait::{ProcessStake, Words};
+use crate::primitive::AtomicU64;
+use crate::segment::Segment;
+use crate::wait::{Patience, ProcessStake, Words};
 use crate::{Errno, Result};
 
 /// How many words of adjustments are added in one transaction: each changes five words.
@@ -42,7 +44,19 @@ impl Accounts {
 /// A process's adjustment of one semaphore.
 #[inline]
 pub(super) fn adjustment(guard: &Guard<'_>, table: usize, index: usize) -> Result<i16> {
-    Ok((guard.get(table + 8 * (index / 4))? >> (16 * (index % 4))) as i16)
+    Ok(of(guard.get(table + 8 * (index / 4))?, index))
+}
+
+/// The word that has a process's adjustment of one semaphore among others, and what it says.
+#[inline(always)]
+pub(super) fn adjustments(segment: &Segment, table: usize, index: usize) -> Result<(&AtomicU64, u64)> {
+    let word = segment.word64(table + 8 * (index / 4))?;
+    Ok((word, word.load(Ordering::Relaxed)))
+}
+
+#[inline(always)]
+pub(super) fn of(four: u64, index: usize) -> i16 {
+    (four >> (16 * (index % 4))) as i16
 }
 
 /// Sets a process's adjustment of one semaphore.
@@ -54,8 +68,8 @@ pub(super) fn set_adjustment(guard: &mut Guard<'_>, table: usize, index: usize, 
     if new == old { Ok(()) } else { guard.set(at, new) }
 }
 
-#[inline]
-fn with(four: u64, index: usize, value: i16) -> u64 {
+#[inline(always)]
+pub(super) fn with(four: u64, index: usize, value: i16) -> u64 {
     let shift = 16 * (index % 4);
     four & !(0xffff << shift) | u64::from(value as u16) << shift
 }
@@ -63,11 +77,11 @@ fn with(four: u64, index: usize, value: i16) -> u64 {
 impl SysvSemaphores {
     /// Finds or makes the calling process's stake.
     #[cold]
-    pub(super) fn open_account(&self) -> Result<()> {
+    pub(super) fn open_account(&self, patience: Patience) -> Result<()> {
         let call = Call::new(self, &[]);
         let waiters = self.waiters(&call)?;
         loop {
-            let mut guard = call.enter()?;
+            let mut guard = call.enter_with(patience)?;
             let opened = call.find_or_make_stake(&mut guard);
             waiters.leave(guard);
             match opened {
@@ -75,7 +89,7 @@ impl SysvSemaphores {
                     self.accounts.remember(stake);
                     return Ok(());
                 }
-                Err(Errno::NOBUFS) => waiters.make_room()?,
+                Err(Errno::NOBUFS) => waiters.make_room(patience)?,
                 Err(errno) => return Err(errno),
             }
         }

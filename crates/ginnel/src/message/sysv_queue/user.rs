@@ -1,5 +1,6 @@
 //! System V queues in a user-space home: `ginnel_engine::message::sysv_queue`.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use ginnel_engine::message::sysv_queue as engine;
@@ -88,6 +89,10 @@ impl Queue {
         };
         let change = engine::Change { uid: new.uid, gid: new.gid, mode: new.mode, bytes_max };
         engine::SysvQueue::set(home, *id, change)
+    }
+
+    pub(super) fn descriptor(&self) -> Result<BorrowedFd<'_>> {
+        self.opened()?.descriptor()
     }
 
     pub(super) fn remove(&self) -> Result<()> {
