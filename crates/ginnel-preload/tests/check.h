@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <mqueue.h>
 #include <poll.h>
 #include <pthread.h>
@@ -58,8 +59,11 @@ static __attribute__((unused)) char **arguments;
 static inline void reap(pid_t child)
 {
     int status;
-    CHECK(waitpid(child, &status, 0) == child);
-    CHECK(status == 0);
+    pid_t reaped;
+    do
+        reaped = waitpid(child, &status, 0);
+    while (reaped == -1 && errno == EINTR);
+    CHECK(reaped == child && status == 0);
 }
 
 /* A POSIX queue of its own, for so many messages of 16 bytes. */
