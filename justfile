@@ -36,6 +36,10 @@ tour *args:
 bench *args:
     cargo run --release -- bench {{args}}
 
+# The drop-in under the real programs, as long as the measurements do (`bash .ci/programs` installs them).
+programs:
+    GINNEL_TEST_FULL=1 cargo test --release -p ginnel-preload --test programs -- --nocapture
+
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings

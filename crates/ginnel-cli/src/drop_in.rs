@@ -1,7 +1,7 @@
 //! The drop-in for unmodified programs: where its library is, and which programs it can reach.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -20,7 +20,7 @@ pub(crate) fn library() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(LIBRARY_VARIABLE).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
         return match path.is_file() {
-            true => std::path::absolute(&path).context(path.display()),
+            true => can_be_listed(std::path::absolute(&path).context(path.display())?),
             false => {
                 Err(Failure::failed(format!("{LIBRARY_VARIABLE}={}: there is no such file", path.display())))
             }
@@ -33,12 +33,25 @@ pub(crate) fn library() -> Result<PathBuf> {
         beside.join("../lib").join(LIBRARY),
         beside.join("../lib/ginnel").join(LIBRARY),
     ];
-    places.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+    let found = places.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         Failure::failed(format!(
             "{LIBRARY} is not in {} nor in its ../lib: `cargo build --release` builds both, or name it with {LIBRARY_VARIABLE}",
             beside.display()
         ))
-    })
+    })?;
+    can_be_listed(found)
+}
+
+/// The dynamic linker takes a list apart at these, and goes on without what it does not find.
+fn can_be_listed(library: PathBuf) -> Result<PathBuf> {
+    match library.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b':' | b' ')) {
+        false => Ok(library),
+        true => Err(Failure::failed(format!(
+            "{}: {PRELOAD} cannot name a library whose path has a space or a colon; put it elsewhere and name it with \
+             {LIBRARY_VARIABLE}",
+            library.display()
+        ))),
+    }
 }
 
 /// What is to be in `LD_PRELOAD`: the library before what is there already.
@@ -114,11 +127,10 @@ fn check_file(path: &Path, depth: u32) -> Reached<()> {
     // What cannot be read can be run, and is not looked into.
     let Ok(file) = File::open(path) else { return Ok(()) };
     let status = file.metadata().map_err(read)?;
-    let gains = status.mode() & 0o6000 != 0 && status.uid() != rustix::process::geteuid().as_raw();
-    if gains {
-        return refused(
-            "it is set-user-id: the dynamic linker drops the library for it; run it without, or as its owner",
-        );
+    if let Some(what) = gains(&file, &status) {
+        return refused(&format!(
+            "it {what}: the dynamic linker drops the library for it; run it without, or as its owner"
+        ));
     }
     let mut start = [0; 64];
     let len = (&file).read(&mut start).map_err(read)?;
@@ -149,6 +161,24 @@ fn check_file(path: &Path, depth: u32) -> Reached<()> {
         );
     }
     Ok(())
+}
+
+/// Why the kernel would start it with more rights than the caller has.
+fn gains(file: &File, status: &Metadata) -> Option<&'static str> {
+    const SET_USER_ID: u32 = 0o4000;
+    /// Without the group's right to execute, the bit means something else.
+    const SET_GROUP_ID: u32 = 0o2010;
+    let user = rustix::process::geteuid();
+    if status.mode() & SET_USER_ID != 0 && status.uid() != user.as_raw() {
+        return Some("is set-user-id");
+    }
+    if status.mode() & SET_GROUP_ID == SET_GROUP_ID && status.gid() != rustix::process::getegid().as_raw() {
+        return Some("is set-group-id");
+    }
+    // Root has them all.
+    let none: &mut [u8] = &mut [];
+    let capable = !user.is_root() && rustix::fs::fgetxattr(file, "security.capability", none).is_ok();
+    capable.then_some("has capabilities (setcap)")
 }
 
 fn machine(start: &[u8; 64]) -> u16 {

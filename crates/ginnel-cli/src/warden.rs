@@ -5,6 +5,7 @@
 //! exclusive way: the kernel gives it when the last of them is gone.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -29,15 +30,19 @@ pub(crate) struct Args {
 /// Where the inherited descriptor is put: out of the way of programs that count theirs.
 const DESCRIPTOR_LEAST: i32 = 500;
 
-/// Has the namespace removed when this process, and all that it starts from here on, are gone.
-pub(crate) fn watch(namespace: &Namespace) -> Result<()> {
+/// Names the inherited descriptors to the library, which has the program not close them.
+pub(crate) const HELD_VARIABLE: &str = "GINNEL_HELD";
+
+/// Has the namespace removed when this process, and all that it starts from here on, are gone. What [`HELD_VARIABLE`] is to
+/// be.
+pub(crate) fn watch(namespace: &Namespace) -> Result<String> {
     let path = namespace.path().unwrap_or(std::path::Path::new("/"));
     let directory = File::open(path).context(path.display())?;
-    let lock = |errno| Failure::failed(format!("flock {}: {errno}", path.display()));
-    rustix::fs::flock(&directory, FlockOperation::LockShared).map_err(lock)?;
+    let failed = |errno| Failure::failed(format!("{}: {errno}", path.display()));
+    rustix::fs::flock(&directory, FlockOperation::LockShared).map_err(failed)?;
     let kept = rustix::io::fcntl_dupfd_cloexec(&directory, DESCRIPTOR_LEAST)
         .or_else(|_| rustix::io::fcntl_dupfd_cloexec(&directory, 3))
-        .map_err(|errno| Failure::failed(format!("{}: {errno}", path.display())))?;
+        .map_err(failed)?;
     let program = std::env::current_exe().context("finding this program")?;
     let status = Command::new(program)
         .arg(VERB)
@@ -51,11 +56,14 @@ pub(crate) fn watch(namespace: &Namespace) -> Result<()> {
     if !status.success() {
         return Err(Failure::failed(format!("the warden of {} did not start: {status}", path.display())));
     }
-    rustix::io::fcntl_setfd(&kept, FdFlags::empty())
-        .map_err(|errno| Failure::failed(format!("{}: {errno}", path.display())))?;
+    rustix::io::fcntl_setfd(&kept, FdFlags::empty()).map_err(failed)?;
+    let status = rustix::fs::fstat(&kept).map_err(failed)?;
+    let held = format!("{}:{}:{}", kept.as_raw_fd(), status.st_dev, status.st_ino);
     // Open for as long as this process, whatever program it becomes.
     std::mem::forget(kept);
-    Ok(())
+    // Of the private ones that this one is made within.
+    let outer = std::env::var(HELD_VARIABLE).ok().filter(|outer| !outer.is_empty());
+    Ok(outer.into_iter().fold(held, |held, outer| format!("{held},{outer}")))
 }
 
 /// Be the warden.

@@ -17,6 +17,16 @@ use rustix::fs::{CWD, Mode, OFlags};
 use crate::Errno;
 use crate::primitive::Thread;
 
+/// The calling process's id, which is known without a system call. In the child of a `vfork(2)`, which borrows its parent's
+/// memory, it is the parent's.
+///
+/// ```
+/// assert_eq!(ginnel_engine::process::id(), std::process::id());
+/// ```
+pub fn id() -> u32 {
+    Thread::current().process()
+}
+
 /// Changes with the process's user and groups, as far as they are told of.
 static CREDENTIALS: AtomicU32 = AtomicU32::new(0);
 
@@ -99,6 +109,14 @@ impl Process {
             Ok(_) => is_killed(self.id, thread),
             Err(errno) => matches!(errno, Errno::NOENT | Errno::SRCH),
         }
+    }
+}
+
+/// Whether a thread will not go on by itself: it is stopped (`SIGSTOP`, a debugger), or it is gone.
+pub(crate) fn is_stopped(thread: u32) -> bool {
+    match read_stat(format_args!("/proc/{thread}/stat")) {
+        Ok(stat) => matches!(stat.state, b'T' | b't' | b'Z' | b'X'),
+        Err(errno) => matches!(errno, Errno::NOENT | Errno::SRCH),
     }
 }
 

@@ -1,17 +1,18 @@
 //! The calls that change what a descriptor's number stands for, and those that wait for descriptors: as far as POSIX queues
 //! are concerned, which are descriptors here as they are in Linux.
 //!
-//! The engine's own descriptors are none of the program's: to the calls that close they are not open, and who puts something
+//! The engine's own descriptors, and those that hold a private namespace ([`crate::held`]), are none of the program's: to the calls that close they are not open, and who puts something
 //! on such a number is told that it may not have so many.
 //!
 //! Each does what the C library does, at once if this process has no queue open. Those that wait first have a queue's number
 //! made one that can be waited for, see [`crate::message::posix_queue`].
 #![allow(unsafe_code)]
 
-use ginnel_engine::{Errno, descriptor};
+use ginnel_engine::Errno;
 use libc::{c_int, c_uint, c_ulong, epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval};
 
 use crate::call::{answer, mapped};
+use crate::held::{all_kept, is_kept};
 use crate::message::posix_queue;
 use crate::next::next;
 
@@ -21,7 +22,7 @@ use crate::next::next;
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn close(number: c_int) -> c_int {
-    if descriptor::is_kept(number) {
+    if is_kept(number) {
         return answer(|| Err(Errno::BADF));
     }
     if posix_queue::has_any() {
@@ -50,7 +51,7 @@ pub unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: 
 /// The parts of a range that are not the engine's.
 fn each_range(first: c_uint, last: c_uint, mut act: impl FnMut(c_uint, c_uint) -> c_int) -> c_int {
     let mut first = first;
-    for kept in descriptor::all_kept() {
+    for kept in all_kept() {
         let kept = kept as c_uint;
         if !(first..=last).contains(&kept) {
             continue;
@@ -96,7 +97,7 @@ pub unsafe extern "C-unwind" fn dup(number: c_int) -> c_int {
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dup2(number: c_int, wanted: c_int) -> c_int {
-    if descriptor::is_kept(wanted) {
+    if is_kept(wanted) {
         return answer(|| Err(Errno::BADF));
     }
     let outcome = next!(dup2(number: c_int, wanted: c_int) -> c_int);
@@ -109,7 +110,7 @@ pub unsafe extern "C-unwind" fn dup2(number: c_int, wanted: c_int) -> c_int {
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dup3(number: c_int, wanted: c_int, flags: c_int) -> c_int {
-    if descriptor::is_kept(wanted) {
+    if is_kept(wanted) {
         return answer(|| Err(Errno::BADF));
     }
     replaced(number, next!(dup3(number: c_int, wanted: c_int, flags: c_int) -> c_int))
@@ -121,6 +122,9 @@ pub unsafe extern "C-unwind" fn dup3(number: c_int, wanted: c_int, flags: c_int)
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn fcntl(number: c_int, command: c_int, argument: c_ulong) -> c_int {
+    if is_refused(number, command) {
+        return answer(|| Err(Errno::BADF));
+    }
     let outcome = next!(fcntl(number: c_int, command: c_int, argument: c_ulong) -> c_int);
     if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) { doubled(number, outcome) } else { outcome }
 }
@@ -131,8 +135,16 @@ pub unsafe extern "C-unwind" fn fcntl(number: c_int, command: c_int, argument: c
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn fcntl64(number: c_int, command: c_int, argument: c_ulong) -> c_int {
+    if is_refused(number, command) {
+        return answer(|| Err(Errno::BADF));
+    }
     let outcome = next!(fcntl64(number: c_int, command: c_int, argument: c_ulong) -> c_int);
     if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) { doubled(number, outcome) } else { outcome }
+}
+
+/// Who marks all descriptors that it does not know as closed on exec, instead of closing them.
+fn is_refused(number: c_int, command: c_int) -> bool {
+    command == libc::F_SETFD && is_kept(number)
 }
 
 /// `outcome` is another number for the same, unless it failed.
@@ -218,6 +230,7 @@ pub unsafe extern "C-unwind" fn __ppoll_chk(
 /// # Safety
 /// As [`poll`].
 unsafe fn polled(waits: *mut pollfd, count: nfds_t) {
+    posix_queue::find_inherited();
     if !posix_queue::has_any() || mapped(waits).is_err() {
         return;
     }
@@ -270,6 +283,7 @@ pub unsafe extern "C-unwind" fn pselect(
 /// # Safety
 /// As [`select`].
 unsafe fn selected(count: c_int, sets: &[*mut fd_set]) {
+    posix_queue::find_inherited();
     if !posix_queue::has_any() {
         return;
     }
@@ -296,6 +310,7 @@ pub unsafe extern "C-unwind" fn epoll_ctl(
     number: c_int,
     event: *mut epoll_event,
 ) -> c_int {
+    posix_queue::find_inherited();
     if posix_queue::has_any() {
         posix_queue::make_pollable(number);
     }

@@ -5,6 +5,7 @@
 //! error once, and the calls fail: to go to the kernel instead would split what belongs together.
 #![allow(unsafe_code)]
 
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, OsStr};
 use std::fmt::Arguments;
 use std::os::unix::ffi::OsStrExt;
@@ -15,6 +16,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use ginnel_engine::descriptor;
 use ginnel_engine::namespace::Namespace;
 use ginnel_engine::{Errno, Result};
+
+use crate::{fork, held, open};
 
 /// Where the objects are.
 pub(crate) enum Home {
@@ -32,15 +35,37 @@ const KERNEL: &[u8] = b"kernel";
 static CHOSEN: AtomicPtr<libc::c_char> = AtomicPtr::new(std::ptr::null_mut());
 static HOME: OnceLock<Home> = OnceLock::new();
 
-/// Runs when the library is loaded: a copy of the variable, and nothing more.
+/// What the variable says: copied here, as the first use of the allocator takes system calls.
+struct Copy(UnsafeCell<[libc::c_char; COPY_BYTES]>);
+
+const COPY_BYTES: usize = libc::PATH_MAX as usize;
+
+// SAFETY: written when the library is loaded, and only read afterwards.
+unsafe impl Sync for Copy {}
+
+static COPY: Copy = Copy(UnsafeCell::new([0; COPY_BYTES]));
+
+/// Runs when the library is loaded: copies of the variables, and nothing more.
 extern "C" fn load() {
-    // SAFETY: the loader runs this before the program's own threads; the copy is never freed.
+    // SAFETY: the loader runs this before the program's own threads; the copy fits, and ends with a zero byte.
     unsafe {
         let value = libc::getenv(VARIABLE.as_ptr());
-        if !value.is_null() && *value != 0 {
-            CHOSEN.store(libc::strdup(value), Ordering::Release);
+        if value.is_null() || *value == 0 {
+            return;
         }
+        let copy = match libc::strlen(value) {
+            len if len < COPY_BYTES => {
+                let copy = COPY.0.get().cast::<libc::c_char>();
+                std::ptr::copy_nonoverlapping(value, copy, len + 1);
+                copy
+            }
+            _ => libc::strdup(value),
+        };
+        CHOSEN.store(copy, Ordering::Release);
     }
+    held::load();
+    fork::load();
+    open::load();
 }
 
 // SAFETY: the section of functions that the loader calls, without arguments that matter here.
@@ -66,13 +91,14 @@ static LACKING: [Home; 3] =
 
 #[cold]
 fn open_first() -> &'static Home {
-    let home = open();
+    let home = open_home();
     if let Home::Refused(errno) = home
         && let Some(lacking) =
             LACKING.iter().find(|lacking| matches!(lacking, Home::Refused(one) if *one == errno))
     {
         return lacking;
     }
+    let _changing = fork::changing();
     HOME.get_or_init(|| home)
 }
 
@@ -84,7 +110,7 @@ fn least_descriptor() -> i32 {
     (limit / 4 * 3).min(AT_MOST) as i32
 }
 
-fn open() -> Home {
+fn open_home() -> Home {
     let chosen = CHOSEN.load(Ordering::Acquire);
     if chosen.is_null() {
         return Home::Kernel;

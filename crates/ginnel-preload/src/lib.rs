@@ -17,6 +17,8 @@
 mod call;
 mod credentials;
 mod descriptors;
+mod fork;
+mod held;
 mod home;
 mod memory;
 mod message;

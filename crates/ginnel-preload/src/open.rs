@@ -14,9 +14,11 @@
 use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering, compiler_fence, fence};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use ginnel_engine::Result;
+
+use crate::fork::changing;
 
 /// How many objects of a kind are open at once.
 const PLACES: usize = 4096;
@@ -87,13 +89,14 @@ thread_local! {
     static OWN: Own = const { Own { record: Cell::new(ptr::null()), depth: Cell::new(0) } };
 }
 
+/// Runs when the library is loaded, in a process that has a namespace.
+pub(crate) fn load() {
+    // SAFETY: the function does nothing that a fork's child may not.
+    unsafe { libc::pthread_atfork(None, None, Some(after_fork)) };
+}
+
 #[cold]
 fn take_record() -> *const Record {
-    static FORKS: Once = Once::new();
-    FORKS.call_once(|| {
-        // SAFETY: the function does nothing that a fork's child may not.
-        unsafe { libc::pthread_atfork(None, None, Some(after_fork)) };
-    });
     let mut at = RECORDS.load(Ordering::Acquire);
     // SAFETY: records are never freed.
     while let Some(record) = unsafe { at.as_ref() } {
@@ -219,6 +222,7 @@ impl<T: Send + Sync> Open<T> {
         let entry = Box::into_raw(Box::new(Entry { id, object: open()? }));
         uses.store(entry.cast(), Ordering::SeqCst);
         {
+            let _changing = changing();
             let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
             let is = |wanted: i32| move |place: &&Place<T>| place.id.load(Ordering::Relaxed) == wanted;
             // Another thread may have been first.
@@ -250,6 +254,7 @@ impl<T: Send + Sync> Open<T> {
     /// Those that are open now.
     #[cold]
     pub(crate) fn ids(&self) -> Vec<i32> {
+        let _changing = changing();
         let _retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         let ids = self.places.iter().map(|place| place.id.load(Ordering::Relaxed));
         ids.filter(|id| *id != NOBODY).collect()
@@ -258,6 +263,7 @@ impl<T: Send + Sync> Open<T> {
     /// The object with this id is open no more.
     #[cold]
     pub(crate) fn forget(&self, id: i32) {
+        let _changing = changing();
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         // Places change with the mutex only.
         for place in self.places_of(id).filter(|place| place.id.load(Ordering::Relaxed) == id) {

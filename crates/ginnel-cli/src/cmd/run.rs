@@ -93,7 +93,7 @@ impl Args {
         })?;
         command.env(home::VARIABLE, path);
         if namespace.is_private() {
-            warden::watch(&namespace)?;
+            command.env(warden::HELD_VARIABLE, warden::watch(&namespace)?);
         }
         Ok(Ok(command))
     }
@@ -118,6 +118,14 @@ impl Args {
             if let Some(limit) = field(&mut limits, name) {
                 *limit = *value;
             }
+        }
+        // As the kernel has it where nothing is said: no default is above what may be asked for.
+        let is_named = |name: &str| self.limit.iter().any(|(named, _)| *named == name);
+        if !is_named("msg_default") {
+            limits.msg_default = limits.msg_default.min(limits.msg_max);
+        }
+        if !is_named("msgsize_default") {
+            limits.msgsize_default = limits.msgsize_default.min(limits.msgsize_max);
         }
         limits
     }

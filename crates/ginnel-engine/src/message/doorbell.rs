@@ -9,7 +9,8 @@
 //! in the same transaction, and afterwards sees to it: becomes the *ringer* (a word of its own, changed with the lock
 //! only), sets the FIFO, looks again with the lock, and goes on until what it has set is what there is; then it clears
 //! both words in one transaction. Who finds a ringer at work leaves it to that one, which will look again after the
-//! change. So nobody waits for a ringer, not even for one that was stopped.
+//! change. Only who polls the queue itself waits for a ringer, and only for one that is running: to be told of a message
+//! that it has just taken would have it block. Nobody waits for one that was stopped.
 //!
 //! Where a change is to be told that the FIFO does not show, `out_of_step` counts it: the ringer then fills the FIFO and
 //! empties it to where it was, which an edge-triggered epoll hears.
@@ -35,6 +36,7 @@ use crate::descriptor::Kept;
 use crate::lock::Guard;
 use crate::namespace::{BELLS, Namespace};
 use crate::primitive::{Thread, thread_exists};
+use crate::process::is_stopped;
 use crate::wait::Patience;
 use crate::{Errno, Result};
 
@@ -289,7 +291,7 @@ pub(crate) fn mark(guard: &mut Guard<'_>, places: Places) -> Result<()> {
 pub(crate) fn ring<Q: Pollable>(queue: &Q) -> Result<()> {
     let places = Q::PLACES;
     let own = Thread::current().id();
-    let Some(mut shown) = become_ringer(queue, own)? else { return Ok(()) };
+    let Some(mut shown) = become_ringer(queue, own)? else { return let_ringer_finish(queue, own) };
     let (mut outcome, mut told) = (Ok(()), 0);
     for _ in 0..CHANGES_SEEN_MAX {
         let mut silent = false;
@@ -321,6 +323,35 @@ pub(crate) fn ring<Q: Pollable>(queue: &Q) -> Result<()> {
         }
     }
     outcome
+}
+
+/// Another one is at it. Who polls this queue, and has just taken its last message, would be told that there is one, and
+/// block on it: so a poller lets a ringer finish that is running.
+fn let_ringer_finish<Q: Pollable>(queue: &Q, own: u32) -> Result<()> {
+    const YIELDS: u32 = 200;
+    /// A second: the word may hold anybody's number.
+    const LOOKS_MAX: u32 = 10_000;
+    const PAUSE: Duration = Duration::from_micros(100);
+    if queue.bell()?.polling.get().is_none() {
+        return Ok(());
+    }
+    for look in 0..LOOKS_MAX {
+        let at_it = queue.settle(within_grace(), |guard| {
+            let is_out_of_step = guard.get(Q::PLACES.out_of_step)? != 0;
+            Ok(if is_out_of_step { guard.get(Q::PLACES.ringer)? as u32 } else { 0 })
+        })?;
+        if at_it == 0 || at_it == own {
+            break;
+        }
+        if look < YIELDS {
+            std::thread::yield_now();
+        } else if is_stopped(at_it) {
+            break;
+        } else {
+            std::thread::sleep(PAUSE);
+        }
+    }
+    Ok(())
 }
 
 fn to_show<Q: Pollable>(queue: &Q, guard: &Guard<'_>) -> Result<Shown> {

@@ -12,7 +12,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -22,12 +22,13 @@ use ginnel_engine::namespace::Namespace;
 use ginnel_engine::wait::Patience;
 use ginnel_engine::{Errno, Result};
 use libc::{c_char, c_int, c_uint, mode_t, mq_attr, mqd_t, sigevent, size_t, ssize_t, timespec};
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::FdFlags;
 
 use super::notice;
 use crate::call::{cancellation_point, mapped};
-use crate::home::serve;
+use crate::held::is_kept;
+use crate::home::{is_chosen, namespace, serve};
 use crate::next::next;
 use crate::open::Open;
 
@@ -64,8 +65,17 @@ pub(crate) fn known(number: c_int) -> Option<Opened> {
     has_any().then(|| OPEN.with(number, || Err(Errno::BADF), |opened| Ok(opened.clone())).ok()).flatten()
 }
 
+/// Whether this is the child of a `vfork(2)`, which has descriptors of its own in its parent's memory: what it closes and
+/// opens, before it becomes another program, is none of the parent's business.
+fn is_borrowing() -> bool {
+    rustix::process::getpid().as_raw_nonzero().get() != ginnel_engine::process::id() as i32
+}
+
 /// Another number for the same.
 pub(crate) fn is_also(opened: &Opened, number: c_int) {
+    if is_borrowing() {
+        return;
+    }
     let again = Opened::new(opened.queue.clone(), opened.is_pollable.load(Ordering::Relaxed));
     insert(number, again);
 }
@@ -80,6 +90,9 @@ fn insert(number: c_int, opened: Opened) {
 /// The number stands for it no more; the descriptor is the caller's to close.
 pub(crate) fn forget(number: c_int) -> bool {
     let Some(opened) = known(number) else { return false };
+    if is_borrowing() {
+        return true;
+    }
     // As the kernel does, through whichever of its descriptors the process was registered.
     let _ = opened.queue.cancel_notify();
     OPEN.forget(number);
@@ -105,17 +118,60 @@ pub(crate) fn make_pollable(number: c_int) {
     let Ok(bell) = opened.queue.open_pollable() else { return };
     // SAFETY: the number is a queue's, and open.
     let old = unsafe { BorrowedFd::borrow_raw(number) };
-    let (Ok(flags), Ok(status)) = (rustix::io::fcntl_getfd(old), rustix::fs::fcntl_getfl(old)) else {
-        return;
-    };
+    let Ok(status) = rustix::fs::fcntl_getfl(old) else { return };
     if !status.contains(OFlags::NONBLOCK) {
         // The bell is a description of its own: the flag says nothing but what the program asks of its queue.
         let _ = rustix::fs::fcntl_setfl(&bell, OFlags::empty());
     }
+    // All numbers that are duplicates of each other stay so: they have the flag in common.
+    for number in OPEN.ids() {
+        if let Some(other) = known(number)
+            && Arc::ptr_eq(&other.queue, &opened.queue)
+            && !other.is_pollable.load(Ordering::Acquire)
+            && put_in_place(&bell, number)
+        {
+            other.is_pollable.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Has the number be the bell's, and closed on exec if it was.
+fn put_in_place(bell: &OwnedFd, number: c_int) -> bool {
+    // SAFETY: if it is not open, the kernel says so.
+    let old = unsafe { BorrowedFd::borrow_raw(number) };
+    let Ok(flags) = rustix::io::fcntl_getfd(old) else { return false };
     let flag = if flags.contains(FdFlags::CLOEXEC) { libc::O_CLOEXEC } else { 0 };
     // SAFETY: both are open; what the number was is closed by the kernel in the same step.
-    if unsafe { libc::syscall(libc::SYS_dup3, bell.as_raw_fd(), number, flag) } >= 0 {
-        opened.is_pollable.store(true, Ordering::Release);
+    unsafe { libc::syscall(libc::SYS_dup3, bell.as_raw_fd(), number, flag) >= 0 }
+}
+
+/// The queues among the descriptors with which the program was started: before the first call that waits for descriptors,
+/// which has to know them. Whoever calls a queue's function with one has it found by that.
+#[inline]
+pub(crate) fn find_inherited() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if is_chosen() && !DONE.load(Ordering::Relaxed) && !DONE.swap(true, Ordering::Relaxed) {
+        look_for_inherited();
+    }
+}
+
+#[cold]
+fn look_for_inherited() {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(directory) = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty()) else { return };
+    let Ok(entries) = rustix::fs::Dir::read_from(&directory) else { return };
+    for entry in entries.flatten() {
+        let Ok(path) = rustix::fs::readlinkat(&directory, entry.file_name(), Vec::new()) else { continue };
+        let is_in = |place: &[u8]| path.to_bytes().windows(place.len()).any(|part| part == place);
+        // The namespace is opened for those only that may be one of its queues, or the FIFO of one.
+        let number = entry.file_name().to_str().ok().and_then(|number| number.parse().ok());
+        if let Some(number) = number
+            && !is_kept(number)
+            && (is_in(b"/mq/") || is_in(b"/bell/"))
+            && let Ok(Some(home)) = namespace()
+        {
+            let _ = on_queue(home, number, |_| Ok(()));
+        }
     }
 }
 
@@ -135,7 +191,13 @@ fn find(home: &Namespace, number: mqd_t) -> Result<Opened> {
     let file = unsafe { BorrowedFd::borrow_raw(number) };
     let queue = PosixQueue::of_file(home, file)?;
     NUMBERS.fetch_add(1, Ordering::Relaxed);
-    Ok(Opened::new(Arc::new(queue), false))
+    // After `exec(2)` of one that was waited for.
+    let is_bell = FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode) == FileType::Fifo;
+    if is_bell {
+        // From here on this process is one that polls.
+        let _ = queue.descriptor();
+    }
+    Ok(Opened::new(Arc::new(queue), is_bell))
 }
 
 fn is_nonblocking(number: mqd_t) -> Result<bool> {
@@ -195,13 +257,13 @@ pub unsafe extern "C-unwind" fn __mq_open_2(name: *const c_char, flags: c_int) -
 /// None is needed: it is the C library's symbol.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn mq_close(number: mqd_t) -> c_int {
-    serve!(|home| {
-        on_queue(home, number, |_| Ok(()))?;
-        forget(number);
-        // SAFETY: a queue's number, which is nobody's from here on.
-        drop(unsafe { OwnedFd::from_raw_fd(number) });
-        Ok(0)
-    }, else next!(mq_close(number: mqd_t) -> c_int))
+    // One that came by `exec(2)` may have a registration that ends with it.
+    if let Ok(Some(home)) = namespace() {
+        let _ = on_queue(home, number, |_| Ok(()));
+    }
+    // As the C library's, it closes whatever it is given.
+    // SAFETY: the caller's promise.
+    unsafe { crate::descriptors::close(number) }
 }
 
 /// `mq_unlink(3)`.
@@ -255,7 +317,10 @@ pub unsafe extern "C-unwind" fn mq_timedsend(
             let text = match size {
                 0 => &[][..],
                 // SAFETY: as above.
-                size => unsafe { std::slice::from_raw_parts(message.cast::<u8>(), size) },
+                size => unsafe {
+                    // No queue takes as many as would be too many.
+                    std::slice::from_raw_parts(message.cast::<u8>(), size.min(isize::MAX as usize))
+                },
             };
             match queue.send(priority, text, Patience::None) {
                 Err(Errno::AGAIN) if !is_nonblocking(number)? => queue.send(priority, text, patience),

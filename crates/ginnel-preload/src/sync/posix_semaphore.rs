@@ -16,6 +16,7 @@ use ginnel_engine::{Errno, Result};
 use libc::{c_char, c_int, c_uint, clockid_t, mode_t, sem_t, timespec};
 
 use crate::call::{answer, cancellation_point, mapped};
+use crate::fork::changing;
 use crate::home::{is_chosen, serve};
 use crate::next::next;
 
@@ -25,7 +26,7 @@ struct Opened {
     times: usize,
 }
 
-/// Those open, by address: opened twice, it has one.
+/// Those open, by address: opened twice, it has one. Locked by who has [`changing`] only.
 static OPEN: Mutex<BTreeMap<usize, Opened>> = Mutex::new(BTreeMap::new());
 
 fn open_ones() -> MutexGuard<'static, BTreeMap<usize, Opened>> {
@@ -74,6 +75,7 @@ fn keep(semaphore: PosixSemaphore) -> Result<*mut sem_t> {
         Ok((status.st_dev, status.st_ino))
     };
     let opened = file(&semaphore)?;
+    let _changing = changing();
     let mut all = open_ones();
     for (address, other) in all.iter_mut() {
         if file(&other.semaphore)? == opened {
@@ -93,6 +95,7 @@ fn keep(semaphore: PosixSemaphore) -> Result<*mut sem_t> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sem_close(semaphore: *mut sem_t) -> c_int {
     if is_chosen() {
+        let _changing = changing();
         let mut all = open_ones();
         if let Some(opened) = all.get_mut(&(semaphore as usize)) {
             opened.times -= 1;
