@@ -11,7 +11,8 @@
 //!
 //! # What it does not reach
 //! Static programs and raw system calls that do not go through the C library's `syscall()`; programs for which the loader
-//! drops the library (set-user-id).
+//! drops the library (set-user-id). A function that a program looks up in the C library itself (`dlopen("libc.so.6")`, then
+//! `dlsym`) instead of in the whole process (`dlopen(NULL)`), or from a library that it has loaded with `RTLD_DEEPBIND`.
 #![expect(unreachable_pub, reason = "the C library's symbols, for the dynamic linker")]
 
 mod call;
