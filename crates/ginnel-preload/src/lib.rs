@@ -5,13 +5,14 @@
 //! wake, no limits of the kernel's, no object of the kernel's. Results, errnos and blocking are glibc's and the kernel's.
 //!
 //! # How a call goes
-//! The symbol is found here first by the dynamic linker. [`home`] says which namespace this process has: opened by the first
-//! call, and if none was named, the call is handed on to the C library ([`next`]). What the call names (an id, a descriptor, a
-//! semaphore's address) is found among what this process has [`open`]. [`call`] turns the engine's result into a C answer.
+//! The symbol is found here first by the dynamic linker. `home` says which namespace this process has: opened by the first
+//! call, and if none was named, the call is handed on to the C library (`next`). What the call names (an id, a descriptor, a
+//! semaphore's address) is found among what this process has `open`. `call` turns the engine's result into a C answer.
 //!
 //! # What it does not reach
 //! Static programs and raw system calls that do not go through the C library's `syscall()`; programs for which the loader
-//! drops the library (set-user-id).
+//! drops the library (set-user-id). A function that a program looks up in the C library itself (`dlopen("libc.so.6")`, then
+//! `dlsym`) instead of in the whole process (`dlopen(NULL)`), or from a library that it has loaded with `RTLD_DEEPBIND`.
 #![expect(unreachable_pub, reason = "the C library's symbols, for the dynamic linker")]
 
 mod call;

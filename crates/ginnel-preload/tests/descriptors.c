@@ -279,13 +279,23 @@ static void test_fork(void)
     puts("fork");
 }
 
-/* What the program that was executed finds: `inherited KEPT POLLED CLOSED`. */
+/* What the program that was executed finds: `inherited KEPT POLLED CLOSED FRESH`. */
 static void test_inherited(void)
 {
     mqd_t kept = atoi(arguments[2]), polled_one = atoi(arguments[3]), closed = atoi(arguments[4]);
+    mqd_t fresh = atoi(arguments[5]);
     struct mq_attr now;
-    FAILS(EBADF, mq_getattr(closed, &now));
     FAILS(EBADF, fcntl(closed, F_GETFD));
+    /* Waited for before anything else is done with it. */
+    int first = epoll_create1(0);
+    watch(first, EPOLL_CTL_ADD, fresh, EPOLLIN);
+    CHECK(ready(first, -1, 0) == 0);
+    CHECK(polled(fresh, 0) == POLLOUT);
+    put(fresh);
+    CHECK(ready(first, fresh, -1) == 1);
+    take(fresh);
+    CHECK(ready(first, -1, 0) == 0);
+    FAILS(EBADF, mq_getattr(closed, &now));
     CHECK(mq_getattr(kept, &now) == 0 && now.mq_curmsgs == 1 && now.mq_maxmsg == 2);
     CHECK(polled(polled_one, 0) == (POLLIN | POLLOUT));
     take(polled_one);
@@ -304,19 +314,20 @@ static void test_inherited(void)
 static void test_exec(void)
 {
     mqd_t kept = new_queue("/kept", O_RDWR, 2), polled_one = new_queue("/polled", O_RDWR, 2);
-    mqd_t closed = new_queue("/closed", O_RDWR, 2);
-    char numbers[3][16];
+    mqd_t closed = new_queue("/closed", O_RDWR, 2), fresh = new_queue("/fresh", O_RDWR, 2);
+    char numbers[4][16];
     CHECK(fcntl(closed, F_GETFD) == FD_CLOEXEC);
-    CHECK(fcntl(kept, F_SETFD, 0) == 0 && fcntl(polled_one, F_SETFD, 0) == 0);
+    CHECK(fcntl(kept, F_SETFD, 0) == 0 && fcntl(polled_one, F_SETFD, 0) == 0 && fcntl(fresh, F_SETFD, 0) == 0);
     put(kept);
     put(polled_one);
     CHECK(polled(polled_one, 0) == (POLLIN | POLLOUT));
     sprintf(numbers[0], "%d", kept);
     sprintf(numbers[1], "%d", polled_one);
     sprintf(numbers[2], "%d", closed);
+    sprintf(numbers[3], "%d", fresh);
     pid_t child = fork();
     if (child == 0) {
-        execl(arguments[0], arguments[0], "inherited", numbers[0], numbers[1], numbers[2], NULL);
+        execl(arguments[0], arguments[0], "inherited", numbers[0], numbers[1], numbers[2], numbers[3], NULL);
         _exit(1);
     }
     reap(child);
@@ -325,7 +336,7 @@ static void test_exec(void)
     take(kept);
     CHECK(mq_receive(kept, text, sizeof text, NULL) == 6 && !memcmp(text, "answer", 6));
     CHECK(polled(polled_one, 0) == POLLOUT);
-    CHECK(mq_unlink("/kept") == 0 && mq_unlink("/polled") == 0 && mq_unlink("/closed") == 0);
+    CHECK(mq_unlink("/kept") == 0 && mq_unlink("/polled") == 0 && mq_unlink("/closed") == 0 && mq_unlink("/fresh") == 0);
     puts("exec");
 }
 

@@ -328,9 +328,9 @@ pub(crate) fn ring<Q: Pollable>(queue: &Q) -> Result<()> {
 /// Another one is at it. Who polls this queue, and has just taken its last message, would be told that there is one, and
 /// block on it: so a poller lets a ringer finish that is running.
 fn let_ringer_finish<Q: Pollable>(queue: &Q, own: u32) -> Result<()> {
-    const YIELDS: u32 = 200;
-    /// A second: the word may hold anybody's number.
-    const LOOKS_MAX: u32 = 10_000;
+    const YIELDS: u32 = 20;
+    /// A fifth of a second: the word may hold anybody's number.
+    const LOOKS_MAX: u32 = 2_000;
     const PAUSE: Duration = Duration::from_micros(100);
     if queue.bell()?.polling.get().is_none() {
         return Ok(());
