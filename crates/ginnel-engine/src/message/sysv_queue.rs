@@ -456,8 +456,8 @@ impl SysvQueue {
                 }
             }
         });
-        // If the lock is not to be had, others find the stake of somebody who has left.
-        let mut guard = Self::enter_again(waiters)?;
+        // If the lock is not to be had, others find the stake of somebody who has left. A message that was sent is sent.
+        let Ok(mut guard) = Self::enter_again(waiters) else { return outcome };
         if guard.get(named)? != 0 {
             call.unprepare(&mut guard, unit)?;
         }

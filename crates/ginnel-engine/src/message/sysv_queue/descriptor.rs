@@ -269,6 +269,10 @@ impl Pollable for SysvQueue {
         ringer: HEADER_BYTES + RINGER,
     };
 
+    fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
     fn bell(&self) -> Result<&Doorbell> {
         if self.bell.opened.get().is_none() {
             let opened = name_of(&self.segment)?.open(&self.bell.home()?)?;
