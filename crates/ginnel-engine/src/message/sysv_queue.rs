@@ -535,7 +535,11 @@ impl SysvQueue {
             let outcome = if flags & libc::MSG_COPY == 0 {
                 self.try_recv(out, kind, flags, patience, again)
             } else {
-                self.copy(out, kind, flags, patience)
+                // It takes `IPC_NOWAIT`.
+                match self.copy(out, kind, flags, Patience::None) {
+                    Err(Errno::AGAIN) => Err(Errno::NOMSG),
+                    copied => copied,
+                }
             };
             match outcome {
                 // Somebody has changed who may use the queue.

@@ -26,7 +26,7 @@ impl PosixQueue {
     /// read or written. It is open for as long as the queue; from now on all who change the queue keep it in step.
     ///
     /// # Errors
-    /// `EMFILE`, `ENFILE`, `ENOMEM`. `EACCES`: its mode does not grant it. `EUCLEAN`.
+    /// `EMFILE`, `ENFILE`, `ENOMEM`. `EACCES`: its mode does not grant it. `EAGAIN`: see [`Patience::None`]. `EUCLEAN`.
     pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
         doorbell::descriptor(self)
     }

@@ -145,7 +145,7 @@ impl SysvQueue {
     ///
     /// # Errors
     /// `EIDRM`: the queue was removed. `EACCES`: the caller may not use it; or its FIFO is not there, and only its owner can
-    /// make it: let that one ask first. `EMFILE`, `ENFILE`, `ENOMEM`, `EUCLEAN`.
+    /// make it: let that one ask first. `EAGAIN`: see [`Patience::None`]. `EMFILE`, `ENFILE`, `ENOMEM`, `EUCLEAN`.
     pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
         self.rights.check(&self.segment, READ | WRITE)?;
         if self.bell.opened.get().is_none() {
