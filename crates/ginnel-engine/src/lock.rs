@@ -434,11 +434,17 @@ fn sleep(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Result<Slept
         return Err(Errno::TIMEDOUT);
     }
     let look = now + ASK_AGAIN;
-    let (outcome, has_handled) =
-        futex_wait_any_heeding(words, Some(deadline.map_or(look, |deadline| deadline.min(look))));
-    if has_handled && outcome != Err(Errno::INTR) {
-        note_handler(false);
-    }
+    let limit = deadline.map_or(look, |deadline| deadline.min(look));
+    let outcome = loop {
+        let (outcome, has_handled) = futex_wait_any_heeding(words, Some(limit));
+        if has_handled && outcome != Err(Errno::INTR) {
+            note_handler(false);
+        }
+        // The handler may be all that there was: no word has changed then, and it sleeps on.
+        if !(has_handled && outcome == Err(Errno::AGAIN)) {
+            break outcome;
+        }
+    };
     match outcome {
         Err(Errno::TIMEDOUT) => Ok(Slept::InVain),
         Err(Errno::AGAIN) | Ok(()) => Ok(Slept::Woken),

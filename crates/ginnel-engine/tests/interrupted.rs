@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::{Random, number};
+use ginnel_engine::lock::Lock;
 use ginnel_engine::message::sysv_queue::{Change, SysvQueue};
 use ginnel_engine::namespace::Namespace;
 use ginnel_engine::sync::sysv_semaphore::SysvSemaphores;
 use ginnel_engine::wait::Patience;
 use ginnel_engine::{Errno, Result};
-use ginnel_testkit::{blocked_in, fork, isolated, wait_blocked_in, wait_until};
+use ginnel_testkit::{Exit, blocked_in, fork, isolated, wait_blocked_in, wait_until};
 use libc::{IPC_PRIVATE, SA_RESTART, SA_SIGINFO, SYS_futex_waitv, sembuf};
 
 /// An empty queue, a full one, and a set whose first semaphore is 0 and whose second is 1.
@@ -250,5 +251,29 @@ fn a_thousand_handlers_at_any_moment_and_no_call_outlives_one_that_it_slept_thro
             wait_until("it has all", || number(GOT).load(Ordering::SeqCst) == given);
             common::killed(child);
         }
+    });
+}
+
+#[test]
+fn a_call_that_must_not_block_ends_though_signals_keep_coming_while_the_lock_is_held() {
+    isolated(|| {
+        let objects = objects();
+        let guard = Lock::of(objects.empty.segment()).acquire(None).unwrap();
+        let child = fork(|| {
+            // SAFETY: all zeroes is a valid sigaction; the handler adds to an atomic; the call reads what it is given.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = plain as *const () as usize;
+                action.sa_flags = SA_RESTART;
+                assert_eq!(libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()), 0);
+                let often = libc::timeval { tv_sec: 0, tv_usec: 30_000 };
+                let timer = libc::itimerval { it_interval: often, it_value: often };
+                assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()), 0);
+            }
+            let got = objects.empty.recv(&mut [0; 64], 0, libc::IPC_NOWAIT, Patience::Endless);
+            assert_eq!(got, Err(Errno::NOMSG));
+        });
+        assert_eq!(child.wait_within(Duration::from_secs(10)), Exit::Code(0));
+        drop(guard);
     });
 }

@@ -35,8 +35,9 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid};
 use crate::descriptor::Kept;
 use crate::lock::Guard;
 use crate::namespace::{BELLS, Namespace};
-use crate::primitive::{Thread, thread_exists};
+use crate::primitive::{Ordering, Thread, thread_exists};
 use crate::process::is_stopped;
+use crate::segment::Segment;
 use crate::wait::Patience;
 use crate::{Errno, Result};
 
@@ -242,6 +243,8 @@ pub(crate) const ONE_TO_TELL: u64 = 2;
 pub(crate) trait Pollable {
     const PLACES: Places;
 
+    fn segment(&self) -> &Segment;
+
     /// Its FIFO.
     fn bell(&self) -> Result<&Doorbell>;
 
@@ -280,7 +283,15 @@ pub(crate) fn descriptor<Q: Pollable>(queue: &Q) -> Result<BorrowedFd<'_>> {
     Ok(descriptor)
 }
 
-/// In the transaction that changes what the FIFO is to show.
+/// In the transaction that changes what the FIFO is to show, from one thing to another. If it does not show the one yet, it
+/// may show the other still: somebody who has met the one meanwhile, and listens for edges, would not hear of the change.
+pub(crate) fn mark_change(guard: &mut Guard<'_>, places: Places) -> Result<()> {
+    let before = guard.get(places.out_of_step)?;
+    let after = if before & 1 == 0 { before } else { before.wrapping_add(ONE_TO_TELL) };
+    guard.set(places.out_of_step, after | 1)
+}
+
+/// In the transaction after which the FIFO is to be looked at.
 pub(crate) fn mark(guard: &mut Guard<'_>, places: Places) -> Result<()> {
     let before = guard.get(places.out_of_step)?;
     if before & 1 == 0 { guard.set(places.out_of_step, before | 1) } else { Ok(()) }
@@ -291,8 +302,19 @@ pub(crate) fn mark(guard: &mut Guard<'_>, places: Places) -> Result<()> {
 pub(crate) fn ring<Q: Pollable>(queue: &Q) -> Result<()> {
     let places = Q::PLACES;
     let own = Thread::current().id();
-    let Some(mut shown) = become_ringer(queue, own)? else { return let_ringer_finish(queue, own) };
-    let (mut outcome, mut told) = (Ok(()), 0);
+    let Some(shown) = become_ringer(queue, own)? else { return let_ringer_finish(queue, own) };
+    let outcome = ring_until_settled(queue, shown);
+    // Without the lock in time, or with too many changes: whoever comes next is not to wait for one that has left. While the
+    // word names this living thread, nobody else writes it: so it is given up without the lock.
+    if let Ok(word) = queue.segment().word64(places.ringer) {
+        let _ = word.compare_exchange(u64::from(own), 0, Ordering::Release, Ordering::Relaxed);
+    }
+    outcome
+}
+
+fn ring_until_settled<Q: Pollable>(queue: &Q, first: Shown) -> Result<()> {
+    let places = Q::PLACES;
+    let (mut shown, mut outcome, mut told) = (first, Ok(()), 0);
     for _ in 0..CHANGES_SEEN_MAX {
         let mut silent = false;
         outcome = queue.bell().and_then(|bell| {

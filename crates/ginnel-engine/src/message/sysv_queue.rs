@@ -456,8 +456,8 @@ impl SysvQueue {
                 }
             }
         });
-        // If the lock is not to be had, others find the stake of somebody who has left.
-        let mut guard = Self::enter_again(waiters)?;
+        // If the lock is not to be had, others find the stake of somebody who has left. A message that was sent is sent.
+        let Ok(mut guard) = Self::enter_again(waiters) else { return outcome };
         if guard.get(named)? != 0 {
             call.unprepare(&mut guard, unit)?;
         }
@@ -535,7 +535,11 @@ impl SysvQueue {
             let outcome = if flags & libc::MSG_COPY == 0 {
                 self.try_recv(out, kind, flags, patience, again)
             } else {
-                self.copy(out, kind, flags, patience)
+                // It takes `IPC_NOWAIT`.
+                match self.copy(out, kind, flags, Patience::None) {
+                    Err(Errno::AGAIN) => Err(Errno::NOMSG),
+                    copied => copied,
+                }
             };
             match outcome {
                 // Somebody has changed who may use the queue.

@@ -21,7 +21,7 @@
 //! Only what says which slots are in use and which are in a list. A slot's own words are written while it is neither free
 //! nor in a list, or lie behind the last of a list, where nobody looks.
 
-use super::Call;
+use super::{Call, LARGE};
 use crate::lock::Guard;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::{HEADER_BYTES, Segment};
@@ -312,7 +312,8 @@ impl Store<'_> {
             if let Some(bit) = bits.checked_ilog2() {
                 let list = List::of(shelf * SHELF_PRIORITIES + 64 * word as u32 + bit);
                 let message = self.stored(self.load(list.ends())? & 0xffff_ffff)?;
-                self.segment.warm(message.place, SLOT_HEAD + message.len, false);
+                // One that is larger is copied without the lock.
+                self.segment.warm(message.place, SLOT_HEAD + message.len.min(LARGE), false);
                 break;
             }
         }

@@ -145,7 +145,7 @@ impl SysvQueue {
     ///
     /// # Errors
     /// `EIDRM`: the queue was removed. `EACCES`: the caller may not use it; or its FIFO is not there, and only its owner can
-    /// make it: let that one ask first. `EMFILE`, `ENFILE`, `ENOMEM`, `EUCLEAN`.
+    /// make it: let that one ask first. `EAGAIN`: see [`Patience::None`]. `EMFILE`, `ENFILE`, `ENOMEM`, `EUCLEAN`.
     pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
         self.rights.check(&self.segment, READ | WRITE)?;
         if self.bell.opened.get().is_none() {
@@ -268,6 +268,10 @@ impl Pollable for SysvQueue {
         out_of_step: HEADER_BYTES + OUT_OF_STEP,
         ringer: HEADER_BYTES + RINGER,
     };
+
+    fn segment(&self) -> &Segment {
+        &self.segment
+    }
 
     fn bell(&self) -> Result<&Doorbell> {
         if self.bell.opened.get().is_none() {
