@@ -72,6 +72,26 @@ impl Kept {
     }
 }
 
+impl Kept {
+    /// The number is somebody else's by now, or nobody's: it is not closed, and not told from others any more.
+    pub(crate) fn forget(self) {
+        self.untell();
+        std::mem::forget(self);
+    }
+
+    /// As [`Kept::forget`], with another in its place, which may get the same number.
+    pub(crate) fn replace(&mut self, descriptor: OwnedFd) {
+        self.untell();
+        std::mem::forget(std::mem::replace(self, Kept::new(descriptor)));
+    }
+
+    fn untell(&self) {
+        if let Some((word, bit)) = place(self.0.as_raw_fd()) {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+}
+
 impl AsFd for Kept {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -86,8 +106,6 @@ impl AsRawFd for Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        if let Some((word, bit)) = place(self.0.as_raw_fd()) {
-            word.fetch_and(!bit, Ordering::Relaxed);
-        }
+        self.untell();
     }
 }

@@ -149,7 +149,7 @@ impl Table {
             if !object.is(id) {
                 // The program has closed all descriptors, ours too.
                 let file = file.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-                std::mem::forget(std::mem::replace(&mut object.file, Kept::new(file)));
+                object.file.replace(file);
             }
             object.slot.hold(object.file.as_fd(), object.times + 1)?;
             object.times += 1;
@@ -181,7 +181,7 @@ impl Table {
             return Some(object);
         }
         // The number is somebody else's by now, or nobody's.
-        std::mem::forget(object.file);
+        object.file.forget();
         None
     }
 
