@@ -532,6 +532,24 @@ impl<'a, O: Object> Waiters<'a, O> {
         self.enter_as(Thread::current(), patience.limit())
     }
 
+    /// A transaction that neither serves nor waits: what `look` has changed counts if it succeeds.
+    ///
+    /// # Errors
+    /// As [`Lock::acquire`], and those of `look`.
+    pub(crate) fn with_lock<T>(
+        &self,
+        patience: Patience,
+        look: impl FnOnce(&mut Guard<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut guard = self.enter_with(patience)?;
+        let outcome = look(&mut guard);
+        if outcome.is_ok() {
+            guard.checkpoint();
+        }
+        self.leave(guard);
+        outcome
+    }
+
     #[inline]
     fn enter_as(&self, thread: Thread, limit: Limit) -> Result<Guard<'a>> {
         let guard = Lock::of(self.segment).acquire_as(thread, limit)?;

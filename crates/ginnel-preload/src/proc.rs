@@ -125,6 +125,7 @@ fn segments(home: &Namespace) -> String {
             segment.attach_time,
             segment.detach_time,
             object.ctime,
+            // All of it is reserved when the segment is made.
             segment.size_bytes,
             0,
         );

@@ -1,6 +1,6 @@
 //! What the three System V kinds have in common: `struct ipc_perm`, indices for those who list them all.
 
-use ginnel_engine::namespace::{Kind, Listed, Namespace, Status};
+use ginnel_engine::namespace::{Change, Kind, Namespace, Status};
 use ginnel_engine::{Errno, Result};
 
 /// `struct ipc_perm`.
@@ -19,25 +19,14 @@ pub(crate) fn permissions(status: &Status) -> libc::ipc_perm {
 }
 
 /// What `IPC_SET` takes of it.
-pub(crate) struct Asked {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mode: u32,
+pub(crate) fn change(perm: &libc::ipc_perm) -> Change {
+    Change { uid: perm.uid, gid: perm.gid, mode: perm.mode as u32 }
 }
 
-pub(crate) fn asked(perm: &libc::ipc_perm) -> Asked {
-    Asked { uid: perm.uid, gid: perm.gid, mode: perm.mode as u32 }
-}
-
-/// Those of a kind, in the order of their ids. An index of `MSG_STAT` and the like is a place in it.
-pub(crate) fn all(namespace: &Namespace, kind: Kind) -> Result<Vec<Listed>> {
-    namespace.list(kind)
-}
-
-/// The id with that index.
+/// The id with that index of `MSG_STAT` and the like: a place among all, in the order of their ids.
 pub(crate) fn id_at(namespace: &Namespace, kind: Kind, index: i32) -> Result<i32> {
     let index = usize::try_from(index).map_err(|_| Errno::INVAL)?;
-    all(namespace, kind)?.get(index).map(|listed| listed.id).ok_or(Errno::INVAL)
+    namespace.list(kind)?.get(index).map(|listed| listed.id).ok_or(Errno::INVAL)
 }
 
 /// The highest index, as `IPC_INFO` gives it: 0 also if there is none.

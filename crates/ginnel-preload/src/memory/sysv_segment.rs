@@ -4,7 +4,7 @@
 use std::os::raw::c_void;
 
 use ginnel_engine::memory::sysv_segment::{SegmentStatus, SysvSegment};
-use ginnel_engine::namespace::{Change, Kind, Namespace};
+use ginnel_engine::namespace::{Kind, Namespace};
 use ginnel_engine::{Errno, Result};
 use libc::{c_int, c_ulong, key_t, shmid_ds, size_t};
 
@@ -104,8 +104,7 @@ unsafe fn control(home: &Namespace, id: c_int, command: c_int, buffer: *mut shmi
             mapped(buffer)?;
             // SAFETY: the caller's promise.
             let asked = unsafe { buffer.read_unaligned() };
-            let sysv::Asked { uid, gid, mode } = sysv::asked(&asked.shm_perm);
-            SysvSegment::set(home, id, Change { uid, gid, mode })?;
+            SysvSegment::set(home, id, sysv::change(&asked.shm_perm))?;
             Ok(0)
         }
         libc::IPC_STAT => {

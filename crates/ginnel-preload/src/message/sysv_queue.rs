@@ -4,7 +4,7 @@
 use std::os::raw::c_void;
 
 use ginnel_engine::message::sysv_queue::{Change, MESSAGE_BYTES_MAX, Status, SysvQueue};
-use ginnel_engine::namespace::{Kind, Namespace};
+use ginnel_engine::namespace::{self, Kind, Namespace};
 use ginnel_engine::wait::Patience;
 use ginnel_engine::{Errno, Result};
 use libc::{c_int, c_long, key_t, msqid_ds, size_t, ssize_t};
@@ -140,7 +140,7 @@ unsafe fn control(home: &Namespace, id: c_int, command: c_int, buffer: *mut msqi
             mapped(buffer)?;
             // SAFETY: the caller's promise.
             let asked = unsafe { buffer.read_unaligned() };
-            let sysv::Asked { uid, gid, mode } = sysv::asked(&asked.msg_perm);
+            let namespace::Change { uid, gid, mode } = sysv::change(&asked.msg_perm);
             SysvQueue::set(home, id, Change { uid, gid, mode, bytes_max: asked.msg_qbytes })?;
             Ok(0)
         }

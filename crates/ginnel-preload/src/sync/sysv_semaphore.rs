@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use ginnel_engine::namespace::{Change, Kind, Namespace};
+use ginnel_engine::namespace::{Kind, Namespace};
 use ginnel_engine::sync::sysv_semaphore::{COUNT_MAX, Status, SysvSemaphores, VALUE_MAX};
 use ginnel_engine::wait::Patience;
 use ginnel_engine::{Errno, Result};
@@ -205,8 +205,7 @@ unsafe fn control(
             mapped(status)?;
             // SAFETY: the caller's promise.
             let asked = unsafe { status.read_unaligned() };
-            let sysv::Asked { uid, gid, mode } = sysv::asked(&asked.sem_perm);
-            home.set(Kind::SysvSemaphores, id, Change { uid, gid, mode })?;
+            home.set(Kind::SysvSemaphores, id, sysv::change(&asked.sem_perm))?;
             Ok(0)
         }
         libc::IPC_STAT => {

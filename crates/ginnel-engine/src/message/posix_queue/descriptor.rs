@@ -61,14 +61,7 @@ impl Pollable for PosixQueue {
 
     fn settle<T>(&self, patience: Patience, look: impl FnOnce(&mut Guard<'_>) -> Result<T>) -> Result<T> {
         let call = Call::of(self);
-        let waiters = call.waiters();
-        let mut guard = waiters.enter_with(patience)?;
-        let outcome = look(&mut guard);
-        if outcome.is_ok() {
-            guard.checkpoint();
-        }
-        waiters.leave(guard);
-        outcome
+        call.waiters().with_lock(patience, look)
     }
 
     fn packets(&self, guard: &Guard<'_>) -> Result<u64> {

@@ -284,14 +284,7 @@ impl Pollable for SysvQueue {
     fn settle<T>(&self, patience: Patience, look: impl FnOnce(&mut Guard<'_>) -> Result<T>) -> Result<T> {
         let store = Store::of(&self.segment)?;
         let call = Call::new(&store, 0, &[], &mut []);
-        let waiters = self.waiters(&call)?;
-        let mut guard = waiters.enter_with(patience)?;
-        let outcome = look(&mut guard);
-        if outcome.is_ok() {
-            guard.checkpoint();
-        }
-        waiters.leave(guard);
-        outcome
+        self.waiters(&call)?.with_lock(patience, look)
     }
 
     fn packets(&self, _: &Guard<'_>) -> Result<u64> {
